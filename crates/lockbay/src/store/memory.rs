@@ -1,0 +1,291 @@
+//! The store in memory: the oracle that other backends are compared with, and a store for tests.
+//!
+//! Several clients may share one [`Memory`], as processes share a server. Nothing survives the
+//! process. It can be emptied or set back to an earlier [`Snapshot`], which is how tests lose data.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+
+use super::hint::Hub;
+use super::operation::{Answers, Seen, straggler};
+use super::witness::{Standing, Verdict, Witness};
+use super::{
+    Commit, Deadline, Description, Hints, Key, Kind, MAX_PAGE, Page, Partition, Pong, Range, Read,
+    Record, Reply, Revision, Store, Write,
+};
+use crate::clock::{Clock, Timestamp};
+use crate::error::{Error, ErrorKind, Result};
+
+/// What the clients of a [`MemoryStore`] share.
+#[derive(Debug)]
+pub struct Memory {
+    clock: Clock,
+    spaces: Mutex<BTreeMap<Partition, Space>>,
+    hub: Hub,
+}
+
+/// One partition.
+#[derive(Debug, Clone)]
+struct Space {
+    standing: Standing,
+    records: BTreeMap<Key, Slot>,
+    answers: Arc<Mutex<Answers<Reply>>>,
+}
+
+#[derive(Debug, Clone)]
+enum Slot {
+    Record(Record),
+    Mark,
+}
+
+/// The content of a [`Memory`] at some moment.
+#[derive(Debug, Clone)]
+pub struct Snapshot(BTreeMap<Partition, Space>);
+
+impl Memory {
+    /// An empty one that tells the time by this clock.
+    pub fn new(clock: Clock) -> Arc<Self> {
+        Arc::new(Memory { clock, spaces: Mutex::default(), hub: Hub::default() })
+    }
+
+    /// A client of it, with its own memory of what it has seen.
+    pub fn client(self: &Arc<Self>) -> MemoryStore {
+        MemoryStore {
+            memory: Arc::clone(self),
+            witness: Witness::default(),
+            closed: AtomicBool::new(false),
+        }
+    }
+
+    /// Its content now.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot(self.spaces.lock().clone())
+    }
+
+    /// Sets it back, as an operator does who restores an old backup.
+    pub fn restore(&self, snapshot: &Snapshot) {
+        *self.spaces.lock() = snapshot.0.clone();
+    }
+
+    /// Empties it, counters included.
+    pub fn clear(&self) {
+        self.spaces.lock().clear();
+    }
+}
+
+/// A client of a [`Memory`].
+#[derive(Debug)]
+pub struct MemoryStore {
+    memory: Arc<Memory>,
+    witness: Witness,
+    closed: AtomicBool,
+}
+
+impl MemoryStore {
+    /// A store of its own.
+    pub fn new(clock: Clock) -> Self {
+        Memory::new(clock).client()
+    }
+
+    fn with<T>(
+        &self,
+        partition: Partition,
+        act: impl FnOnce(&mut Space, Timestamp) -> Result<T>,
+    ) -> Result<T> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::new(ErrorKind::Unavailable, "the store is closed"));
+        }
+        let now = self.memory.clock.now();
+        let mut spaces = self.memory.spaces.lock();
+        let space = spaces.entry(partition).or_insert_with(|| Space {
+            standing: Standing {
+                generation: self.memory.clock.random_id(),
+                revision: Revision::ZERO,
+                accepted: false,
+                halted: None,
+            },
+            records: BTreeMap::new(),
+            answers: Arc::default(),
+        });
+        act(space, now)
+    }
+
+    /// Refuses, and halts everybody, if the store has lost what this client has seen.
+    fn check(&self, partition: Partition, space: &mut Space) -> Result<()> {
+        let verdict = self.witness.judge(partition, &space.standing);
+        if let Verdict::RolledBack(reason) = &verdict {
+            space.standing.halted.get_or_insert_with(|| reason.clone());
+            space.standing.revision = space.standing.revision.max(self.witness.floor(partition));
+        }
+        verdict.into_error().map_or(Ok(()), Err)
+    }
+}
+
+impl Space {
+    fn record(&self, key: &Key) -> Option<&Record> {
+        match self.records.get(key) {
+            Some(Slot::Record(record)) => Some(record),
+            Some(Slot::Mark) | None => None,
+        }
+    }
+
+    fn apply(&mut self, write: &Write, revision: Revision, now: Timestamp) {
+        match write {
+            Write::Put { key, value, deadline } => {
+                let deadline = match deadline {
+                    Deadline::Never => None,
+                    Deadline::After(ttl) => Some(now + *ttl),
+                };
+                let record = Record { key: key.clone(), value: value.clone(), revision, deadline };
+                self.records.insert(key.clone(), Slot::Record(record));
+            }
+            Write::Touch { key, ttl } => {
+                if let Some(Slot::Record(record)) = self.records.get_mut(key) {
+                    record.deadline = Some(now + *ttl);
+                }
+            }
+            Write::Delete { key } => {
+                self.records.remove(key);
+            }
+            Write::Mark { key } => {
+                self.records.insert(key.clone(), Slot::Mark);
+            }
+        }
+    }
+}
+
+fn page(mut records: Vec<Record>, limit: usize, now: Timestamp) -> Page {
+    let more = records.len() > limit;
+    records.truncate(limit);
+    Page { records, more, now }
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    async fn get(&self, keys: &[Key]) -> Result<Read> {
+        let partition = keys.first().map_or(Partition::FIRST, |key| key.partition);
+        self.with(partition, |space, now| {
+            let records = keys.iter().map(|key| space.record(key).cloned()).collect();
+            Ok(Read { records, now })
+        })
+    }
+
+    async fn scan(&self, range: &Range, limit: usize) -> Result<Page> {
+        let limit = limit.clamp(1, MAX_PAGE);
+        self.with(range.partition, |space, now| {
+            let start = Key::new(range.partition, range.kind, range.prefix.as_str());
+            let records = space
+                .records
+                .range(start..)
+                .take_while(|(key, _)| key.kind == range.kind && key.id.starts_with(&range.prefix))
+                .filter(|(key, _)| range.after.as_deref().is_none_or(|after| &*key.id > after))
+                .take(limit + 1)
+                .map(|(key, slot)| match slot {
+                    Slot::Record(record) => record.clone(),
+                    Slot::Mark => Record {
+                        key: key.clone(),
+                        value: Vec::new(),
+                        revision: Revision::ZERO,
+                        deadline: None,
+                    },
+                })
+                .collect();
+            Ok(page(records, limit, now))
+        })
+    }
+
+    async fn due(&self, partition: Partition, kind: Kind, limit: usize) -> Result<Page> {
+        let limit = limit.clamp(1, MAX_PAGE);
+        self.with(partition, |space, now| {
+            let mut due: Vec<Record> = space
+                .records
+                .values()
+                .filter_map(|slot| match slot {
+                    Slot::Record(record) => Some(record),
+                    Slot::Mark => None,
+                })
+                .filter(|record| record.key.kind == kind && record.lapsed(now))
+                .cloned()
+                .collect();
+            due.sort_by(|a, b| (a.deadline, &a.key).cmp(&(b.deadline, &b.key)));
+            Ok(page(due, limit, now))
+        })
+    }
+
+    async fn commit(&self, commit: &Commit) -> Result<Reply> {
+        let partition = commit.partition;
+        let reply = self.with(partition, |space, now| {
+            self.check(partition, space)?;
+            let answers = Arc::clone(&space.answers);
+            let mut answers = answers.lock();
+            match answers.look(&commit.operation) {
+                Seen::New => {}
+                Seen::Repeated(reply) => return Ok(reply),
+                Seen::Straggler => return Err(straggler()),
+            }
+            for (at, guard) in commit.guards.iter().enumerate() {
+                let found = space.record(guard.key());
+                if !guard.holds(found, now) {
+                    return Ok(Reply::Conflict { guard: at, found: found.cloned(), now });
+                }
+            }
+            let last = space.standing.revision.number();
+            let revision = Revision::new((last + 1).max(now.as_micros()));
+            for write in &commit.writes {
+                space.apply(write, revision, now);
+            }
+            space.standing.revision = revision;
+            self.witness.acknowledge(partition, revision);
+            let reply = Reply::Committed { revision, now };
+            answers.remember(&commit.operation, reply.clone());
+            Ok(reply)
+        })?;
+        if matches!(reply, Reply::Committed { .. }) {
+            commit.hints.iter().for_each(|key| self.memory.hub.tell(key));
+        }
+        Ok(reply)
+    }
+
+    async fn watch(&self, range: &Range) -> Result<Hints> {
+        Ok(self.memory.hub.watch(range, None))
+    }
+
+    async fn ping(&self) -> Result<Pong> {
+        self.with(Partition::FIRST, |space, now| {
+            self.check(Partition::FIRST, space)?;
+            Ok(Pong { now, revision: space.standing.revision, warnings: Vec::new() })
+        })
+    }
+
+    fn describe(&self) -> Description {
+        Description {
+            backend: "memory",
+            durability: "none".into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+        }
+    }
+
+    async fn accept(&self) -> Result<()> {
+        let now = self.memory.clock.now();
+        let generation = self.memory.clock.random_id();
+        self.with(Partition::FIRST, |_, _| Ok(()))?;
+        for space in self.memory.spaces.lock().values_mut() {
+            let last = space.standing.revision.number();
+            space.standing = Standing {
+                generation: generation.clone(),
+                revision: Revision::new((last + 1).max(now.as_micros())),
+                accepted: true,
+                halted: None,
+            };
+        }
+        Ok(())
+    }
+
+    async fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+}

@@ -1,0 +1,476 @@
+//! The store seam: ordered records, and one guarded, atomic, durable commit.
+//!
+//! All coordination is written once above this seam, and every backend below it is small.
+//! The seam owns records, revisions, deadlines and guards. It refuses to know what a lease, a job
+//! or a saga is: a record whose deadline has passed is still there, and what that means is the
+//! business of the service that wrote it.
+//!
+//! # Contract
+//!
+//! 1. A [`Commit`] is all or nothing, and durable when it returns [`Reply::Committed`], as far as
+//!    the backend's settings promise durability (`docs/semantics.md`).
+//! 2. Guards are checked, and writes applied, as one step that no other commit can divide.
+//! 3. Every commit that writes gets a [`Revision`] greater than all before it in its partition:
+//!    `max(last + 1, the store's time in µs)`. It is stamped on every record it puts.
+//! 4. Deadlines are stamped and judged by the store's clock. No client clock decides an expiry.
+//! 5. An error of kind `Unknown` means: perhaps. The same [`Commit`] value may be committed again,
+//!    and is applied once at most, because it carries its [`Operation`]. A copy of it that was held
+//!    up somewhere and arrives after it was answered is refused.
+//! 6. A client remembers the highest revision it has seen and the store's generation. A store that
+//!    falls behind either has lost acknowledged data: every effect is refused with `RolledBack`,
+//!    for all clients, until an operator [`accept`](Store::accept)s the store as it is.
+//! 7. A hint of [`Store::watch`] may come late, twice, or never. Whoever waits also polls.
+
+#[cfg(any(test, feature = "test-util"))]
+pub mod conformance;
+#[cfg(any(test, feature = "test-util"))]
+pub mod faulty;
+mod hint;
+pub mod memory;
+mod operation;
+#[cfg(feature = "redis")]
+pub mod redis;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
+mod witness;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::clock::Timestamp;
+use crate::error::{Error, Result};
+
+pub use hint::{Hint, Hints};
+pub use operation::Operation;
+
+/// The longest id of a key, in bytes.
+pub const MAX_KEY_BYTES: usize = 1_024;
+/// The largest value of a record, in bytes.
+pub const MAX_VALUE_BYTES: usize = 8 * 1024 * 1024;
+/// The most records that one page of a scan returns.
+pub const MAX_PAGE: usize = 1_000;
+
+/// A part of the namespace with its own revision counter; a commit never spans two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Partition(pub u16);
+
+impl Partition {
+    /// The first, and by default the only one.
+    pub const FIRST: Partition = Partition(0);
+
+    /// The partition in which this entity lives.
+    pub fn of(_entity: &str) -> Partition {
+        Partition::FIRST
+    }
+}
+
+/// A kind of record: the first part of its key. All kinds stand in `docs/store.md`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Kind(&'static str);
+
+impl Kind {
+    /// A kind of this name: lowercase letters and hyphens.
+    pub const fn new(name: &'static str) -> Self {
+        Kind(name)
+    }
+
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        self.0
+    }
+}
+
+/// Where a record lives. Ordered by partition, kind, and the bytes of its id.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    /// The partition of the entity.
+    pub partition: Partition,
+    /// The kind of record.
+    pub kind: Kind,
+    /// What tells it from others of its kind.
+    pub id: Box<str>,
+}
+
+impl Key {
+    /// The key of a record of this kind.
+    pub fn new(partition: Partition, kind: Kind, id: impl Into<Box<str>>) -> Self {
+        Key { partition, kind, id: id.into() }
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.kind.0, self.id)
+    }
+}
+
+/// The number of a commit: grows without end within a partition. Also the fencing token of
+/// whatever right that commit granted.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Revision(u64);
+
+impl Revision {
+    /// Before every commit.
+    pub const ZERO: Revision = Revision(0);
+
+    /// A revision by its number.
+    pub const fn new(number: u64) -> Self {
+        Revision(number)
+    }
+
+    /// Its number.
+    pub const fn number(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Debug for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "r{}", self.0)
+    }
+}
+
+/// What is stored under a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Where it lives.
+    pub key: Key,
+    /// Its content. Empty for an index entry ([`Write::Mark`]).
+    pub value: Vec<u8>,
+    /// The commit that put it. Zero for an index entry.
+    pub revision: Revision,
+    /// When it lapses, by the store's clock. The store itself never acts on it.
+    pub deadline: Option<Timestamp>,
+}
+
+impl Record {
+    /// Whether its deadline has passed at `now`. A record without one never lapses.
+    pub fn lapsed(&self, now: Timestamp) -> bool {
+        self.deadline.is_some_and(|deadline| deadline <= now)
+    }
+}
+
+/// A right that a write is made under: the record is unchanged since `token`, and not lapsed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fence {
+    /// The record that grants the right.
+    pub key: Key,
+    /// The revision at which it was granted.
+    pub token: Revision,
+}
+
+/// What must hold for a commit to be applied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Guard {
+    /// There is no record.
+    Absent(Key),
+    /// The record is the one put at this revision.
+    RevisionIs(Key, Revision),
+    /// There is no record, or its deadline has passed.
+    Lapsed(Key),
+    /// The right is still held: same revision, deadline not passed.
+    Held(Fence),
+}
+
+impl Guard {
+    /// The key it looks at.
+    pub fn key(&self) -> &Key {
+        match self {
+            Guard::Absent(key) | Guard::RevisionIs(key, _) | Guard::Lapsed(key) => key,
+            Guard::Held(fence) => &fence.key,
+        }
+    }
+
+    /// Whether it holds for the record that is there. The one definition, for every backend
+    /// that is written in Rust.
+    pub fn holds(&self, found: Option<&Record>, now: Timestamp) -> bool {
+        match (self, found) {
+            (Guard::Absent(_), found) => found.is_none(),
+            (Guard::Lapsed(_), None) => true,
+            (Guard::Lapsed(_), Some(record)) => record.lapsed(now),
+            (Guard::RevisionIs(..) | Guard::Held(_), None) => false,
+            (Guard::RevisionIs(_, revision), Some(record)) => record.revision == *revision,
+            (Guard::Held(fence), Some(record)) => {
+                record.revision == fence.token && !record.lapsed(now)
+            }
+        }
+    }
+}
+
+/// When a record lapses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deadline {
+    /// Never: unfinished work does not expire.
+    Never,
+    /// This long after the commit, by the store's clock.
+    After(Duration),
+}
+
+/// One change of a commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Write {
+    /// Creates or replaces a record. The value is not empty.
+    Put {
+        /// Where.
+        key: Key,
+        /// What.
+        value: Vec<u8>,
+        /// Until when.
+        deadline: Deadline,
+    },
+    /// Moves the deadline of a record and leaves its value and revision as they are, so that a
+    /// lease keeps its fencing token. Does nothing if there is no record: guard it.
+    Touch {
+        /// Which record.
+        key: Key,
+        /// How long from now.
+        ttl: Duration,
+    },
+    /// Removes a record or an index entry, if it is there.
+    Delete {
+        /// Which.
+        key: Key,
+    },
+    /// Adds an index entry: a key without value, revision or deadline. Seen by scans only.
+    Mark {
+        /// The entry.
+        key: Key,
+    },
+}
+
+impl Write {
+    /// The key it changes.
+    pub fn key(&self) -> &Key {
+        match self {
+            Write::Put { key, .. }
+            | Write::Touch { key, .. }
+            | Write::Delete { key }
+            | Write::Mark { key } => key,
+        }
+    }
+}
+
+/// Guards and writes that happen together or not at all. Cheap to clone; a clone is the same
+/// commit and is applied once at most.
+#[derive(Clone)]
+pub struct Commit(Arc<CommitBody>);
+
+/// What a [`Commit`] holds.
+#[derive(Debug)]
+pub struct CommitBody {
+    /// Where all its keys live.
+    pub partition: Partition,
+    /// Its identity, by which a repetition is told from a new commit.
+    pub operation: Operation,
+    /// What must hold.
+    pub guards: Vec<Guard>,
+    /// What to change.
+    pub writes: Vec<Write>,
+    /// Whom to wake: watchers of these keys get a hint.
+    pub hints: Vec<Key>,
+}
+
+impl Commit {
+    /// A commit with its own new [`Operation`].
+    ///
+    /// # Errors
+    /// `Invalid` if a key or value is over its limit, or a value is empty, or a key lies in
+    /// another partition. Nothing was sent.
+    pub fn new(
+        partition: Partition,
+        guards: Vec<Guard>,
+        writes: Vec<Write>,
+        hints: Vec<Key>,
+    ) -> Result<Self> {
+        for key in guards.iter().map(Guard::key).chain(writes.iter().map(Write::key)).chain(&hints)
+        {
+            check_key(key, partition)?;
+        }
+        for write in &writes {
+            if let Write::Put { key, value, .. } = write {
+                check_value(key, value)?;
+            }
+        }
+        let operation = Operation::begin();
+        Ok(Commit(Arc::new(CommitBody { partition, operation, guards, writes, hints })))
+    }
+}
+
+impl std::ops::Deref for Commit {
+    type Target = CommitBody;
+    fn deref(&self) -> &CommitBody {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Commit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&*self.0, f)
+    }
+}
+
+fn check_key(key: &Key, partition: Partition) -> Result<()> {
+    if key.partition != partition {
+        return Err(Error::invalid(format!("a commit spans partitions: {key}")));
+    }
+    if key.id.is_empty() || key.id.len() > MAX_KEY_BYTES {
+        let length = key.id.len();
+        return Err(Error::invalid(format!(
+            "a key has 1 to {MAX_KEY_BYTES} bytes after its kind, this {} has {length}",
+            key.kind.name()
+        )));
+    }
+    Ok(())
+}
+
+fn check_value(key: &Key, value: &[u8]) -> Result<()> {
+    if value.is_empty() || value.len() > MAX_VALUE_BYTES {
+        let length = value.len();
+        return Err(Error::invalid(format!(
+            "a record has 1 to {MAX_VALUE_BYTES} bytes, {key} has {length}"
+        )));
+    }
+    Ok(())
+}
+
+/// What became of a commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    /// Applied, and durable.
+    Committed {
+        /// Its number; the fencing token of what it granted.
+        revision: Revision,
+        /// The store's time of it.
+        now: Timestamp,
+    },
+    /// Not applied, because a guard did not hold.
+    Conflict {
+        /// Which guard: its place in the commit.
+        guard: usize,
+        /// The record that guard looked at, as it is.
+        found: Option<Record>,
+        /// The store's time.
+        now: Timestamp,
+    },
+}
+
+/// The answer to [`Store::get`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Read {
+    /// For each key, in order, the record or nothing.
+    pub records: Vec<Option<Record>>,
+    /// The store's time.
+    pub now: Timestamp,
+}
+
+/// Keys of one kind that start alike.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Range {
+    /// Where.
+    pub partition: Partition,
+    /// Of which kind.
+    pub kind: Kind,
+    /// How their ids start; empty for all.
+    pub prefix: String,
+    /// Only ids greater than this.
+    pub after: Option<String>,
+}
+
+impl Range {
+    /// All keys of a kind whose id starts with `prefix`.
+    pub fn new(partition: Partition, kind: Kind, prefix: impl Into<String>) -> Self {
+        Range { partition, kind, prefix: prefix.into(), after: None }
+    }
+
+    /// Only what comes after this id.
+    #[must_use]
+    pub fn after(mut self, id: Option<String>) -> Self {
+        self.after = id;
+        self
+    }
+}
+
+/// The answer to [`Store::scan`] and [`Store::due`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// The records, in order.
+    pub records: Vec<Record>,
+    /// Whether there are more behind the last one.
+    pub more: bool,
+    /// The store's time.
+    pub now: Timestamp,
+}
+
+/// The answer to [`Store::ping`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pong {
+    /// The store's time.
+    pub now: Timestamp,
+    /// The revision of the last commit in the first partition.
+    pub revision: Revision,
+    /// Settings that break a promise of `docs/semantics.md`, each with what to change.
+    pub warnings: Vec<String>,
+}
+
+/// What a store is, in words fit for `lockbay doctor` and benchmarks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Description {
+    /// `memory`, `sqlite`, `redis`.
+    pub backend: &'static str,
+    /// What is done before a commit is acknowledged, such as `full`.
+    pub durability: String,
+    /// Version of the engine.
+    pub version: String,
+}
+
+/// A place that keeps records. See the [module](self) for the contract.
+///
+/// # Errors
+/// Every method may fail with `Unavailable` (nothing was done), `RolledBack` (see the contract),
+/// or `Internal`; `commit` also with `Unknown`.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Reads records of one partition, as they are at one moment. Index entries are not found.
+    async fn get(&self, keys: &[Key]) -> Result<Read>;
+
+    /// Reads a page of at most `limit` records in key order, `limit` capped at [`MAX_PAGE`].
+    async fn scan(&self, range: &Range, limit: usize) -> Result<Page>;
+
+    /// Reads at most `limit` records of a kind whose deadline has passed, the longest passed first.
+    async fn due(&self, partition: Partition, kind: Kind, limit: usize) -> Result<Page>;
+
+    /// Applies a commit, or says which guard did not hold and what is there instead.
+    async fn commit(&self, commit: &Commit) -> Result<Reply>;
+
+    /// Several independent commits, each with its own answer, in one round trip where the backend
+    /// can.
+    async fn commit_all(&self, commits: &[Commit]) -> Vec<Result<Reply>> {
+        futures_util::future::join_all(commits.iter().map(|commit| self.commit(commit))).await
+    }
+
+    /// Hints about keys in this range. Subscribed when it returns; see [`Hints`].
+    async fn watch(&self, range: &Range) -> Result<Hints>;
+
+    /// One round trip that proves the store answers, with what is wrong with its settings.
+    async fn ping(&self) -> Result<Pong>;
+
+    /// What it is.
+    fn describe(&self) -> Description;
+
+    /// An operator accepts the store as it is, after it was found rolled back: a new generation
+    /// begins, revisions go on above every one that any client reported, and effects resume.
+    /// Harmless when nothing was wrong.
+    async fn accept(&self) -> Result<()>;
+
+    /// Finishes what was sent and lets go of files and connections. Later calls are `Unavailable`.
+    async fn close(&self);
+}
