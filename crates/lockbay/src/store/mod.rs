@@ -27,6 +27,7 @@ pub mod conformance;
 pub mod faulty;
 mod hint;
 pub mod memory;
+mod open;
 mod operation;
 #[cfg(feature = "redis")]
 pub mod redis;
@@ -44,6 +45,7 @@ use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 
 pub use hint::{Hint, Hints};
+pub use open::open;
 pub use operation::Operation;
 
 /// The longest id of a key, in bytes.

@@ -1,0 +1,345 @@
+//! Settings: defaults, then a TOML file, then the environment, then flags.
+//!
+//! All layers are merged into one table of names and values, and that table is read once. So a
+//! value means the same wherever it is given, and every mistake is reported with its name.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::de::{Error as _, Visitor};
+use serde::{Deserialize, Deserializer};
+
+use crate::error::{Error, Result};
+use crate::job::{MAX_CLAIM_TTL, MAX_RETRIES};
+
+/// A length of time: `90` (seconds), `90s`, `500ms`, `5m`, `2h`, `7d`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Span(pub Duration);
+
+impl FromStr for Span {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let refused = || {
+            Error::invalid(format!(
+                "a duration is a number of seconds, or like 500ms, 90s, 5m, 2h, 7d; not {text:?}"
+            ))
+        };
+        let text = text.trim();
+        let unit_at = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+        let (number, unit) = text.split_at(unit_at);
+        let scale = match unit.trim() {
+            "ms" => 0.001,
+            "" | "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3_600.0,
+            "d" => 86_400.0,
+            _ => return Err(refused()),
+        };
+        let seconds = number.parse::<f64>().map_err(|_| refused())? * scale;
+        // A century: far above every use, far below every overflow.
+        if !(0.0..=3.2e9).contains(&seconds) {
+            return Err(refused());
+        }
+        Ok(Span(Duration::from_micros((seconds * 1e6).round() as u64)))
+    }
+}
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct SpanVisitor;
+        impl Visitor<'_> for SpanVisitor {
+            type Value = Span;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a duration such as 90, 90s or 500ms")
+            }
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Span, E> {
+                text.parse().map_err(E::custom)
+            }
+            fn visit_i64<E: serde::de::Error>(self, seconds: i64) -> Result<Span, E> {
+                seconds.to_string().parse().map_err(E::custom)
+            }
+            fn visit_f64<E: serde::de::Error>(self, seconds: f64) -> Result<Span, E> {
+                seconds.to_string().parse().map_err(E::custom)
+            }
+        }
+        deserializer.deserialize_any(SpanVisitor)
+    }
+}
+
+/// A number that may come as text from the environment.
+fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    let value = toml::Value::deserialize(deserializer)?;
+    let text = match &value {
+        toml::Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    text.trim().parse().map_err(|_| D::Error::custom(format!("not a whole number: {text}")))
+}
+
+/// A setting's name in the file, in the environment, and what it is.
+pub struct Setting {
+    /// In the TOML file.
+    pub name: &'static str,
+    /// In the environment.
+    pub env: &'static str,
+    /// What it does, with its default.
+    pub help: &'static str,
+}
+
+const fn setting(name: &'static str, env: &'static str, help: &'static str) -> Setting {
+    Setting { name, env, help }
+}
+
+/// Every setting. `docs/operations.md` shows the same table.
+#[rustfmt::skip]
+pub const SETTINGS: [Setting; 16] = [
+    setting("store", "LOCKBAY_STORE", "store URL; sqlite:lockbay-data/lockbay.db"),
+    setting("listen", "LOCKBAY_LISTEN", "address of the HTTP server; 127.0.0.1:5000"),
+    setting("service", "LOCKBAY_SERVICE", "whose leader is elected; lockbay"),
+    setting("instance_name", "LOCKBAY_INSTANCE_NAME", "a name for people; none"),
+    setting("leader_ttl", "REDIS_LEADER_ELECTION_TTL", "how long leadership lasts between renewals; 5s"),
+    setting("claim_ttl", "REDIS_JOB_CLAIM_TTL", "how long a job's claim lasts between heartbeats; 60s"),
+    setting("result_ttl", "REDIS_JOB_RESULT_TTL", "how long a job's result is kept; 1h"),
+    setting("dedup_horizon", "LOCKBAY_DEDUP_HORIZON", "how long a job's key is remembered; 7d"),
+    setting("max_retries", "LOCKBAY_MAX_RETRIES", "retries of a failed job unless it says otherwise; 3"),
+    setting("cleanup_interval", "REDIS_CLEANUP_INTERVAL", "time between cleanup cycles; 5m"),
+    setting("saga_timeout", "SAGA_DEFAULT_TIMEOUT", "how long a saga may take; 30m"),
+    setting("saga_step_timeout", "SAGA_STEP_TIMEOUT", "how long a step may take; 5m"),
+    setting("monitoring_interval", "ADVANCED_MONITORING_INTERVAL", "time between metric samples; 30s"),
+    setting("health_interval", "LOCKBAY_HEALTH_INTERVAL", "time between health checks; 5s"),
+    setting("shutdown_grace", "LOCKBAY_SHUTDOWN_GRACE", "how long running work may finish at shutdown; 3s"),
+    setting("max_in_flight", "LOCKBAY_MAX_IN_FLIGHT", "HTTP requests served at once, more are told to wait; 4096"),
+];
+
+/// The settings of one instance.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs)] // SETTINGS says what each is
+pub struct Config {
+    pub store: String,
+    pub listen: String,
+    pub service: String,
+    pub instance_name: Option<String>,
+    pub leader_ttl: Span,
+    pub claim_ttl: Span,
+    pub result_ttl: Span,
+    pub dedup_horizon: Span,
+    #[serde(deserialize_with = "number")]
+    pub max_retries: u32,
+    pub cleanup_interval: Span,
+    pub saga_timeout: Span,
+    pub saga_step_timeout: Span,
+    pub monitoring_interval: Span,
+    pub health_interval: Span,
+    pub shutdown_grace: Span,
+    #[serde(deserialize_with = "number")]
+    pub max_in_flight: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let seconds = |seconds| Span(Duration::from_secs(seconds));
+        Config {
+            store: "sqlite:lockbay-data/lockbay.db".into(),
+            listen: "127.0.0.1:5000".into(),
+            service: "lockbay".into(),
+            instance_name: None,
+            leader_ttl: seconds(5),
+            claim_ttl: seconds(60),
+            result_ttl: seconds(3_600),
+            dedup_horizon: seconds(7 * 86_400),
+            max_retries: 3,
+            cleanup_interval: seconds(300),
+            saga_timeout: seconds(1_800),
+            saga_step_timeout: seconds(300),
+            monitoring_interval: seconds(30),
+            health_interval: seconds(5),
+            shutdown_grace: seconds(3),
+            max_in_flight: 4_096,
+        }
+    }
+}
+
+impl Config {
+    /// Merges the layers: `file` if given, then this process's environment, then `flags` by name.
+    ///
+    /// # Errors
+    /// `Invalid`, naming the setting, for a file that cannot be read, an unknown name, a value of
+    /// the wrong form, and a broken inequality.
+    pub fn load(file: Option<&Path>, flags: &BTreeMap<&'static str, String>) -> Result<Self> {
+        let environment = |name: &str| std::env::var(name).ok();
+        Self::merge(file, &environment, flags)
+    }
+
+    fn merge(
+        file: Option<&Path>,
+        environment: &dyn Fn(&str) -> Option<String>,
+        flags: &BTreeMap<&'static str, String>,
+    ) -> Result<Self> {
+        let mut table = match file {
+            None => toml::Table::new(),
+            Some(path) => {
+                let text = std::fs::read_to_string(path).map_err(|error| {
+                    let message = format!("cannot read the configuration file {}", path.display());
+                    Error::invalid(message).with_source(error)
+                })?;
+                text.parse::<toml::Table>().map_err(|error| {
+                    let message = format!("cannot read the configuration file {}", path.display());
+                    Error::invalid(message).with_source(error)
+                })?
+            }
+        };
+        for setting in &SETTINGS {
+            let secret_file = format!("{}_FILE", setting.env);
+            let given = match (environment(setting.env), environment(&secret_file)) {
+                (Some(value), _) => Some(value),
+                (None, Some(path)) => Some(read_secret(&secret_file, &path)?),
+                (None, None) => None,
+            };
+            if let Some(value) = given {
+                table.insert(setting.name.into(), toml::Value::String(value));
+            }
+        }
+        for (name, value) in flags {
+            table.insert((*name).into(), toml::Value::String(value.clone()));
+        }
+        let config = Self::read(table)?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Reads the merged table a name at a time, so that a mistake is reported with its name.
+    fn read(table: toml::Table) -> Result<Self> {
+        for (name, value) in &table {
+            let one = toml::Table::from_iter([(name.clone(), value.clone())]);
+            if let Err(error) = one.try_into::<Config>() {
+                let env = SETTINGS.iter().find(|setting| setting.name == name);
+                let env = env.map(|setting| format!(" ({})", setting.env)).unwrap_or_default();
+                let reason = error.message().to_owned();
+                return Err(Error::invalid(format!("setting {name}{env}: {reason}")));
+            }
+        }
+        table.try_into::<Config>().map_err(|error| Error::invalid(error.message().to_owned()))
+    }
+
+    /// Refuses values that cannot work together.
+    ///
+    /// # Errors
+    /// `Invalid` with both names and both values.
+    pub fn check(&self) -> Result<()> {
+        let second = Duration::from_millis(100);
+        let day = Duration::from_secs(86_400);
+        within("leader_ttl", self.leader_ttl, second * 5, day)?;
+        within("claim_ttl", self.claim_ttl, second * 3, MAX_CLAIM_TTL)?;
+        within("result_ttl", self.result_ttl, second, day * 3_650)?;
+        within("dedup_horizon", self.dedup_horizon, second, day * 3_650)?;
+        within("health_interval", self.health_interval, second, day)?;
+        within("monitoring_interval", self.monitoring_interval, second * 10, day)?;
+        within("cleanup_interval", self.cleanup_interval, second * 10, day)?;
+        within("saga_step_timeout", self.saga_step_timeout, second, day * 3_650)?;
+        within("shutdown_grace", self.shutdown_grace, Duration::ZERO, day)?;
+        at_most("saga_step_timeout", self.saga_step_timeout, "saga_timeout", self.saga_timeout)?;
+        at_most("result_ttl", self.result_ttl, "dedup_horizon", self.dedup_horizon)?;
+        if self.max_retries > MAX_RETRIES {
+            return Err(Error::invalid(format!("max_retries is at most {MAX_RETRIES}")));
+        }
+        if self.max_in_flight == 0 {
+            return Err(Error::invalid("max_in_flight is at least 1"));
+        }
+        crate::lease::check_name("service", &self.service, 256)?;
+        match &self.instance_name {
+            Some(name) => crate::lease::check_name("instance_name", name, 256),
+            None => Ok(()),
+        }
+    }
+}
+
+fn within(name: &str, Span(value): Span, least: Duration, most: Duration) -> Result<()> {
+    if (least..=most).contains(&value) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("{name} lies between {least:?} and {most:?}, not {value:?}")))
+}
+
+fn at_most(small: &str, Span(less): Span, large: &str, Span(more): Span) -> Result<()> {
+    if less <= more {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("{small} ({less:?}) is longer than {large} ({more:?})")))
+}
+
+fn read_secret(name: &str, path: &str) -> Result<String> {
+    std::fs::read_to_string(path)
+        .map(|text| text.trim_end().to_owned())
+        .map_err(|error| Error::invalid(format!("cannot read {name}={path}")).with_source(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(env: &[(&str, &str)], flags: &[(&'static str, &str)]) -> Result<Config> {
+        let flags = flags.iter().map(|(name, value)| (*name, (*value).to_string())).collect();
+        let find = |name: &str| {
+            env.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_string())
+        };
+        Config::merge(None, &find, &flags)
+    }
+
+    #[test]
+    fn the_guides_names_are_plain_seconds_and_flags_win() {
+        let config = load(
+            &[
+                ("REDIS_LEADER_ELECTION_TTL", "90"),
+                ("REDIS_JOB_CLAIM_TTL", "300"),
+                ("LOCKBAY_LISTEN", "127.0.0.1:1"),
+            ],
+            &[("listen", "127.0.0.1:2")],
+        )
+        .unwrap();
+        assert_eq!(config.leader_ttl, Span(Duration::from_secs(90)));
+        assert_eq!(config.claim_ttl, Span(Duration::from_secs(300)));
+        assert_eq!(config.listen, "127.0.0.1:2");
+    }
+
+    #[test]
+    fn a_bad_value_is_refused_by_its_name() {
+        for (name, value) in [
+            ("REDIS_LEADER_ELECTION_TTL", "soon"),
+            ("REDIS_LEADER_ELECTION_TTL", "-1"),
+            ("REDIS_LEADER_ELECTION_TTL", "0"),
+            ("REDIS_JOB_CLAIM_TTL", "1e400"),
+            ("LOCKBAY_MAX_RETRIES", "many"),
+            ("SAGA_STEP_TIMEOUT", "31m"),
+            ("REDIS_JOB_RESULT_TTL", "8d"),
+        ] {
+            let error = load(&[(name, value)], &[]).unwrap_err().to_string();
+            let setting = SETTINGS.iter().find(|setting| setting.env == name).unwrap();
+            assert!(error.contains(setting.name), "{name}={value}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_name_in_the_file_is_refused() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "leader_ttl = 7\nleeder_ttl = 8\n").unwrap();
+        let error = Config::load(Some(file.path()), &BTreeMap::new()).unwrap_err();
+        assert!(error.to_string().contains("leeder_ttl"), "{error}");
+    }
+
+    #[test]
+    fn durations_have_units() {
+        for (text, millis) in
+            [("90", 90_000), ("90s", 90_000), ("500ms", 500), ("2h", 7_200_000), ("0.5", 500)]
+        {
+            assert_eq!(text.parse::<Span>().unwrap().0, Duration::from_millis(millis), "{text}");
+        }
+        for text in ["", "s", "-1", "1w", "nan", "inf", "99999999999999999999d"] {
+            assert!(text.parse::<Span>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! What happened, told to whoever listens inside this process.
+//!
+//! The enum is closed: every event is in the table of `docs/operations.md`. The bus is bounded; a
+//! listener that falls behind is told how many events it missed. Leadership is also told on a
+//! channel of its own ([`crate::leader::Edges`]), so that no burst of other events can push an edge
+//! out.
+
+use serde::Serialize;
+use tokio::sync::broadcast;
+
+use crate::clock::Timestamp;
+
+/// How many events wait for a listener before it starts to miss some.
+const CAPACITY: usize = 4_096;
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// This instance leads.
+    LeaderElected {
+        /// The number of the election.
+        term: u64,
+        /// The token of its right.
+        fencing_token: String,
+    },
+    /// This instance leads no longer.
+    LeaderLost {
+        /// The term that ended.
+        term: u64,
+        /// Why.
+        reason: String,
+    },
+    /// Another instance was seen to lead.
+    LeaderChanged {
+        /// Its identity.
+        instance_id: String,
+        /// Its term.
+        term: u64,
+    },
+    /// A health check turned bad.
+    SystemUnhealthy {
+        /// What is wrong.
+        issues: Vec<String>,
+    },
+    /// Health is good again.
+    SystemHealthy,
+    /// A job reached its last retry or failed for good.
+    JobFailed {
+        /// Which.
+        job_id: String,
+        /// Why.
+        error: String,
+    },
+    /// A claim that this instance held was lost.
+    ClaimLost {
+        /// Of which job.
+        job_id: String,
+    },
+    /// The store has lost acknowledged data; effects are halted.
+    StoreRolledBack {
+        /// What was seen.
+        reason: String,
+    },
+}
+
+impl Event {
+    /// The name under which callbacks are registered.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Event::LeaderElected { .. } => "leader_elected",
+            Event::LeaderLost { .. } => "leader_lost",
+            Event::LeaderChanged { .. } => "leader_changed",
+            Event::SystemUnhealthy { .. } => "system_unhealthy",
+            Event::SystemHealthy => "system_healthy",
+            Event::JobFailed { .. } => "job_failed",
+            Event::ClaimLost { .. } => "claim_lost",
+            Event::StoreRolledBack { .. } => "store_rolled_back",
+        }
+    }
+
+    /// Every name, in the order of the documentation.
+    pub const NAMES: [&'static str; 8] = [
+        "leader_elected",
+        "leader_lost",
+        "leader_changed",
+        "system_unhealthy",
+        "system_healthy",
+        "job_failed",
+        "claim_lost",
+        "store_rolled_back",
+    ];
+}
+
+/// An event and when it was told.
+#[derive(Debug, Clone, Serialize)]
+pub struct Told {
+    /// Its number within this process.
+    pub sequence: u64,
+    /// When, by this machine's clock.
+    pub at: Timestamp,
+    /// What happened.
+    #[serde(flatten)]
+    pub event: Event,
+}
+
+/// The way from services to listeners.
+#[derive(Debug, Clone)]
+pub struct Bus(broadcast::Sender<Told>, std::sync::Arc<std::sync::atomic::AtomicU64>);
+
+impl Default for Bus {
+    fn default() -> Self {
+        Bus(broadcast::channel(CAPACITY).0, std::sync::Arc::default())
+    }
+}
+
+impl Bus {
+    /// Tells an event to all listeners. Never waits.
+    pub(crate) fn tell(&self, at: Timestamp, event: Event) {
+        let sequence = self.1.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let _ = self.0.send(Told { sequence, at, event }); // nobody listening is fine
+    }
+
+    /// Listens from now on.
+    pub fn subscribe(&self) -> broadcast::Receiver<Told> {
+        self.0.subscribe()
+    }
+}

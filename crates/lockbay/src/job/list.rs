@@ -1,0 +1,210 @@
+//! Looking jobs up: one by id, many by status, type or business key.
+//!
+//! A job has one list entry, `status/time/id`, moved in the commit that changes its status. What is
+//! still claimed is listed with the oldest first, because that is what an operator looks for; what
+//! has ended is listed with the newest first.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::decide::{JOB, JOB_LIST, JobRecord, JobStatus};
+use super::fingerprint::key_prefix;
+use super::{Jobs, job_key, not_found};
+use crate::clock::Timestamp;
+use crate::error::{Error, Result};
+use crate::json::Json;
+use crate::store::{Key, MAX_PAGE, Partition, Range, Record};
+
+/// How many list entries one call looks at before it returns what it has.
+const MAX_LOOKED_AT: usize = 5 * MAX_PAGE;
+
+/// The id of a job's list entry.
+pub(super) fn entry(status: JobStatus, at: Timestamp, job_id: &str) -> String {
+    let micros = match status {
+        JobStatus::Claimed => at.as_micros(),
+        JobStatus::Completed | JobStatus::Failed | JobStatus::Cancelled => {
+            u64::MAX - at.as_micros()
+        }
+    };
+    format!("{}/{micros:016x}/{job_id}", status.name())
+}
+
+/// Which jobs to list.
+#[derive(Debug, Clone, Default)]
+pub struct JobFilter {
+    /// Only with this status.
+    pub status: Option<JobStatus>,
+    /// Only of this type.
+    pub job_type: Option<String>,
+    /// Only with this business key.
+    pub job_key: Option<String>,
+}
+
+/// A job as it stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[allow(missing_docs)] // the names say it; see ClaimRequest and Replayed
+pub struct JobInfo {
+    pub job_id: String,
+    pub job_type: String,
+    pub job_key: String,
+    pub identity: super::Identity,
+    pub parameters: Json,
+    pub status: JobStatus,
+    /// Whether a claimed job's claim has lapsed, so that the next claim takes it over.
+    pub lapsed: bool,
+    pub attempt: u32,
+    pub failures: u32,
+    pub max_retries: u32,
+    pub holder: String,
+    /// Of the last claim, as a string because it passes 2^53.
+    pub fencing_token: String,
+    pub idempotency_token: String,
+    pub created_at: Timestamp,
+    pub claimed_at: Timestamp,
+    pub claim_expires_at: Option<Timestamp>,
+    pub scheduled_time: Option<Timestamp>,
+    pub leader_only: bool,
+    pub completed_at: Option<Timestamp>,
+    pub result: Option<Json>,
+    pub result_kept: bool,
+    pub error: Option<String>,
+    /// When the next attempt may begin, after a failure that may be tried again.
+    pub next_retry_at: Option<Timestamp>,
+}
+
+/// A page of jobs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobPage {
+    /// The jobs.
+    pub items: Vec<JobInfo>,
+    /// Where to go on, if there may be more.
+    pub next: Option<String>,
+}
+
+impl Jobs {
+    /// A job as it stands.
+    ///
+    /// # Errors
+    /// `NotFound` if there is none, or it is forgotten.
+    pub async fn show(&self, job_id: &str) -> Result<JobInfo> {
+        let read = self.0.store.get(&[job_key(job_id)?]).await?;
+        let record = read.records.into_iter().flatten().next().ok_or_else(|| not_found(job_id))?;
+        info(&record, read.now)
+    }
+
+    /// Jobs that match, at most `limit` of them, going on after `next` of an earlier page.
+    ///
+    /// By business key it is an indexed search. By type it looks through the jobs of the status
+    /// asked for, some thousands a call; a page may then hold fewer than there are, with `next` set.
+    ///
+    /// # Errors
+    /// `Invalid` for a `next` that was never handed out.
+    pub async fn list(
+        &self,
+        filter: &JobFilter,
+        next: Option<String>,
+        limit: usize,
+    ) -> Result<JobPage> {
+        let limit = limit.clamp(1, MAX_PAGE);
+        let range = match (&filter.job_key, filter.status) {
+            (Some(key), _) => Range::new(Partition::FIRST, JOB, key_prefix(key)),
+            (None, Some(status)) => {
+                Range::new(Partition::FIRST, JOB_LIST, format!("{}/", status.name()))
+            }
+            (None, None) => Range::new(Partition::FIRST, JOB_LIST, ""),
+        };
+        if next.as_ref().is_some_and(|next| !next.starts_with(&range.prefix) || next.len() > 256) {
+            return Err(Error::invalid("this page token does not belong to this list"));
+        }
+        let mut after = next;
+        let mut items = Vec::new();
+        let mut looked_at = 0;
+        loop {
+            let page = self.0.store.scan(&range.clone().after(after), limit).await?;
+            looked_at += page.records.len();
+            let last = page.records.last().map(|record| record.key.id.to_string());
+            let found = self.jobs_of(page.records).await?;
+            for (place, job) in found {
+                if matches(filter, &job) {
+                    items.push(job);
+                    if items.len() == limit {
+                        let more = page.more || Some(&place) != last.as_ref();
+                        return Ok(JobPage { items, next: more.then_some(place) });
+                    }
+                }
+            }
+            if !page.more || looked_at >= MAX_LOOKED_AT {
+                return Ok(JobPage { items, next: last.filter(|_| page.more) });
+            }
+            after = last;
+        }
+    }
+
+    /// The jobs behind list entries or records, each with its place in the list.
+    async fn jobs_of(&self, records: Vec<Record>) -> Result<Vec<(String, JobInfo)>> {
+        let places: Vec<String> = records.iter().map(|record| record.key.id.to_string()).collect();
+        let keys: Vec<Key> = places
+            .iter()
+            .map(|place| place.rsplit('/').next().unwrap_or(place))
+            .map(|id| Key::new(Partition::of(id), JOB, id))
+            .collect();
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let read = self.0.store.get(&keys).await?;
+        places
+            .into_iter()
+            .zip(read.records)
+            .filter_map(|(place, record)| record.map(|record| (place, record)))
+            .map(|(place, record)| Ok((place, info(&record, read.now)?)))
+            .collect()
+    }
+
+    /// How long the longest lapsed claim has waited for somebody to take it over, if any has.
+    pub(crate) async fn oldest_lapse(&self) -> Result<Option<Duration>> {
+        let filter = JobFilter { status: Some(JobStatus::Claimed), ..JobFilter::default() };
+        let now = self.0.store.ping().await?.now;
+        let page = self.list(&filter, None, 100).await?;
+        let lapsed = page.items.iter().filter(|job| job.lapsed);
+        Ok(lapsed.filter_map(|job| job.claim_expires_at).map(|end| now.since(end)).max())
+    }
+}
+
+fn matches(filter: &JobFilter, job: &JobInfo) -> bool {
+    filter.status.is_none_or(|status| status == job.status)
+        && filter.job_type.as_ref().is_none_or(|wanted| *wanted == job.job_type)
+        && filter.job_key.as_ref().is_none_or(|wanted| *wanted == job.job_key)
+}
+
+fn info(record: &Record, now: Timestamp) -> Result<JobInfo> {
+    let job = JobRecord::decode(record)?;
+    let lapsed = record.lapsed(now);
+    let claimed = job.status == JobStatus::Claimed;
+    let result_kept = job.status == JobStatus::Completed && job.result.is_some() && !lapsed;
+    Ok(JobInfo {
+        job_id: record.key.id.to_string(),
+        job_type: job.job_type,
+        job_key: job.job_key,
+        identity: job.identity,
+        parameters: job.parameters,
+        status: job.status,
+        lapsed: claimed && lapsed,
+        attempt: job.attempt,
+        failures: job.failures,
+        max_retries: job.max_retries,
+        holder: job.holder,
+        fencing_token: record.revision.to_string(),
+        idempotency_token: job.idempotency_token,
+        created_at: job.created_at,
+        claimed_at: job.claimed_at,
+        claim_expires_at: record.deadline.filter(|_| claimed),
+        scheduled_time: job.scheduled_time,
+        leader_only: job.leader.is_some(),
+        completed_at: job.finished_at,
+        result: job.result.filter(|_| result_kept),
+        result_kept,
+        error: job.error,
+        next_retry_at: record.deadline.filter(|_| job.will_retry),
+    })
+}

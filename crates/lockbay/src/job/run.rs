@@ -1,0 +1,284 @@
+//! Running a job in this process: claim, keep the claim, run the handler, record how it ended.
+//!
+//! The claim is renewed while the handler runs. If it is lost, the handler's cancellation fires
+//! before the claim can lapse, and what it returns is discarded. A panic or a timeout is an attempt
+//! that failed; a failed attempt is repeated after its backoff until the retries are used up.
+
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Claim, ClaimRequest, ClaimedJob, Ending, InProgress, Jobs, OnInProgress, Replayed, Retry,
+    job_key,
+};
+use crate::clock::Tick;
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::Event;
+use crate::json::Json;
+use crate::store::{Fence, Revision};
+
+/// What a handler gets.
+#[derive(Debug, Clone)]
+pub struct JobContext {
+    /// As in the claim.
+    pub parameters: Json,
+    /// Which job.
+    pub job_id: String,
+    /// The same for all attempts: hand it to whoever can refuse duplicates.
+    pub idempotency_token: String,
+    /// The number of this attempt, from 1.
+    pub attempt: u32,
+    /// Grows with every claim: hand it to what the job writes to.
+    pub fencing_token: Revision,
+    /// When the attempt is cut off, on this process's monotonic clock.
+    pub deadline: Option<Tick>,
+    /// Fires when the claim is lost. Stop then: somebody else may have the job.
+    pub cancelled: CancellationToken,
+}
+
+/// How a handler fails.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobFailure {
+    /// Why.
+    pub error: String,
+    /// Whether another attempt may help.
+    pub retry: Retry,
+}
+
+impl JobFailure {
+    /// A failure after which another attempt may help.
+    pub fn retryable(error: impl Into<String>) -> Self {
+        JobFailure { error: error.into(), retry: Retry::Allowed }
+    }
+
+    /// A failure that another attempt would only repeat.
+    pub fn permanent(error: impl Into<String>) -> Self {
+        JobFailure { error: error.into(), retry: Retry::Never }
+    }
+}
+
+impl<E: std::error::Error> From<E> for JobFailure {
+    fn from(error: E) -> Self {
+        JobFailure::retryable(error.to_string())
+    }
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum JobOutcome {
+    /// The handler ran here, and this is its recorded result.
+    Completed(Json),
+    /// It had ended before, here or elsewhere.
+    Replayed(Replayed),
+    /// The last attempt failed, and there will be no other.
+    Failed(String),
+    /// Somebody else runs it.
+    InProgress(InProgress),
+}
+
+/// Limits of a run.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RunOptions {
+    /// How long one attempt may take.
+    pub timeout: Option<Duration>,
+}
+
+impl Jobs {
+    /// Runs a job once, wherever and however often this is called.
+    ///
+    /// Dropping the returned future drops the handler at its next await and leaves the claim to
+    /// lapse.
+    ///
+    /// # Errors
+    /// `Fenced` if the claim was lost while the handler ran: its effect may have happened. Others
+    /// as [`claim`](Jobs::claim).
+    pub async fn run<H, F>(
+        &self,
+        request: ClaimRequest,
+        options: RunOptions,
+        handler: H,
+    ) -> Result<JobOutcome>
+    where
+        H: Fn(JobContext) -> F,
+        F: Future<Output = std::result::Result<Json, JobFailure>>,
+    {
+        let mut request = request;
+        loop {
+            let claimed = match self.claim(request.clone()).await? {
+                Claim::Claimed(claimed) => claimed,
+                Claim::Replayed(replayed) => return Ok(JobOutcome::Replayed(replayed)),
+                Claim::InProgress(progress) => return Ok(JobOutcome::InProgress(progress)),
+            };
+            match self.run_claimed(&request, options, claimed, &handler).await? {
+                Ended::Completed(result) => return Ok(JobOutcome::Completed(result)),
+                Ended::Failed { error, retry_after: None } => return Ok(JobOutcome::Failed(error)),
+                Ended::Failed { retry_after: Some(pause), .. } => {
+                    self.0.clock.sleep(pause).await;
+                    // Whoever claims it first runs the next attempt; we want its outcome.
+                    if request.on_in_progress == OnInProgress::Reject {
+                        request.on_in_progress = OnInProgress::Wait(Duration::from_secs(1));
+                    }
+                }
+            }
+        }
+    }
+
+    async fn run_claimed<H, F>(
+        &self,
+        request: &ClaimRequest,
+        options: RunOptions,
+        claimed: ClaimedJob,
+        handler: &H,
+    ) -> Result<Ended>
+    where
+        H: Fn(JobContext) -> F,
+        F: Future<Output = std::result::Result<Json, JobFailure>>,
+    {
+        let inner = &self.0;
+        let attempt_started = self.0.live.lock().get(&claimed.job_id).map(|live| live.since);
+        let started = attempt_started.unwrap_or_else(|| inner.clock.tick());
+        let fence = Fence { key: job_key(&claimed.job_id)?, token: claimed.fencing_token };
+        let ttl = request.claim_ttl.unwrap_or(inner.defaults.claim_ttl);
+        // Given up on every way out of here, also when this future is dropped.
+        let right = scopeguard(inner.keeper.keep(fence, ttl, started), |right| {
+            inner.keeper.let_go(right);
+        });
+        let context = JobContext {
+            parameters: request.parameters.clone(),
+            job_id: claimed.job_id.clone(),
+            idempotency_token: claimed.idempotency_token.clone(),
+            attempt: claimed.attempt,
+            fencing_token: claimed.fencing_token,
+            deadline: options.timeout.map(|timeout| inner.clock.tick() + timeout),
+            cancelled: right.value.lost().child_token(),
+        };
+        let lost = right.value.lost().clone();
+        let _running = inner.handlers.token();
+        let run = self.supervise(options, handler(context));
+        let outcome = tokio::select! {
+            biased;
+            outcome = run => outcome,
+            () = inner.cut_off.cancelled() => return Err(self.release(&claimed).await),
+            () = lost.cancelled() => {
+                let event = Event::ClaimLost { job_id: claimed.job_id.clone() };
+                inner.bus.tell(inner.clock.now(), event);
+                return Err(self.fenced(&claimed.job_id));
+            }
+        };
+        self.record(&claimed, outcome).await
+    }
+
+    /// The handler's outcome; a panic and a timeout are failures like any other.
+    async fn supervise<F>(
+        &self,
+        options: RunOptions,
+        handler: F,
+    ) -> std::result::Result<Json, JobFailure>
+    where
+        F: Future<Output = std::result::Result<Json, JobFailure>>,
+    {
+        let guarded = AssertUnwindSafe(handler).catch_unwind();
+        let outcome = match options.timeout {
+            None => Some(guarded.await),
+            Some(limit) => self.0.clock.timeout(limit, guarded).await,
+        };
+        match outcome {
+            Some(Ok(outcome)) => outcome,
+            Some(Err(panic)) => {
+                let text = panic
+                    .downcast_ref::<&str>()
+                    .map(ToString::to_string)
+                    .or_else(|| panic.downcast_ref::<String>().cloned());
+                let text = text.unwrap_or_else(|| "no message".into());
+                Err(JobFailure::retryable(format!("the handler panicked: {text}")))
+            }
+            None => Err(JobFailure::retryable("the handler took longer than its timeout")),
+        }
+    }
+
+    /// Waits for the handlers that run here, at most for `grace`, then cuts the rest off and
+    /// releases their claims, so that another instance may go on at once.
+    pub(crate) async fn drain(&self, grace: Duration) {
+        let inner = &self.0;
+        inner.handlers.close();
+        if inner.clock.timeout(grace, inner.handlers.wait()).await.is_none() {
+            inner.cut_off.cancel();
+            inner.handlers.wait().await;
+        }
+    }
+
+    /// Gives a claim back whose handler was cut off; the next attempt has the same idempotency
+    /// token.
+    async fn release(&self, claimed: &ClaimedJob) -> Error {
+        let released = async {
+            let live = self.live(&claimed.job_id, &claimed.claim_token).await?;
+            let ending = self.ending(&claimed.job_id, &live, Ending::Released)?;
+            self.end(&claimed.job_id, &live, ending).await
+        };
+        if let Err(error) = released.await {
+            tracing::warn!(job = %claimed.job_id, %error, "claim not released, it lapses by itself");
+        }
+        let message = format!("job {} was cut off: this instance shuts down", claimed.job_id);
+        Error::new(ErrorKind::Fenced, message)
+    }
+
+    async fn record(
+        &self,
+        claimed: &ClaimedJob,
+        outcome: std::result::Result<Json, JobFailure>,
+    ) -> Result<Ended> {
+        let ClaimedJob { job_id, claim_token, .. } = claimed;
+        match outcome {
+            Ok(result) => {
+                self.persist(|| self.complete(job_id, claim_token, result.clone())).await?;
+                Ok(Ended::Completed(result))
+            }
+            Err(JobFailure { error, retry }) => {
+                let failed = self.persist(|| self.fail(job_id, claim_token, &error, retry)).await?;
+                Ok(Ended::Failed { error, retry_after: failed.retry_after })
+            }
+        }
+    }
+
+    /// Repeats the recording of an outcome over a short outage: the claim is still being renewed,
+    /// and recording twice is harmless.
+    async fn persist<T, F: Future<Output = Result<T>>>(&self, record: impl Fn() -> F) -> Result<T> {
+        let mut pause = Duration::from_millis(50);
+        for _ in 0..8 {
+            match record().await {
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Unknown) =>
+                {
+                    self.0.clock.sleep(pause).await;
+                    pause *= 2;
+                }
+                other => return other,
+            }
+        }
+        record().await
+    }
+}
+
+enum Ended {
+    Completed(Json),
+    Failed { error: String, retry_after: Option<Duration> },
+}
+
+/// Runs a closure over a value when it goes out of scope.
+struct Scoped<T, F: FnMut(&T)> {
+    value: T,
+    leave: F,
+}
+
+fn scopeguard<T, F: FnMut(&T)>(value: T, leave: F) -> Scoped<T, F> {
+    Scoped { value, leave }
+}
+
+impl<T, F: FnMut(&T)> Drop for Scoped<T, F> {
+    fn drop(&mut self) {
+        (self.leave)(&self.value);
+    }
+}

@@ -1,0 +1,270 @@
+//! Named leases: a lock for any purpose, with a deadline and a fencing token.
+//!
+//! Whoever is granted a lease gets a token that only grows. The holder hands the token to what it
+//! writes to, and that refuses lower ones; a lease never proves that the old holder has stopped.
+//! The holder's name is for people: only the token renews or releases.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::{Clock, Timestamp};
+use crate::error::{Error, ErrorKind, Result};
+use crate::keeper::{Keeper, Right};
+use crate::metrics::{Metric, Metrics};
+use crate::store::{
+    Commit, Deadline, Fence, Guard, Key, Kind, Partition, Range, Record, Reply, Revision, Store,
+    Write,
+};
+
+/// A named lease. Key: its name.
+pub(crate) const LEASE: Kind = Kind::new("lease");
+
+/// The shortest lease that is granted.
+pub const MIN_TTL: Duration = Duration::from_millis(100);
+/// The longest lease that is granted.
+pub const MAX_TTL: Duration = Duration::from_secs(24 * 3600);
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct LeaseRecord {
+    holder: String,
+}
+
+/// A lease as the store says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LeaseInfo {
+    /// Its name.
+    pub name: String,
+    /// Who holds it, by its own word.
+    pub holder: String,
+    /// The token, as a string because it passes 2^53.
+    pub fencing_token: String,
+    /// When it lapses unless it is renewed, by the store's clock.
+    pub expires_at: Timestamp,
+}
+
+/// The answer to a wish for a lease.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Acquired {
+    /// It is yours until `expires_at`.
+    Granted(LeaseInfo),
+    /// Somebody has it.
+    Held {
+        /// Who, by its own word.
+        holder: String,
+        /// How long it has left if it is not renewed.
+        retry_after: Duration,
+    },
+}
+
+/// All named leases of a namespace. Cheap to clone.
+#[derive(Clone)]
+pub struct Leases {
+    store: Arc<dyn Store>,
+    clock: Clock,
+    keeper: Keeper,
+    metrics: Arc<Metrics>,
+}
+
+impl Leases {
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        clock: Clock,
+        keeper: Keeper,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Leases { store, clock, keeper, metrics }
+    }
+
+    /// Takes the lease if nobody holds it, else says who does. One round trip.
+    ///
+    /// Called twice by the same holder, the second is `Held`: a name is no proof of identity.
+    ///
+    /// # Errors
+    /// `Invalid` for a name or holder that is empty, too long or has control characters, and for a
+    /// TTL outside 100 ms to 24 h.
+    pub async fn acquire(&self, name: &str, holder: &str, ttl: Duration) -> Result<Acquired> {
+        check_name("lease name", name, 256)?;
+        check_name("holder", holder, 256)?;
+        check_ttl(ttl)?;
+        let key = key(name);
+        let put =
+            Write::Put { key: key.clone(), value: encode(holder)?, deadline: Deadline::After(ttl) };
+        let guards = vec![Guard::Lapsed(key.clone())];
+        let commit = Commit::new(key.partition, guards, vec![put], Vec::new())?;
+        match self.store.commit(&commit).await? {
+            Reply::Committed { revision, now } => {
+                self.metrics.count(Metric::LeasesGranted);
+                Ok(Acquired::Granted(LeaseInfo {
+                    name: name.into(),
+                    holder: holder.into(),
+                    fencing_token: revision.to_string(),
+                    expires_at: now + ttl,
+                }))
+            }
+            Reply::Conflict { found, now, .. } => {
+                self.metrics.count(Metric::LeaseConflicts);
+                let record = found.as_ref();
+                let left = record.and_then(|record| record.deadline).map(|end| end.since(now));
+                Ok(Acquired::Held {
+                    holder: record.map(holder_of).unwrap_or_default(),
+                    retry_after: left.unwrap_or_default(),
+                })
+            }
+        }
+    }
+
+    /// Takes the lease and keeps it renewed until the returned [`Right`] is lost or released.
+    ///
+    /// # Errors
+    /// As [`acquire`](Leases::acquire), and `Held` if somebody has it.
+    pub async fn hold(&self, name: &str, holder: &str, ttl: Duration) -> Result<Right> {
+        let attempt = self.clock.tick();
+        match self.acquire(name, holder, ttl).await? {
+            Acquired::Granted(info) => {
+                let token = parse_token(&info.fencing_token)?;
+                Ok(self.keeper.keep(Fence { key: key(name), token }, ttl, attempt))
+            }
+            Acquired::Held { holder, retry_after } => {
+                let message = format!("lease {name:?} is held by {holder:?}");
+                Err(Error::new(ErrorKind::Held, message).with_retry_after(retry_after))
+            }
+        }
+    }
+
+    /// Stops renewing a right and releases its lease.
+    pub async fn let_go(&self, right: &Right) -> Result<()> {
+        if !self.keeper.let_go(right) {
+            return Ok(());
+        }
+        self.release(&right.fence().key.id, right.fence().token).await
+    }
+
+    /// Extends a lease that is still held under this token to `ttl` from now. One round trip.
+    ///
+    /// # Errors
+    /// `Fenced` if it has lapsed, was released, or is held under another token.
+    pub async fn renew(
+        &self,
+        name: &str,
+        holder: &str,
+        token: Revision,
+        ttl: Duration,
+    ) -> Result<LeaseInfo> {
+        check_name("lease name", name, 256)?;
+        check_name("holder", holder, 256)?;
+        check_ttl(ttl)?;
+        let fence = Fence { key: key(name), token };
+        let touch = Write::Touch { key: fence.key.clone(), ttl };
+        let guards = vec![Guard::Held(fence.clone())];
+        let commit = Commit::new(fence.key.partition, guards, vec![touch], Vec::new())?;
+        match self.store.commit(&commit).await? {
+            Reply::Committed { now, .. } => Ok(LeaseInfo {
+                name: name.into(),
+                holder: holder.into(),
+                fencing_token: token.to_string(),
+                expires_at: now + ttl,
+            }),
+            Reply::Conflict { .. } => Err(fenced(name, token)),
+        }
+    }
+
+    /// Frees a lease that is held under this token. One round trip.
+    ///
+    /// # Errors
+    /// `Fenced` if it is not held under it.
+    pub async fn release(&self, name: &str, token: Revision) -> Result<()> {
+        check_name("lease name", name, 256)?;
+        let fence = Fence { key: key(name), token };
+        let delete = Write::Delete { key: fence.key.clone() };
+        let hints = vec![fence.key.clone()];
+        let guards = vec![Guard::Held(fence.clone())];
+        let commit = Commit::new(fence.key.partition, guards, vec![delete], hints)?;
+        match self.store.commit(&commit).await? {
+            Reply::Committed { .. } => Ok(()),
+            Reply::Conflict { .. } => Err(fenced(name, token)),
+        }
+    }
+
+    /// A lease, if somebody holds it.
+    pub async fn show(&self, name: &str) -> Result<Option<LeaseInfo>> {
+        check_name("lease name", name, 256)?;
+        let read = self.store.get(&[key(name)]).await?;
+        let record = read.records.first().and_then(Option::as_ref);
+        Ok(record.filter(|record| !record.lapsed(read.now)).and_then(info))
+    }
+
+    /// The leases that are held, by name, after `after`; and whether there are more.
+    pub async fn list(
+        &self,
+        after: Option<String>,
+        limit: usize,
+    ) -> Result<(Vec<LeaseInfo>, Option<String>)> {
+        let range = Range::new(Partition::FIRST, LEASE, "").after(after);
+        let page = self.store.scan(&range, limit).await?;
+        let next = page.records.last().filter(|_| page.more).map(|last| last.key.id.to_string());
+        let held = page.records.iter().filter(|record| !record.lapsed(page.now));
+        Ok((held.filter_map(info).collect(), next))
+    }
+}
+
+fn key(name: &str) -> Key {
+    Key::new(Partition::of(name), LEASE, name)
+}
+
+fn info(record: &Record) -> Option<LeaseInfo> {
+    Some(LeaseInfo {
+        name: record.key.id.to_string(),
+        holder: holder_of(record),
+        fencing_token: record.revision.to_string(),
+        expires_at: record.deadline?,
+    })
+}
+
+fn holder_of(record: &Record) -> String {
+    serde_json::from_slice::<LeaseRecord>(&record.value)
+        .map(|content| content.holder)
+        .unwrap_or_default()
+}
+
+fn encode(holder: &str) -> Result<Vec<u8>> {
+    serde_json::to_vec(&LeaseRecord { holder: holder.into() }).map_err(|error| {
+        Error::new(ErrorKind::Internal, "a lease record has no JSON form").with_source(error)
+    })
+}
+
+fn fenced(name: &str, token: Revision) -> Error {
+    Error::new(ErrorKind::Fenced, format!("lease {name:?} is not held under token {token}"))
+}
+
+/// Reads a fencing token as it was handed out.
+///
+/// # Errors
+/// `Invalid` if it is not a number.
+pub fn parse_token(text: &str) -> Result<Revision> {
+    text.parse()
+        .map(Revision::new)
+        .map_err(|_| Error::invalid(format!("a fencing token is a number in quotes, not {text:?}")))
+}
+
+/// Checks a name that a caller chose.
+pub(crate) fn check_name(what: &str, name: &str, longest: usize) -> Result<()> {
+    if name.is_empty() || name.len() > longest {
+        let length = name.len();
+        return Err(Error::invalid(format!(
+            "a {what} has 1 to {longest} bytes, this has {length}"
+        )));
+    }
+    if name.chars().any(char::is_control) {
+        return Err(Error::invalid(format!("a {what} has no control characters: {name:?}")));
+    }
+    Ok(())
+}
+
+fn check_ttl(ttl: Duration) -> Result<()> {
+    if (MIN_TTL..=MAX_TTL).contains(&ttl) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("a lease lasts from {MIN_TTL:?} to {MAX_TTL:?}, not {ttl:?}")))
+}

@@ -1,0 +1,201 @@
+//! Every metric, in one table: name, type and help.
+//!
+//! A metric is a row of [`TABLE`]; counting is one atomic addition. The rows are exported in the
+//! Prometheus text format and can be read back by [`Metric`], for health, reports and alerts.
+
+use parking_lot::Mutex;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+use std::time::Duration;
+
+/// What is measured. The order is that of [`TABLE`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[allow(missing_docs)] // each row of TABLE says what it is
+pub enum Metric {
+    JobsClaimed,
+    JobsCompleted,
+    JobsFailed,
+    JobsCancelled,
+    JobsTakenOver,
+    DuplicatesPrevented,
+    CoordinationConflicts,
+    ClaimsFenced,
+    JobSeconds,
+    IsLeader,
+    LeaderElections,
+    LeaderLosses,
+    LeasesGranted,
+    LeaseConflicts,
+    Renewals,
+    RenewalErrors,
+    RightsLost,
+    StoreSeconds,
+    StoreErrors,
+    StoreHalted,
+    Healthy,
+}
+
+/// How a metric behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Type {
+    /// Only grows, within the life of a process.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// A distribution of seconds.
+    Histogram,
+}
+
+/// One metric.
+#[derive(Debug, Clone, Copy)]
+pub struct Row {
+    /// Which.
+    pub metric: Metric,
+    /// As exported, without the `_total` that counters get.
+    pub name: &'static str,
+    /// How it behaves.
+    pub kind: Type,
+    /// What it tells.
+    pub help: &'static str,
+}
+
+const fn row(metric: Metric, name: &'static str, kind: Type, help: &'static str) -> Row {
+    Row { metric, name, kind, help }
+}
+
+/// All metrics.
+#[rustfmt::skip]
+pub const TABLE: [Row; 21] = [
+    row(Metric::JobsClaimed, "lockbay_jobs_claimed", Type::Counter, "Job claims granted"),
+    row(Metric::JobsCompleted, "lockbay_jobs_completed", Type::Counter, "Jobs completed"),
+    row(Metric::JobsFailed, "lockbay_jobs_failed", Type::Counter, "Job attempts that failed"),
+    row(Metric::JobsCancelled, "lockbay_jobs_cancelled", Type::Counter, "Jobs cancelled"),
+    row(Metric::JobsTakenOver, "lockbay_jobs_taken_over", Type::Counter, "Claims taken over after the holder's lapsed"),
+    row(Metric::DuplicatesPrevented, "lockbay_duplicates_prevented", Type::Counter, "Claims answered with an earlier outcome"),
+    row(Metric::CoordinationConflicts, "lockbay_coordination_conflicts", Type::Counter, "Claims refused because the job is in progress"),
+    row(Metric::ClaimsFenced, "lockbay_claims_fenced", Type::Counter, "Heartbeats, completions and failures refused because the claim was gone"),
+    row(Metric::JobSeconds, "lockbay_job_duration_seconds", Type::Histogram, "Time from claim to completion of jobs run by this instance"),
+    row(Metric::IsLeader, "lockbay_is_leader", Type::Gauge, "1 while this instance leads"),
+    row(Metric::LeaderElections, "lockbay_leader_elections", Type::Counter, "Elections won by this instance"),
+    row(Metric::LeaderLosses, "lockbay_leader_losses", Type::Counter, "Leaderships of this instance that ended"),
+    row(Metric::LeasesGranted, "lockbay_leases_granted", Type::Counter, "Named leases granted"),
+    row(Metric::LeaseConflicts, "lockbay_lease_conflicts", Type::Counter, "Named leases refused because they are held"),
+    row(Metric::Renewals, "lockbay_renewals", Type::Counter, "Leases and claims renewed by this instance for itself"),
+    row(Metric::RenewalErrors, "lockbay_renewal_errors", Type::Counter, "Renewals that got no answer"),
+    row(Metric::RightsLost, "lockbay_rights_lost", Type::Counter, "Leases and claims of this instance that were lost"),
+    row(Metric::StoreSeconds, "lockbay_store_round_trip_seconds", Type::Histogram, "Round trip of the health check's ping"),
+    row(Metric::StoreErrors, "lockbay_store_errors", Type::Counter, "Health check pings that failed"),
+    row(Metric::StoreHalted, "lockbay_store_halted", Type::Gauge, "1 while the store is found rolled back"),
+    row(Metric::Healthy, "lockbay_healthy", Type::Gauge, "1 while the last health check was good"),
+];
+
+enum Instrument {
+    Counter(Counter),
+    Gauge(Gauge),
+    Histogram(Histogram),
+}
+
+/// The metrics of one instance.
+pub struct Metrics {
+    registry: Mutex<Registry>,
+    instruments: Vec<Instrument>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::default();
+        let instruments = TABLE.iter().map(|row| register(row, &mut registry)).collect();
+        Metrics { registry: Mutex::new(registry), instruments }
+    }
+}
+
+fn register(row: &Row, registry: &mut Registry) -> Instrument {
+    match row.kind {
+        Type::Counter => {
+            let counter = Counter::default();
+            registry.register(row.name, row.help, counter.clone());
+            Instrument::Counter(counter)
+        }
+        Type::Gauge => {
+            let gauge = Gauge::default();
+            registry.register(row.name, row.help, gauge.clone());
+            Instrument::Gauge(gauge)
+        }
+        Type::Histogram => {
+            let histogram = Histogram::new(exponential_buckets(0.000_1, 4.0, 12));
+            registry.register(row.name, row.help, histogram.clone());
+            Instrument::Histogram(histogram)
+        }
+    }
+}
+
+impl Metrics {
+    /// Adds one to a counter.
+    pub fn count(&self, metric: Metric) {
+        if let Some(Instrument::Counter(counter)) = self.instruments.get(metric as usize) {
+            counter.inc();
+        }
+    }
+
+    /// Sets a gauge.
+    pub fn set(&self, metric: Metric, value: i64) {
+        if let Some(Instrument::Gauge(gauge)) = self.instruments.get(metric as usize) {
+            gauge.set(value);
+        }
+    }
+
+    /// Adds an observation to a histogram.
+    pub fn observe(&self, metric: Metric, duration: Duration) {
+        if let Some(Instrument::Histogram(histogram)) = self.instruments.get(metric as usize) {
+            histogram.observe(duration.as_secs_f64());
+        }
+    }
+
+    /// The value of a counter or gauge; zero for a histogram.
+    pub fn value(&self, metric: Metric) -> i64 {
+        match self.instruments.get(metric as usize) {
+            Some(Instrument::Counter(counter)) => i64::try_from(counter.get()).unwrap_or(i64::MAX),
+            Some(Instrument::Gauge(gauge)) => gauge.get(),
+            Some(Instrument::Histogram(_)) | None => 0,
+        }
+    }
+
+    /// All of them in the Prometheus text format (OpenMetrics).
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        // Writing to a String cannot fail.
+        let _ = encode(&mut text, &self.registry.lock());
+        text
+    }
+}
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Metrics")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_in_the_order_of_the_metrics() {
+        for (at, row) in TABLE.iter().enumerate() {
+            assert_eq!(row.metric as usize, at, "{}", row.name);
+        }
+    }
+
+    #[test]
+    fn what_was_counted_is_read_back_and_exported() {
+        let metrics = Metrics::default();
+        metrics.count(Metric::JobsCompleted);
+        metrics.count(Metric::JobsCompleted);
+        assert_eq!(metrics.value(Metric::JobsCompleted), 2);
+        assert!(metrics.render().contains("lockbay_jobs_completed_total 2"));
+    }
+}

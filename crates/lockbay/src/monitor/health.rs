@@ -1,0 +1,146 @@
+//! Health, judged by what happened.
+//!
+//! Nothing here is a flag that somebody set. A check makes a round trip to the store, reads who
+//! leads, looks at when renewals last succeeded, and finds the oldest work that nobody serves.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::clock::{Clock, Tick, Timestamp};
+use crate::error::ErrorKind;
+use crate::job::Jobs;
+use crate::keeper::Keeper;
+use crate::leader::Leadership;
+use crate::metrics::{Metric, Metrics};
+use crate::store::Store;
+
+/// A round trip longer than this is an issue.
+const SLOW_STORE: Duration = Duration::from_secs(2);
+/// A lapsed claim that nobody took over for this long is an issue.
+const UNSERVED: Duration = Duration::from_secs(900);
+
+/// The health of one instance, as of its last check.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Health {
+    /// There is a leader, or an election is under way within its time.
+    pub leader_election_healthy: bool,
+    /// Claims can be made and renewed, and none is left lying.
+    pub job_coordination_healthy: bool,
+    /// Sagas can be recorded.
+    pub saga_coordination_healthy: bool,
+    /// Retention can work.
+    pub cleanup_service_healthy: bool,
+    /// The store answers in time and has lost nothing.
+    pub state_manager_healthy: bool,
+    /// All of them.
+    pub overall_healthy: bool,
+    /// When this was found out.
+    pub last_check: Timestamp,
+    /// What is wrong, and what to do.
+    pub issues: Vec<String>,
+    /// What breaks no promise now but weakens one: settings of the store.
+    pub warnings: Vec<String>,
+    /// The round trip to the store.
+    pub store_round_trip_ms: Option<f64>,
+}
+
+pub(crate) struct Examiner<'a> {
+    pub(crate) store: &'a dyn Store,
+    pub(crate) clock: &'a Clock,
+    pub(crate) keeper: &'a Keeper,
+    pub(crate) jobs: &'a Jobs,
+    pub(crate) leadership: &'a Leadership,
+    pub(crate) metrics: &'a Metrics,
+    pub(crate) leader_ttl: Duration,
+    pub(crate) started: Option<Tick>,
+}
+
+/// What was found about one part: what is wrong, if anything.
+type Finding = Vec<String>;
+
+impl Examiner<'_> {
+    /// Makes a check.
+    pub(crate) async fn examine(&self) -> Health {
+        let begun = self.clock.tick();
+        let (store, warnings) = self.examine_store().await;
+        let round_trip = store.is_empty().then(|| self.clock.tick().since(begun));
+        let (leader, jobs) = if store.is_empty() {
+            (self.examine_leader().await, self.examine_jobs().await)
+        } else {
+            (Vec::new(), Vec::new())
+        };
+        let answers = store.is_empty();
+        let issues: Vec<String> =
+            store.into_iter().chain(leader.clone()).chain(jobs.clone()).collect();
+        let health = Health {
+            leader_election_healthy: answers && leader.is_empty(),
+            job_coordination_healthy: answers && jobs.is_empty(),
+            saga_coordination_healthy: answers,
+            cleanup_service_healthy: answers,
+            state_manager_healthy: answers,
+            overall_healthy: issues.is_empty(),
+            last_check: self.clock.now(),
+            issues,
+            warnings,
+            store_round_trip_ms: round_trip.map(|time| time.as_secs_f64() * 1e3),
+        };
+        self.metrics.set(Metric::Healthy, i64::from(health.overall_healthy));
+        health
+    }
+
+    async fn examine_store(&self) -> (Finding, Vec<String>) {
+        let begun = self.clock.tick();
+        let answer = self.clock.timeout(SLOW_STORE, self.store.ping()).await;
+        let took = self.clock.tick().since(begun);
+        let (finding, warnings) = match answer {
+            Some(Ok(pong)) => {
+                self.metrics.observe(Metric::StoreSeconds, took);
+                self.metrics.set(Metric::StoreHalted, 0);
+                (Vec::new(), pong.warnings)
+            }
+            Some(Err(error)) => {
+                let halted = error.kind() == ErrorKind::RolledBack;
+                self.metrics.set(Metric::StoreHalted, i64::from(halted));
+                (vec![format!("store: {error}")], Vec::new())
+            }
+            None => (vec![format!("store: no answer within {SLOW_STORE:?}")], Vec::new()),
+        };
+        if !finding.is_empty() {
+            self.metrics.count(Metric::StoreErrors);
+        }
+        (finding, warnings)
+    }
+
+    async fn examine_leader(&self) -> Finding {
+        // A fresh instance is given the time that an election takes.
+        let Some(started) = self.started else { return Vec::new() };
+        match self.leadership.current().await {
+            Ok(Some(_)) => Vec::new(),
+            Ok(None) if self.clock.tick().since(started) < self.leader_ttl * 2 => Vec::new(),
+            Ok(None) => vec!["leader election: nobody leads".into()],
+            Err(error) => vec![format!("leader election: {error}")],
+        }
+    }
+
+    async fn examine_jobs(&self) -> Finding {
+        let mut finding = Vec::new();
+        if self.keeper.kept() > 0 {
+            let silent = self.keeper.last_renewal().map(|last| self.clock.tick().since(last));
+            let running = self.started.map(|started| self.clock.tick().since(started));
+            let longest = self.keeper.longest_renewal_gap();
+            if silent.or(running).is_some_and(|gap| gap > longest) {
+                finding.push("renewals: none has succeeded in time".into());
+            }
+        }
+        match self.jobs.oldest_lapse().await {
+            Ok(Some(age)) if age > UNSERVED => finding.push(format!(
+                "jobs: a lapsed claim has waited for {} s; see `lockbay job list --status claimed`",
+                age.as_secs()
+            )),
+            Ok(_) => {}
+            Err(error) => finding.push(format!("jobs: {error}")),
+        }
+        finding
+    }
+}

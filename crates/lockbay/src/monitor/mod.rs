@@ -1,0 +1,3 @@
+//! Monitoring: the truth about health.
+
+pub mod health;
