@@ -493,3 +493,96 @@ async fn a_process_killed_in_the_middle_of_commits_has_lost_nothing_it_acknowled
     assert!(lost.is_empty(), "{} of {} lost: {lost:?}", lost.len(), acknowledged.len());
     committed(&store, &commit(vec![], vec![put("after", "x")])).await;
 }
+
+/// Not a test of its own: the process whose files the next one keeps small.
+#[tokio::test]
+#[ignore = "runs as the child of the next test"]
+async fn child_that_commits_until_the_disk_is_full() {
+    let Ok(path) = std::env::var(CHILD_FILE) else { return };
+    let store = SqliteStore::open(Path::new(&path), "test", Clock::system()).unwrap();
+    let large = "x".repeat(64 * 1024);
+    for n in 0..10_000 {
+        let id = n.to_string();
+        match store.commit(&commit(vec![], vec![put(&id, &large)])).await {
+            Ok(_) => println!("acknowledged {id}."),
+            Err(error) => {
+                println!("failed {error}");
+                let sure = error.kind() == ErrorKind::Unavailable;
+                assert!(sure || error.kind() == ErrorKind::Unknown, "{error}");
+                assert_eq!(read(&store, &id).await, None, "what failed is not seen");
+                // The writer is still there, and says so without writing.
+                let again = commit(vec![Guard::Absent(lease("0"))], vec![put("0", "x")]);
+                assert!(matches!(store.commit(&again).await.unwrap(), Reply::Conflict { .. }));
+                store.ping().await.unwrap();
+                println!("survived.");
+                return;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_is_told_and_costs_nothing_that_was_acknowledged() {
+    let place = Place::new();
+    let script = r#"trap '' XFSZ; ulimit -f 8192; exec "$0" "$@""#;
+    let child = Command::new("sh")
+        .args(["-c", script])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "child_that_commits_until_the_disk_is_full", "--ignored", "--nocapture"])
+        .env(CHILD_FILE, place.path())
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&child.stdout);
+    assert!(told.contains("survived."), "{told}{}", String::from_utf8_lossy(&child.stderr));
+    let store = place.open();
+    let mut acknowledged = 0;
+    for line in told.lines() {
+        if let Some((_, id)) = line.split_once("acknowledged ") {
+            let id = id.trim_end_matches('.');
+            assert!(read(&store, id).await.is_some(), "{id} was lost");
+            acknowledged += 1;
+        }
+    }
+    assert!(acknowledged > 10, "{told}");
+    committed(&store, &commit(vec![], vec![put("after", "x")])).await;
+}
+
+#[tokio::test]
+async fn a_commit_waits_while_another_process_writes_and_reads_do_not() {
+    let place = Place::new();
+    let store = Arc::new(place.open());
+    let other = Connection::open(place.path()).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let waiting = tokio::spawn({
+        let store = Arc::clone(&store);
+        async move { committed(&store, &commit(vec![], vec![put("a", "1")])).await }
+    });
+    for _ in 0..10 {
+        assert_eq!(read(&store, "a").await, None);
+    }
+    assert!(!waiting.is_finished());
+    other.execute_batch("COMMIT").unwrap();
+    waiting.await.unwrap();
+    assert!(read(&store, "a").await.is_some());
+}
+
+#[tokio::test]
+async fn pages_of_deleted_records_are_given_back_to_the_file_system() {
+    let place = Place::new();
+    let store = place.open();
+    let large = "x".repeat(256 * 1024);
+    let ids: Vec<String> = (0..120).map(|n| n.to_string()).collect();
+    committed(&store, &commit(vec![], ids.iter().map(|id| put(id, &large)).collect())).await;
+    let delete = |id: &String| Write::Delete { key: lease(id) };
+    committed(&store, &commit(vec![], ids.iter().map(delete).collect())).await;
+    let other = Connection::open(place.path()).unwrap();
+    let pages =
+        || -> i64 { other.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap() };
+    let (clock, most) = (Clock::system(), pages());
+    let shrunk = async {
+        while pages() > most - 1_000 {
+            clock.sleep(Duration::from_millis(5)).await;
+        }
+    };
+    clock.timeout(PATIENCE, shrunk).await.expect("the file never shrank");
+}

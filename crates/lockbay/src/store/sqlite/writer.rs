@@ -33,7 +33,7 @@ const FLOOR_EVERY: Duration = Duration::from_secs(1);
 const LONGEST_LINGER: Duration = Duration::from_millis(2);
 /// Free pages that are kept for the next records, and how many are given back at a time.
 const FREE_PAGES_KEPT: i64 = 4_096;
-const FREE_PAGES_A_TIME: u32 = 512;
+const FREE_PAGES_A_TIME: u32 = 2_048;
 
 /// Why a whole batch failed. Every caller of it gets a copy.
 #[derive(Debug)]
@@ -61,6 +61,8 @@ pub(super) struct Writer {
     /// `PRAGMA data_version` when we last looked. On this connection it moves only through others.
     version: i64,
     replaced: bool,
+    /// Whether there are pages to give back.
+    shrinking: bool,
 }
 
 impl Writer {
@@ -89,6 +91,7 @@ impl Writer {
             floor_written: shared.clock.tick(),
             version: 0,
             replaced: false,
+            shrinking: false,
         };
         writer.version = writer.data_version().unwrap_or(0);
         writer.judge(&partitions).map_err(|failure| failure.to_error())?;
@@ -127,7 +130,7 @@ impl Writer {
     fn idle(&self) -> Option<Duration> {
         if self.shared.hub.is_watched() {
             Some(LOOK_EVERY)
-        } else if self.floor.changed() {
+        } else if self.floor.changed() || self.shrinking {
             Some(FLOOR_EVERY)
         } else {
             None
@@ -335,27 +338,30 @@ impl Writer {
 
     /// Nothing came for a while.
     fn keep_house(&mut self) {
-        if self.floor.changed() && !self.shared.hub.is_watched() {
+        let rested = !self.shared.hub.is_watched()
+            || self.shared.clock.tick().since(self.floor_written) >= FLOOR_EVERY;
+        if rested && (self.floor.changed() || self.shrinking) {
             self.write_floor();
-            self.give_pages_back();
+            self.shrinking = self.give_pages_back().unwrap_or_else(|error| {
+                tracing::debug!(%error, "no pages given back"); // another process is writing
+                false
+            });
         }
     }
 
-    /// Shortens the file by some of the pages that deleted records have left.
-    fn give_pages_back(&self) {
-        let give = || {
-            let free: i64 =
-                self.connection.pragma_query_value(None, "freelist_count", |row| row.get(0))?;
-            if free > FREE_PAGES_KEPT {
-                let vacuum = format!("PRAGMA incremental_vacuum({FREE_PAGES_A_TIME})");
-                self.connection.execute_batch(&vacuum)?;
-            }
-            Ok(())
-        };
-        let given: rusqlite::Result<()> = give();
-        if let Err(error) = given {
-            tracing::debug!(%error, "no pages given back"); // another process is writing
+    /// Shortens the file by some of the pages that deleted records have left, and says whether
+    /// there are more.
+    fn give_pages_back(&self) -> rusqlite::Result<bool> {
+        let free: i64 =
+            self.connection.pragma_query_value(None, "freelist_count", |row| row.get(0))?;
+        if free <= FREE_PAGES_KEPT {
+            return Ok(false);
         }
+        let vacuum = format!("PRAGMA incremental_vacuum({FREE_PAGES_A_TIME})");
+        let mut vacuum = self.connection.prepare(&vacuum)?;
+        let mut pages = vacuum.query([])?;
+        while pages.next()?.is_some() {} // each step gives one page back
+        Ok(true)
     }
 
     fn finish(mut self) {
