@@ -5,6 +5,7 @@
 //! sharing use those. The crash test kills a real process.
 
 #![cfg(feature = "sqlite")]
+#![allow(clippy::cast_possible_truncation)] // indices drawn by dice
 
 use std::collections::HashSet;
 use std::fs;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lockbay::clock::Clock;
+use lockbay::store::memory::MemoryStore;
 use lockbay::store::sqlite::SqliteStore;
 use lockbay::store::{
     Commit, Deadline, Fence, Guard, Hint, Key, Kind, Partition, Range, Record, Reply, Revision,
@@ -422,6 +424,62 @@ async fn a_store_dropped_without_close_has_kept_what_it_acknowledged() {
     }
     drop(store);
     assert!(read(&place.open(), "9").await.is_some());
+}
+
+/// A commit of random guards and writes on a few keys, of which some are index entries.
+fn random_commit(dice: &Clock, seen: &[Revision]) -> Commit {
+    let below = |limit: u64| dice.random() % limit;
+    let key = || lease(&format!("{}{}", ["a", "b/", "ä"][(below(3)) as usize], below(4)));
+    let ttl = || Duration::from_micros(below(5_000));
+    let revision = || seen.get(below(seen.len() as u64 + 1) as usize).copied().unwrap_or_default();
+    let guards = (0..below(3)).map(|_| match below(4) {
+        0 => Guard::Absent(key()),
+        1 => Guard::Lapsed(key()),
+        2 => Guard::RevisionIs(key(), revision()),
+        _ => Guard::Held(Fence { key: key(), token: revision() }),
+    });
+    let writes = (0..below(4)).map(|_| match below(6) {
+        0 => Write::Delete { key: key() },
+        1 => Write::Touch { key: key(), ttl: ttl() },
+        2 => Write::Mark { key: key() },
+        3 => Write::Put { key: key(), value: b"kept".to_vec(), deadline: Deadline::Never },
+        _ => Write::Put { key: key(), value: b"due".to_vec(), deadline: Deadline::After(ttl()) },
+    });
+    commit(guards.collect(), writes.collect())
+}
+
+#[tokio::test]
+async fn it_answers_as_the_store_in_memory_does() {
+    let seed = Clock::system().random();
+    println!("seed {seed}");
+    let (dice, clock) = (Clock::manual(seed), Clock::manual(0));
+    let place = Place::new();
+    let (file, memory) = (place.open_at(clock.clone()), MemoryStore::new(clock.clone()));
+    let mut seen = Vec::new();
+    for step in 0..1_500 {
+        clock.advance(Duration::from_micros(dice.random() % 1_000));
+        let next = random_commit(&dice, &seen);
+        let reply = file.commit(&next).await.unwrap();
+        assert_eq!(reply, memory.commit(&next).await.unwrap(), "step {step}: {next:?}");
+        if let Reply::Committed { revision, .. } = reply {
+            seen.push(revision);
+            seen.drain(..seen.len().saturating_sub(8));
+        }
+        let keys: Vec<Key> = next.writes.iter().map(|write| write.key().clone()).collect();
+        assert_eq!(file.get(&keys).await.unwrap(), memory.get(&keys).await.unwrap());
+        let prefix = ["", "a", "b/", "ä"][dice.random() as usize % 4];
+        let after =
+            [None, Some("a2".into()), Some("b/1".into())][dice.random() as usize % 3].clone();
+        let range = Range::new(Partition::FIRST, LEASE, prefix).after(after);
+        let limit = 1 + dice.random() as usize % 6;
+        let pages = (file.scan(&range, limit).await, memory.scan(&range, limit).await);
+        assert_eq!(pages.0.unwrap(), pages.1.unwrap(), "{range:?}");
+        let due = (
+            file.due(Partition::FIRST, LEASE, limit).await,
+            memory.due(Partition::FIRST, LEASE, limit).await,
+        );
+        assert_eq!(due.0.unwrap(), due.1.unwrap(), "step {step}");
+    }
 }
 
 const CHILD_FILE: &str = "LOCKBAY_TEST_CHILD_FILE";

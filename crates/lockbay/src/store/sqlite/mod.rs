@@ -1,9 +1,9 @@
 //! The store in one SQLite file, which several processes of a machine may share.
 //!
-//! A call walks like this: [`SqliteStore`] puts a job into the [`queue`]; the [`writer`] thread
-//! takes all that wait there into one [`transaction`], one fsync, and answers them; reads go past
-//! it on connections of their own ([`reader`]). The [`schema`] says what file is ours, the [`turn`]
-//! keeps processes fair to each other, and the [`floor`] file remembers what was acknowledged.
+//! A call walks like this: [`SqliteStore`] puts a job into the `queue`; the `writer` thread
+//! takes all that wait there into one `transaction`, one fsync, and answers them; reads go past
+//! it on connections of their own (`reader`). The `schema` says what file is ours, the `turn`
+//! keeps processes fair to each other, and the `floor` file remembers what was acknowledged.
 //!
 //! Beside the database `x.db` lie SQLite's own `x.db-wal` and `x.db-shm`, and our `x.db-floor` and
 //! `x.db-turn`. A copy of a live file is no backup: use [`SqliteStore::backup`]. Before a backup is
