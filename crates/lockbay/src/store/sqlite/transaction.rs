@@ -1,0 +1,360 @@
+//! What happens inside one transaction: guards, writes, and the standing of the store.
+//!
+//! It works on a connection whose transaction somebody else has begun and will commit. A commit
+//! checks all its guards before its first write, so one that is refused has written nothing and
+//! needs no savepoint. An error here is SQLite's, and dooms the whole transaction.
+
+use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
+
+use super::queue::Job;
+use super::{Shared, integer, reader};
+use crate::clock::Timestamp;
+use crate::error::{Error, Result};
+use crate::store::operation::{Answers, Seen, straggler};
+use crate::store::witness::{Standing, Verdict};
+use crate::store::{Commit, Deadline, Guard, Key, Partition, Pong, Record, Reply, Revision, Write};
+
+const FIND: &str = "SELECT revision, deadline, value FROM record \
+     WHERE space = ?1 AND kind = ?2 AND id = ?3 AND value IS NOT NULL";
+const PUT: &str = "INSERT INTO record (space, kind, id, revision, deadline, value) \
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO UPDATE SET \
+     revision = excluded.revision, deadline = excluded.deadline, value = excluded.value";
+const TOUCH: &str = "UPDATE record SET deadline = ?4 \
+     WHERE space = ?1 AND kind = ?2 AND id = ?3 AND value IS NOT NULL";
+const DELETE: &str = "DELETE FROM record WHERE space = ?1 AND kind = ?2 AND id = ?3";
+const MARK: &str = "INSERT INTO record (space, kind, id, revision) VALUES (?1, ?2, ?3, 0) \
+     ON CONFLICT DO UPDATE SET revision = 0, deadline = NULL, value = NULL \
+     WHERE value IS NOT NULL";
+const SPACE: &str = "SELECT id, generation, revision, accepted, halted FROM space \
+     WHERE namespace = ?1 AND partition = ?2";
+const NEW_SPACE: &str = "INSERT INTO space (namespace, partition, generation, revision, accepted) \
+     VALUES (?1, ?2, ?3, 0, 0)";
+const KEEP_REVISION: &str = "UPDATE space SET revision = max(revision, ?2) WHERE id = ?1";
+const HALT: &str =
+    "UPDATE space SET halted = coalesce(halted, ?2), revision = max(revision, ?3) WHERE id = ?1";
+const ACCEPT: &str =
+    "UPDATE space SET generation = ?2, revision = ?3, accepted = 1, halted = NULL WHERE id = ?1";
+const PARTITIONS: &str = "SELECT partition FROM space WHERE namespace = ?1";
+
+/// What became of one job.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    Reply(Result<Reply>),
+    Pong(Result<Pong>),
+    Accepted,
+}
+
+/// What a transaction did.
+#[derive(Debug)]
+pub(super) struct Applied {
+    /// For each job, in order.
+    pub(super) outcomes: Vec<Outcome>,
+    /// The partitions it touched.
+    pub(super) spaces: Vec<Space>,
+    /// Whether a new generation began.
+    pub(super) accepted: bool,
+}
+
+impl Applied {
+    /// Whether there is anything to lose.
+    pub(super) fn wrote(&self) -> bool {
+        self.accepted || self.spaces.iter().any(|space| space.changed)
+    }
+
+    /// Writes back the revisions that were given out, and returns in how many partitions.
+    pub(super) fn keep_revisions(&self, connection: &Connection) -> rusqlite::Result<usize> {
+        let mut kept = 0;
+        let mut keep = connection.prepare_cached(KEEP_REVISION)?;
+        for space in self.spaces.iter().filter(|space| space.changed) {
+            kept += keep.execute(params![space.id, integer(space.last)])?;
+        }
+        Ok(kept)
+    }
+}
+
+/// A partition, as this transaction found it and moves it on.
+#[derive(Debug)]
+pub(super) struct Space {
+    pub(super) partition: Partition,
+    pub(super) generation: String,
+    id: i64,
+    last: u64,
+    changed: bool,
+    verdict: Verdict,
+}
+
+impl Space {
+    /// Whether effects are allowed.
+    pub(super) fn fine(&self) -> bool {
+        self.verdict == Verdict::Fine
+    }
+
+    /// The last revision given out.
+    pub(super) fn revision(&self) -> Revision {
+        Revision::new(self.last)
+    }
+
+    /// What an operator has just accepted.
+    pub(super) fn accepted(&self) -> Standing {
+        let (generation, revision) = (self.generation.clone(), self.revision());
+        Standing { generation, revision, accepted: true, halted: None }
+    }
+
+    fn refusal(&self) -> Option<Error> {
+        self.verdict.clone().into_error()
+    }
+}
+
+/// Applies a batch. The caller has begun the transaction, and commits it.
+pub(super) fn apply(
+    connection: &Connection,
+    shared: &Shared,
+    answers: &Answers<Reply>,
+    batch: &[Job],
+) -> rusqlite::Result<Applied> {
+    let mut transaction = Transaction::new(connection, shared)?;
+    let mut accepted = false;
+    let mut outcomes = Vec::with_capacity(batch.len());
+    for job in batch {
+        outcomes.push(match job {
+            Job::Commit(commit, _) => Outcome::Reply(transaction.commit(commit, answers)?),
+            Job::Ping(_) => Outcome::Pong(transaction.ping()?),
+            Job::Accept(_) => {
+                transaction.accept()?;
+                accepted = true;
+                Outcome::Accepted
+            }
+        });
+    }
+    let applied = Applied { outcomes, spaces: transaction.spaces, accepted };
+    applied.keep_revisions(connection)?;
+    Ok(applied)
+}
+
+/// Looks at these partitions, and halts effects where data was lost.
+pub(super) fn judge(
+    connection: &Connection,
+    shared: &Shared,
+    partitions: &[Partition],
+) -> rusqlite::Result<Applied> {
+    let mut transaction = Transaction::new(connection, shared)?;
+    for partition in partitions {
+        transaction.space(*partition)?;
+    }
+    Ok(Applied { outcomes: Vec::new(), spaces: transaction.spaces, accepted: false })
+}
+
+struct Transaction<'a> {
+    connection: &'a Connection,
+    shared: &'a Shared,
+    now: Timestamp,
+    spaces: Vec<Space>,
+    /// What was applied in this transaction: remembered for good only when it has committed.
+    fresh: Answers<Reply>,
+    statements: Statements<'a>,
+}
+
+impl<'a> Transaction<'a> {
+    fn new(connection: &'a Connection, shared: &'a Shared) -> rusqlite::Result<Self> {
+        Ok(Transaction {
+            connection,
+            shared,
+            now: shared.clock.now(),
+            spaces: Vec::new(),
+            fresh: Answers::default(),
+            statements: Statements::prepare(connection)?,
+        })
+    }
+
+    /// The place of a partition in `spaces`: read, judged, and made if it is not there.
+    fn space(&mut self, partition: Partition) -> rusqlite::Result<usize> {
+        if let Some(at) = self.spaces.iter().position(|space| space.partition == partition) {
+            return Ok(at);
+        }
+        let (id, standing) = match self.standing(partition)? {
+            Some(found) => found,
+            None => self.create(partition)?,
+        };
+        let mut last = standing.revision.number();
+        let verdict = self.shared.witness.judge(partition, &standing);
+        if let Verdict::RolledBack(reason) = &verdict {
+            // Revisions go on above all that we have seen, for those who do not ask us.
+            let floor = self.shared.witness.floor(partition).number();
+            if standing.halted.is_none() || last < floor {
+                tracing::error!(reason, "store rolled back");
+                self.connection.execute(HALT, params![id, reason, integer(floor)])?;
+                last = last.max(floor);
+            }
+        }
+        let generation = standing.generation;
+        self.spaces.push(Space { partition, generation, id, last, changed: false, verdict });
+        Ok(self.spaces.len() - 1)
+    }
+
+    fn standing(&self, partition: Partition) -> rusqlite::Result<Option<(i64, Standing)>> {
+        let mut find = self.connection.prepare_cached(SPACE)?;
+        find.query_row(params![self.shared.namespace, partition.0], |row| {
+            let revision: i64 = row.get(2)?;
+            Ok((
+                row.get(0)?,
+                Standing {
+                    generation: row.get(1)?,
+                    revision: Revision::new(u64::try_from(revision).unwrap_or(0)),
+                    accepted: row.get(3)?,
+                    halted: row.get(4)?,
+                },
+            ))
+        })
+        .optional()
+    }
+
+    fn create(&self, partition: Partition) -> rusqlite::Result<(i64, Standing)> {
+        let generation = self.shared.clock.random_id();
+        self.connection
+            .execute(NEW_SPACE, params![self.shared.namespace, partition.0, generation])?;
+        let revision = Revision::ZERO;
+        let standing = Standing { generation, revision, accepted: false, halted: None };
+        Ok((self.connection.last_insert_rowid(), standing))
+    }
+
+    fn commit(
+        &mut self,
+        commit: &Commit,
+        answers: &Answers<Reply>,
+    ) -> rusqlite::Result<Result<Reply>> {
+        let at = self.space(commit.partition)?;
+        let space = &mut self.spaces[at];
+        if let Some(refusal) = space.refusal() {
+            return Ok(Err(refusal));
+        }
+        for known in [answers, &self.fresh] {
+            match known.look(&commit.operation) {
+                Seen::New => {}
+                Seen::Repeated(reply) => return Ok(Ok(reply)),
+                Seen::Straggler => return Ok(Err(straggler())),
+            }
+        }
+        let now = self.now;
+        for (place, guard) in commit.guards.iter().enumerate() {
+            if let Refused::Yes(found) = self.statements.check(space.id, guard, now)? {
+                return Ok(Ok(Reply::Conflict { guard: place, found, now }));
+            }
+        }
+        space.last = (space.last + 1).max(now.as_micros());
+        space.changed = true;
+        let revision = space.revision();
+        for write in &commit.writes {
+            self.statements.write(space.id, write, revision, now)?;
+        }
+        let reply = Reply::Committed { revision, now };
+        self.fresh.remember(&commit.operation, reply.clone());
+        Ok(Ok(reply))
+    }
+
+    fn ping(&mut self) -> rusqlite::Result<Result<Pong>> {
+        let at = self.space(Partition::FIRST)?;
+        let space = &self.spaces[at];
+        Ok(match space.refusal() {
+            Some(refusal) => Err(refusal),
+            None => Ok(Pong { now: self.now, revision: space.revision(), warnings: Vec::new() }),
+        })
+    }
+
+    /// Begins a new generation in every partition of the namespace.
+    fn accept(&mut self) -> rusqlite::Result<()> {
+        let generation = self.shared.clock.random_id();
+        self.space(Partition::FIRST)?;
+        let partitions: Vec<u16> = self
+            .connection
+            .prepare_cached(PARTITIONS)?
+            .query_map([&self.shared.namespace], |row| row.get(0))?
+            .collect::<rusqlite::Result<_>>()?;
+        for partition in partitions.into_iter().map(Partition) {
+            let at = self.space(partition)?;
+            let space = &mut self.spaces[at];
+            let above = space.last.max(self.shared.witness.floor(partition).number());
+            space.last = (above + 1).max(self.now.as_micros());
+            space.generation.clone_from(&generation);
+            space.changed = true;
+            self.connection.execute(ACCEPT, params![space.id, generation, integer(space.last)])?;
+            // The witness is told when this has committed.
+            space.verdict = Verdict::Fine;
+        }
+        Ok(())
+    }
+}
+
+/// What a guard says to a commit.
+enum Refused {
+    No,
+    Yes(Option<Record>),
+}
+
+/// The statements of a transaction, prepared once for all its commits.
+struct Statements<'c> {
+    find: CachedStatement<'c>,
+    put: CachedStatement<'c>,
+    touch: CachedStatement<'c>,
+    delete: CachedStatement<'c>,
+    mark: CachedStatement<'c>,
+}
+
+impl<'c> Statements<'c> {
+    fn prepare(connection: &'c Connection) -> rusqlite::Result<Self> {
+        Ok(Statements {
+            find: connection.prepare_cached(FIND)?,
+            put: connection.prepare_cached(PUT)?,
+            touch: connection.prepare_cached(TOUCH)?,
+            delete: connection.prepare_cached(DELETE)?,
+            mark: connection.prepare_cached(MARK)?,
+        })
+    }
+
+    fn check(&mut self, space: i64, guard: &Guard, now: Timestamp) -> rusqlite::Result<Refused> {
+        let key = guard.key();
+        let mut rows = self.find.query(params![space, key.kind.name(), &*key.id])?;
+        let Some(row) = rows.next()? else {
+            return Ok(if guard.holds(None, now) { Refused::No } else { Refused::Yes(None) });
+        };
+        let (revision, deadline) = reader::stamps(row, 0)?;
+        // No guard looks at the value; it is read only to be shown.
+        let mut record = Record { key: key.clone(), value: Vec::new(), revision, deadline };
+        if guard.holds(Some(&record), now) {
+            return Ok(Refused::No);
+        }
+        record.value = row.get(2)?;
+        Ok(Refused::Yes(Some(record)))
+    }
+
+    fn write(
+        &mut self,
+        space: i64,
+        write: &Write,
+        revision: Revision,
+        now: Timestamp,
+    ) -> rusqlite::Result<()> {
+        let Key { kind, id, .. } = write.key();
+        let (kind, id) = (kind.name(), &**id);
+        match write {
+            Write::Put { value, deadline, .. } => {
+                let deadline = match deadline {
+                    Deadline::Never => None,
+                    Deadline::After(ttl) => Some(integer((now + *ttl).as_micros())),
+                };
+                let revision = integer(revision.number());
+                self.put.execute(params![space, kind, id, revision, deadline, value])?;
+            }
+            Write::Touch { ttl, .. } => {
+                let deadline = integer((now + *ttl).as_micros());
+                self.touch.execute(params![space, kind, id, deadline])?;
+            }
+            Write::Delete { .. } => {
+                self.delete.execute(params![space, kind, id])?;
+            }
+            Write::Mark { .. } => {
+                self.mark.execute(params![space, kind, id])?;
+            }
+        }
+        Ok(())
+    }
+}
