@@ -1,0 +1,196 @@
+//! What the server's settings promise, and which of them break ours.
+//!
+//! `CONFIG` is often forbidden at providers. `INFO` then tells most of it, and what nobody tells
+//! becomes a warning of its own.
+
+use std::collections::HashMap;
+
+use redis::Value;
+
+use super::link::Up;
+
+/// The settings that matter, where they are known.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Settings {
+    pub(super) version: Option<String>,
+    /// In bytes; zero is without limit.
+    maxmemory: Option<u64>,
+    policy: Option<String>,
+    append_only: Option<bool>,
+    append_sync: Option<String>,
+}
+
+impl Settings {
+    /// Asks the server. What it does not say stays unknown; no error comes of that.
+    pub(super) async fn read(up: &mut Up) -> Self {
+        let info = Box::pin(up.send(&redis::cmd("INFO"))).await;
+        let mut settings = Settings::from_info(&text(info.unwrap_or_default()));
+        for name in ["maxmemory", "maxmemory-policy", "appendonly", "appendfsync"] {
+            let mut command = redis::cmd("CONFIG");
+            command.arg("GET").arg(name);
+            match up.send(&command).await {
+                Ok(value) => settings.take(name, pair(value)),
+                Err(_) => break,
+            }
+        }
+        settings
+    }
+
+    fn from_info(info: &str) -> Self {
+        let lines: HashMap<_, _> =
+            info.lines().filter_map(|line| line.trim_end().split_once(':')).collect();
+        let own = |name: &str| lines.get(name).map(|value| (*value).to_owned());
+        let version = match own("valkey_version") {
+            Some(version) => Some(format!("valkey {version}")),
+            None => own("redis_version").map(|version| format!("redis {version}")),
+        };
+        Settings {
+            version,
+            maxmemory: own("maxmemory").and_then(|value| value.parse().ok()),
+            policy: own("maxmemory_policy"),
+            append_only: own("aof_enabled").map(|value| value == "1"),
+            append_sync: None,
+        }
+    }
+
+    fn take(&mut self, name: &str, value: Option<String>) {
+        let Some(value) = value else { return };
+        match name {
+            "maxmemory" => self.maxmemory = value.parse().ok(),
+            "maxmemory-policy" => self.policy = Some(value),
+            "appendonly" => self.append_only = Some(value == "yes"),
+            "appendfsync" => self.append_sync = Some(value),
+            _ => {}
+        }
+    }
+
+    /// What is done before a commit is acknowledged.
+    pub(super) fn durability(&self) -> String {
+        match (self.append_only, &self.append_sync) {
+            (Some(true), Some(sync)) => format!("aof {sync}"),
+            (Some(true), None) => "aof".into(),
+            (Some(false), _) => "none".into(),
+            (None, _) => "unknown".into(),
+        }
+    }
+
+    /// What breaks a promise, each with what to change. The gravest come first.
+    pub(super) fn warnings(&self) -> Vec<String> {
+        self.eviction().into_iter().chain(self.persistence()).collect()
+    }
+
+    fn eviction(&self) -> Option<String> {
+        match (self.policy.as_deref(), self.maxmemory) {
+            (Some("noeviction"), _) => None,
+            (Some(policy), Some(0)) => Some(format!(
+                "maxmemory-policy is {policy}: as soon as maxmemory is set, leases, claims and \
+                 sagas can be evicted; set maxmemory-policy to noeviction"
+            )),
+            (Some(policy), _) => Some(format!(
+                "unsafe: maxmemory-policy {policy} evicts leases, claims and sagas when memory \
+                 runs out; set maxmemory-policy to noeviction"
+            )),
+            (None, _) => Some(
+                "it could not be checked whether the server evicts data; allow CONFIG GET or \
+                 INFO, or make sure that maxmemory-policy is noeviction"
+                    .into(),
+            ),
+        }
+    }
+
+    fn persistence(&self) -> Option<String> {
+        match (self.append_only, self.append_sync.as_deref()) {
+            (Some(true), Some("always")) => None,
+            (Some(true), Some("no")) => Some(
+                "appendfsync is no: a power cut loses what the operating system had not written, \
+                 commonly 30 s of commits; set appendfsync to always, or to everysec for about 1 s"
+                    .into(),
+            ),
+            (Some(true), Some(_)) => Some(
+                "appendfsync is not always: a power cut loses about 1 s of acknowledged commits; \
+                 set appendfsync to always"
+                    .into(),
+            ),
+            (Some(true), None) => Some(
+                "it could not be checked whether appendfsync is always; unless it is, a power cut \
+                 loses 1 s of acknowledged commits or more"
+                    .into(),
+            ),
+            (Some(false), _) => Some(
+                "appendonly is no: a restart loses every commit since the last snapshot, or all; \
+                 set appendonly to yes and appendfsync to always"
+                    .into(),
+            ),
+            (None, _) => Some(
+                "it could not be checked whether commits survive a restart; allow CONFIG GET or \
+                 INFO, or make sure that appendonly is yes and appendfsync is always"
+                    .into(),
+            ),
+        }
+    }
+}
+
+fn text(value: Value) -> String {
+    redis::from_redis_value(value).unwrap_or_default()
+}
+
+/// The value of `CONFIG GET` for one name.
+fn pair(value: Value) -> Option<String> {
+    let pairs: HashMap<String, String> = redis::from_redis_value(value).ok()?;
+    pairs.into_values().next()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(policy: &str, maxmemory: u64, append: bool, sync: &str) -> Settings {
+        Settings {
+            version: None,
+            maxmemory: Some(maxmemory),
+            policy: Some(policy.into()),
+            append_only: Some(append),
+            append_sync: Some(sync.into()),
+        }
+    }
+
+    #[test]
+    fn a_safe_server_gets_no_warning() {
+        assert_eq!(with("noeviction", 100, true, "always").warnings(), Vec::<String>::new());
+        assert_eq!(with("noeviction", 100, true, "always").durability(), "aof always");
+    }
+
+    #[test]
+    fn eviction_is_unsafe_once_memory_is_limited() {
+        let [grave] = &with("volatile-lru", 100, true, "always").warnings()[..] else { panic!() };
+        assert!(grave.starts_with("unsafe: ") && grave.contains("volatile-lru"), "{grave}");
+        let [mild] = &with("allkeys-lfu", 0, true, "always").warnings()[..] else { panic!() };
+        assert!(!mild.starts_with("unsafe: "), "{mild}");
+    }
+
+    #[test]
+    fn weak_persistence_says_what_can_be_lost() {
+        for (append, sync, lost) in
+            [(false, "always", "last snapshot"), (true, "everysec", "1 s"), (true, "no", "30 s")]
+        {
+            let [warning] = &with("noeviction", 0, append, sync).warnings()[..] else { panic!() };
+            assert!(
+                warning.contains(lost) && warning.contains("set appendfsync to always")
+                    || warning.contains("appendfsync to always"),
+                "{warning}"
+            );
+        }
+    }
+
+    #[test]
+    fn info_stands_in_where_config_is_forbidden() {
+        let info = "# Server\r\nredis_version:7.0.15\r\nmaxmemory:0\r\n\
+                    maxmemory_policy:noeviction\r\naof_enabled:1\r\n";
+        let settings = Settings::from_info(info);
+        assert_eq!(settings.version.as_deref(), Some("redis 7.0.15"));
+        assert_eq!(settings.durability(), "aof");
+        let [warning] = &settings.warnings()[..] else { panic!() };
+        assert!(warning.contains("could not be checked"), "{warning}");
+        assert_eq!(Settings::default().warnings().len(), 2);
+    }
+}

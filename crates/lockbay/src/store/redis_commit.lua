@@ -1,0 +1,240 @@
+-- Applies a batch of independent commits in one step.
+--
+-- The server runs this script alone, so nothing divides a commit. Each commit has its own guards
+-- and its own answer; one that conflicts leaves the others as they are. What the commits do to
+-- the sorted sets, the counter and the answers is gathered and written once at the end. Redis
+-- refuses a script (READONLY, OOM, MISCONF) at its first write or not at all, so a refused batch
+-- has changed nothing.
+--
+-- KEYS  1  <tag>meta: a hash of generation, revision, accepted (0 or 1), halted (why, if it is).
+--          All other keys start with the same <tag>, "{namespace:partition}:", hence lie in the
+--          same slot of a cluster:
+--            r:<kind>/<id>  a record: v value, r revision, d deadline in µs ("" if none)
+--            k:<kind>       its ids in order (sorted set of equal scores); an id without a record
+--                           is an index entry
+--            d:<kind>       ids by deadline
+--            op:<client>    slot -> "sequence:revision:now" of the last commit, or
+--                           "sequence:sending:conflict"; expires an hour after its last refresh
+--            h:<kind>/<id>  channels of hints
+-- ARGV  1  the generation that the client expects, or "" if it has seen none
+--       2  the highest revision that it has seen
+--       3  a random generation, in case the store turns out to be empty
+--       4  the client, and 5 the number of this sending, which grows within the client
+--       6  sequences up to this one were sent before with unknown outcome: their conflicts are
+--          remembered too, or a copy that is still on its way could be applied after the answer
+--       7  "1" to refresh the expiry of the client's answers
+--       8… one MessagePack array per commit: slot, sequence,
+--            {guard, kind, id, revision, …}    1 absent, 2 revision is, 3 lapsed, 4 held
+--            {write, kind, id, value, ttl, …}  1 put, 2 touch, 3 delete, 4 mark; ttl in µs or -1
+--            {kind, id, …}                     hints
+--
+-- Reply {0, now, revision, generation, accepted, answers…} where an answer is
+--          revision                committed
+--          {place, v, r, d}        the guard at this place (from 0) did not hold; r is "" if
+--                                  there is no record
+--          {-1, revision, now}     committed before, with this answer
+--          {-2}                    a straggler: answered or given up before it arrived
+--       {1, now, revision, reason}      nothing was applied: acknowledged data is lost, or
+--                                       effects were halted before
+--       {2, now, revision, generation}  nothing was applied: an operator accepted the store as
+--                                       it is; adopt this generation and send again
+
+local meta = KEYS[1]
+local tag = string.sub(meta, 1, -5)
+local call = redis.call
+
+local function text(number)
+  return string.format('%.0f', number)
+end
+
+local time = call('TIME')
+local now = time[1] * 1000000 + time[2]
+
+-- The store's standing, against what the client has seen of it.
+
+local standing = call('HMGET', meta, 'generation', 'revision', 'accepted', 'halted')
+local generation, accepted, halted = standing[1], standing[3] == '1', standing[4]
+local last = tonumber(standing[2] or 0)
+local expected, floor = ARGV[1], tonumber(ARGV[2])
+
+local lost
+if not generation then
+  generation = ARGV[3]
+  call('HSET', meta, 'generation', generation, 'revision', '0', 'accepted', '0')
+  if expected ~= '' then
+    lost = 'it was emptied: generation was ' .. expected
+  end
+elseif expected ~= '' and generation ~= expected then
+  if accepted and not halted then
+    return {2, now, last, generation}
+  elseif not accepted then
+    lost = 'it was emptied or replaced: generation was ' .. expected .. ', is ' .. generation
+  end
+elseif expected ~= '' and last < floor then
+  lost = 'it went back from revision ' .. text(floor) .. ' to ' .. text(last)
+end
+if lost then
+  call('HSETNX', meta, 'halted', lost)
+  if last < floor then
+    call('HSET', meta, 'revision', text(floor))
+  end
+end
+if lost or halted then
+  return {1, now, last, lost or halted}
+end
+
+-- What the client's slots hold.
+
+local answers_key = tag .. 'op:' .. ARGV[4]
+local sending, doubtful = tonumber(ARGV[5]), tonumber(ARGV[6])
+local refresh = ARGV[7] == '1'
+local first = 8
+
+local commits, slots = {}, {}
+for at = first, #ARGV do
+  local commit = cmsgpack.unpack(ARGV[at])
+  commits[#commits + 1] = commit
+  slots[#slots + 1] = commit[1]
+end
+local held = {}
+if #slots > 0 then
+  local found = call('HMGET', answers_key, unpack(slots))
+  for at, slot in ipairs(slots) do
+    held[slot] = found[at]
+    refresh = refresh or not found[at]
+  end
+end
+
+-- One commit. Sets are gathered as ids[kind][id] = true or false, deadlines[kind][id] = µs or
+-- false, and answers[slot] = text.
+
+local ids, deadlines, answers = {}, {}, {}
+
+local function gather(set, kind, id, what)
+  local members = set[kind]
+  if not members then
+    members = {}
+    set[kind] = members
+  end
+  members[id] = what
+end
+
+local function holds(guard, revision, record)
+  local there = record[2]
+  if guard == 1 then
+    return not there
+  elseif guard == 2 then
+    return there == revision
+  end
+  local lapsed = there and record[3] ~= '' and tonumber(record[3]) <= now
+  if guard == 3 then
+    return not there or lapsed
+  end
+  return there == revision and not lapsed
+end
+
+local function write(what, kind, id, value, ttl, revision)
+  local key = tag .. 'r:' .. kind .. '/' .. id
+  local deadline = ''
+  if ttl >= 0 then
+    deadline = text(math.min(now + ttl, 9007199254740991))
+  end
+  if what == 1 then
+    call('HSET', key, 'v', value, 'r', revision, 'd', deadline)
+    gather(ids, kind, id, true)
+    gather(deadlines, kind, id, ttl >= 0 and deadline)
+  elseif what == 2 then
+    if call('EXISTS', key) == 1 then
+      call('HSET', key, 'd', deadline)
+      gather(deadlines, kind, id, deadline)
+    end
+  else
+    call('DEL', key)
+    gather(ids, kind, id, what == 4)
+    gather(deadlines, kind, id, false)
+  end
+end
+
+local function apply(commit)
+  local slot, sequence, guards, writes, hints = unpack(commit, 1, 5)
+  if held[slot] then
+    local seen, number, moment = string.match(held[slot], '^(%d+):(%d+):(%w+)$')
+    seen = tonumber(seen)
+    if seen > sequence then
+      return {-2}
+    elseif seen == sequence and moment ~= 'conflict' then
+      return {-1, tonumber(number), tonumber(moment)}
+    elseif seen == sequence and tonumber(number) >= sending then
+      return {-2}
+    end
+  end
+  for at = 1, #guards, 4 do
+    local key = tag .. 'r:' .. guards[at + 1] .. '/' .. guards[at + 2]
+    local record = call('HMGET', key, 'v', 'r', 'd')
+    if not holds(guards[at], guards[at + 3], record) then
+      if sequence <= doubtful then
+        held[slot] = text(sequence) .. ':' .. text(sending) .. ':conflict'
+        answers[slot] = held[slot]
+      end
+      return {(at - 1) / 4, record[1] or '', record[2] or '', record[3] or ''}
+    end
+  end
+  last = math.max(last + 1, now)
+  local revision = text(last)
+  for at = 1, #writes, 5 do
+    write(writes[at], writes[at + 1], writes[at + 2], writes[at + 3], writes[at + 4], revision)
+  end
+  for at = 1, #hints, 2 do
+    call('PUBLISH', tag .. 'h:' .. hints[at] .. '/' .. hints[at + 1], '')
+  end
+  held[slot] = text(sequence) .. ':' .. revision .. ':' .. text(now)
+  answers[slot] = held[slot]
+  return last
+end
+
+local reply = {0, now, 0, generation, accepted and 1 or 0}
+local before = last
+for _, commit in ipairs(commits) do
+  reply[#reply + 1] = apply(commit)
+end
+reply[3] = last
+
+-- What was gathered, in pieces that fit on Lua's stack.
+
+local function send(command, key, arguments)
+  for from = 1, #arguments, 4000 do
+    call(command, key, unpack(arguments, from, math.min(from + 3999, #arguments)))
+  end
+end
+
+local function settle(set, name)
+  for kind, members in pairs(set) do
+    local added, removed = {}, {}
+    for id, what in pairs(members) do
+      if what then
+        added[#added + 1] = what == true and '0' or what
+        added[#added + 1] = id
+      else
+        removed[#removed + 1] = id
+      end
+    end
+    send('ZADD', tag .. name .. kind, added)
+    send('ZREM', tag .. name .. kind, removed)
+  end
+end
+
+settle(ids, 'k:')
+settle(deadlines, 'd:')
+local remembered = {}
+for slot, answer in pairs(answers) do
+  remembered[#remembered + 1] = slot
+  remembered[#remembered + 1] = answer
+end
+send('HSET', answers_key, remembered)
+if refresh then
+  call('EXPIRE', answers_key, 3600)
+end
+if last > before then
+  call('HSET', meta, 'revision', text(last))
+end
+return reply
