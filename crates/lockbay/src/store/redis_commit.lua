@@ -167,7 +167,7 @@ local function apply(commit)
       local number, moment = string.match(held[slot], ':(%d+):(%w+)$')
       if moment ~= 'conflict' then
         return {-1, tonumber(number), tonumber(moment)}
-      elseif tonumber(number) >= sending then
+      elseif tonumber(number) > sending then
         return {-2}
       end
     end
