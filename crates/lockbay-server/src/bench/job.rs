@@ -39,12 +39,12 @@ pub(super) async fn ours(bay: &LockBay, concurrency: usize, count: usize) -> any
 }
 
 pub(super) async fn raw(bay: &LockBay, concurrency: usize, count: usize) -> anyhow::Result<Measured> {
-    let run = bay.clock().random_id();
-    let store = bay.store().clone();
+    let (store, clock) = (bay.store().clone(), bay.clock().clone());
     let (claimed_bytes, completed_bytes) = record_sizes(bay).await?;
-    load::run(concurrency, count, move |n| {
+    load::run(concurrency, count, move |_| {
         let store = store.clone();
-        let id = format!("{run}{n:032x}");
+        // As random as a fingerprint: where keys fall decides how many pages a commit touches.
+        let id = format!("{}{}", clock.random_id(), clock.random_id());
         async move {
             let key = Key::new(Partition::FIRST, RAW, id.as_str());
             let entry = |status: &str| {
