@@ -88,11 +88,11 @@ mod tests {
         let parameters = r#"{"user_id":12345,"amount":1000.0,"currency":"USD"}"#;
         assert_eq!(
             id(Identity::Fingerprint, "payment_processing", "user_12345_payment", parameters),
-            "GOLDEN_A"
+            "1b369d0726e903d4d9bde400048405f45d7950b5ff01feafe2f8f472c0550fe5"
         );
         assert_eq!(
             id(Identity::Key, "payment_processing", "user_12345_payment", parameters),
-            "GOLDEN_B"
+            "1b369d0726e903d43fba6fce46820cbf932de5f5c6492c87fe02480d903771b4"
         );
     }
 

@@ -1,1 +1,125 @@
-//! x
+//! A store that misbehaves on purpose: it delays, refuses, and loses replies, by a seed.
+//!
+//! A lost reply means that the commit was applied and the caller is told `Unknown`; a refused one
+//! that nothing was done. What runs above it must survive both.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::{
+    Commit, Description, Hints, Key, Kind, Page, Partition, Pong, Range, Read, Reply, Store,
+};
+use crate::clock::Clock;
+use crate::error::{Error, ErrorKind, Result};
+
+/// How often, in a thousand calls, each fault happens.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Faults {
+    /// The call is refused, nothing is done: `Unavailable`.
+    pub refused: u32,
+    /// The commit is applied and the reply is lost: `Unknown`.
+    pub reply_lost: u32,
+    /// The commit is neither applied nor answered properly: `Unknown`.
+    pub request_lost: u32,
+}
+
+/// A store behind which another does the work.
+pub struct Faulty {
+    inner: Arc<dyn Store>,
+    clock: Clock,
+    faults: [AtomicU32; 3],
+    delay_us: AtomicU32,
+}
+
+impl Faulty {
+    /// Passes everything through until [`set`](Faulty::set).
+    pub fn new(inner: Arc<dyn Store>, clock: Clock) -> Self {
+        Faulty { inner, clock, faults: Default::default(), delay_us: AtomicU32::new(0) }
+    }
+
+    /// From now on, these faults.
+    pub fn set(&self, faults: Faults) {
+        let rates = [faults.refused, faults.reply_lost, faults.request_lost];
+        for (slot, rate) in self.faults.iter().zip(rates) {
+            slot.store(rate, Ordering::Relaxed);
+        }
+    }
+
+    /// From now on, every call takes this long more.
+    pub fn set_delay(&self, delay: Duration) {
+        let micros = u32::try_from(delay.as_micros()).unwrap_or(u32::MAX);
+        self.delay_us.store(micros, Ordering::Relaxed);
+    }
+
+    fn happens(&self, fault: usize) -> bool {
+        self.clock.random() % 1_000 < u64::from(self.faults[fault].load(Ordering::Relaxed))
+    }
+
+    async fn before(&self) -> Result<()> {
+        let delay = Duration::from_micros(u64::from(self.delay_us.load(Ordering::Relaxed)));
+        self.clock.sleep(delay).await;
+        if self.happens(0) {
+            return Err(Error::new(ErrorKind::Unavailable, "a fault: the store was not reached"));
+        }
+        Ok(())
+    }
+}
+
+fn lost() -> Error {
+    Error::new(ErrorKind::Unknown, "a fault: the connection broke before the reply")
+}
+
+#[async_trait]
+impl Store for Faulty {
+    async fn get(&self, keys: &[Key]) -> Result<Read> {
+        self.before().await?;
+        self.inner.get(keys).await
+    }
+
+    async fn scan(&self, range: &Range, limit: usize) -> Result<Page> {
+        self.before().await?;
+        self.inner.scan(range, limit).await
+    }
+
+    async fn due(&self, partition: Partition, kind: Kind, limit: usize) -> Result<Page> {
+        self.before().await?;
+        self.inner.due(partition, kind, limit).await
+    }
+
+    async fn commit(&self, commit: &Commit) -> Result<Reply> {
+        self.before().await?;
+        if self.happens(2) {
+            return Err(lost());
+        }
+        let reply = self.inner.commit(commit).await?;
+        if self.happens(1) {
+            return Err(lost());
+        }
+        Ok(reply)
+    }
+
+    async fn watch(&self, range: &Range) -> Result<Hints> {
+        self.before().await?;
+        self.inner.watch(range).await
+    }
+
+    async fn ping(&self) -> Result<Pong> {
+        self.before().await?;
+        self.inner.ping().await
+    }
+
+    fn describe(&self) -> Description {
+        self.inner.describe()
+    }
+
+    async fn accept(&self) -> Result<()> {
+        self.inner.accept().await
+    }
+
+    async fn close(&self) {
+        self.inner.close().await;
+    }
+}

@@ -5,12 +5,11 @@
 //! a failover the name leads to another server, and only a new connection gets there.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{Client, RedisError, Value};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::address;
@@ -28,9 +27,6 @@ pub(super) struct Link {
     client: Client,
     clock: Clock,
     state: watch::Sender<State>,
-    /// The last connection that somebody found broken.
-    broken: AtomicU64,
-    tell: Notify,
     stop: CancellationToken,
 }
 
@@ -67,8 +63,6 @@ impl Link {
             client,
             clock,
             state: watch::Sender::new(State::Starting),
-            broken: AtomicU64::new(0),
-            tell: Notify::new(),
             stop: CancellationToken::new(),
         })
     }
@@ -112,14 +106,9 @@ impl Link {
         };
         tracing::debug!(epoch, "redis connected");
         self.state.send_replace(State::Up(Up { epoch, connection }));
-        loop {
-            let told = self.tell.notified();
-            if self.broken.load(Ordering::Acquire) >= epoch {
-                self.state.send_replace(State::Starting);
-                return;
-            }
-            told.await;
-        }
+        let mut state = self.state.subscribe();
+        // Only the end of the link closes the channel, and that ends this task too.
+        let _ = state.wait_for(|state| !matches!(state, State::Up(_))).await;
     }
 
     /// The connection, as soon as there is one; an error when there is none in time.
@@ -158,8 +147,13 @@ impl Link {
     /// Replaces the connection of this epoch, if that has not happened yet. What others have sent
     /// on it may still be answered.
     pub(super) fn broken(&self, epoch: u64) {
-        self.broken.fetch_max(epoch, Ordering::AcqRel);
-        self.tell.notify_one();
+        self.state.send_if_modified(|state| {
+            let same = matches!(state, State::Up(up) if up.epoch == epoch);
+            if same {
+                *state = State::Starting;
+            }
+            same
+        });
     }
 
     pub(super) fn stop(&self) {

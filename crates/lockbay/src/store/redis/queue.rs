@@ -300,11 +300,13 @@ impl Pending {
         let _ = self.answer.send(reply); // a caller that is gone has given up
     }
 
-    /// Answers one that will not be sent again: perhaps it was applied, or it was never sent.
+    /// Answers one that will not be sent again: perhaps it was applied, or it was not. That a store
+    /// has lost data outweighs the doubt: whatever this commit did, everything has to halt.
     fn give_up(self, error: &Error) {
-        let error = match self.doubt {
-            true => unknown(error),
-            false => Error::new(error.kind(), error.to_string()),
+        let error = if self.doubt && error.kind() != ErrorKind::RolledBack {
+            unknown(error)
+        } else {
+            Error::new(error.kind(), error.to_string())
         };
         self.tell(Err(error));
     }

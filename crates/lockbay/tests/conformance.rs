@@ -1,0 +1,63 @@
+//! The store's contract on every backend, and the differential run against the oracle.
+//!
+//! Redis runs the same functions in `tests/redis.rs`, where its servers are started.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use lockbay::clock::Clock;
+use lockbay::store::memory::{Memory, MemoryStore};
+use lockbay::store::sqlite::SqliteStore;
+use lockbay::store::{Store, conformance};
+
+fn sqlite(path: &Path) -> SqliteStore {
+    SqliteStore::open(path, "conformance", Clock::system()).unwrap()
+}
+
+#[tokio::test]
+async fn the_memory_store_keeps_the_contract() {
+    let clock = Clock::manual(1);
+    conformance::all(&MemoryStore::new(clock.clone()), &clock).await;
+}
+
+#[tokio::test]
+async fn a_memory_store_that_is_emptied_or_set_back_is_found_out() {
+    let memory = Memory::new(Clock::manual(1));
+    let fresh = async || Arc::new(memory.client()) as Arc<dyn Store>;
+    let client = memory.client();
+    client.ping().await.unwrap();
+    let old = memory.snapshot();
+    conformance::a_store_that_loses_data_is_found_out(&client, async || memory.clear(), fresh)
+        .await;
+    let client = memory.client();
+    conformance::a_store_that_loses_data_is_found_out(
+        &client,
+        async || memory.restore(&old),
+        fresh,
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sqlite_store_keeps_the_contract() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = sqlite(&dir.path().join("c.db"));
+    conformance::all(&store, &Clock::system()).await;
+    store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sqlite_answers_as_the_oracle_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = sqlite(&dir.path().join("d.db"));
+    for seed in seeds() {
+        let oracle = MemoryStore::new(Clock::manual(seed));
+        conformance::differential(&store, &oracle, seed, 400).await;
+    }
+    store.close().await;
+}
+
+/// A few fixed seeds and one that is new each time; a failure prints its own.
+fn seeds() -> Vec<u64> {
+    vec![1, 2, 3, Clock::system().random()]
+}
