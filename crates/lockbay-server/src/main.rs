@@ -1,1 +1,14 @@
-fn main() {}
+//! The `lockbay` binary: an HTTP server over the library, and the commands that talk to it.
+//!
+//! [`serve`] runs one instance, [`http`] is its API, [`cli`] is everything else. All business
+//! meaning is in the library; here are only words: HTTP, JSON shapes, tables and exit codes.
+
+mod cli;
+mod http;
+mod serve;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::run()
+}

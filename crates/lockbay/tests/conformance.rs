@@ -1,14 +1,16 @@
 //! The store's contract on every backend, and the differential run against the oracle.
-//!
-//! Redis runs the same functions in `tests/redis.rs`, where its servers are started.
+
+mod support;
 
 use std::path::Path;
 use std::sync::Arc;
 
 use lockbay::clock::Clock;
 use lockbay::store::memory::{Memory, MemoryStore};
+use lockbay::store::redis::RedisStore;
 use lockbay::store::sqlite::SqliteStore;
 use lockbay::store::{Store, conformance};
+use support::redis::RedisServer;
 
 fn sqlite(path: &Path) -> SqliteStore {
     SqliteStore::open(path, "conformance", Clock::system()).unwrap()
@@ -55,6 +57,39 @@ async fn sqlite_answers_as_the_oracle_does() {
         conformance::differential(&store, &oracle, seed, 400).await;
     }
     store.close().await;
+}
+
+async fn redis(url: &str) -> RedisStore {
+    RedisStore::open(url, "conformance", Clock::system()).await.unwrap()
+}
+
+#[tokio::test]
+async fn the_redis_store_keeps_the_contract() {
+    let server = RedisServer::start();
+    let store = redis(&server.url()).await;
+    conformance::all(&store, &Clock::system()).await;
+    store.close().await;
+}
+
+#[tokio::test]
+async fn redis_answers_as_the_oracle_does() {
+    let server = RedisServer::start_with(&["appendfsync no"]);
+    let store = redis(&server.url()).await;
+    for seed in seeds() {
+        let oracle = MemoryStore::new(Clock::manual(seed));
+        conformance::differential(&store, &oracle, seed, 400).await;
+    }
+    store.close().await;
+}
+
+#[tokio::test]
+async fn a_redis_that_is_emptied_is_found_out() {
+    let server = RedisServer::start();
+    let url = server.url();
+    let store = redis(&url).await;
+    let fresh = async || Arc::new(redis(&url).await) as Arc<dyn Store>;
+    conformance::a_store_that_loses_data_is_found_out(&store, async || server.flush_all(), fresh)
+        .await;
 }
 
 /// A few fixed seeds and one that is new each time; a failure prints its own.

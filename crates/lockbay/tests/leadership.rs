@@ -348,6 +348,25 @@ async fn a_held_lease_is_renewed_until_it_is_let_go() {
     b.bay.leases().hold("l", "b", ms(1_000)).await.unwrap();
 }
 
+#[tokio::test]
+async fn all_rights_of_a_process_are_renewed_in_one_round_trip() {
+    let world = World::new(1);
+    let config = Config { health_interval: seconds(3_600), ..Config::default() };
+    let a = world.instance_with(config);
+    a.bay.start();
+    world.settle().await;
+    let mut rights = Vec::new();
+    for n in 0..50 {
+        rights.push(a.bay.leases().hold(&format!("l{n}"), "a", TTL).await.unwrap());
+    }
+    let before = a.store.calls();
+    world.pass(TTL * 10).await;
+    // Thirty periods of TTL/3: fifty leases and the leadership together, a call for each.
+    let calls = a.store.calls() - before;
+    assert!((29..=31).contains(&calls), "{calls} calls for 30 renewals");
+    assert!(a.bay.is_leader() && rights.iter().all(|right| right.is_held()));
+}
+
 /// Instances over stores that refuse, delay and lose replies, cut off and coming back at random.
 /// At every moment one at most believes that it leads, tokens only grow, and when the faults end
 /// there is a leader again.

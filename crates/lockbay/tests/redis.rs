@@ -2,6 +2,7 @@
 //! forget scripts, turn read-only, lose replies, lose data, evict.
 
 #![cfg(feature = "redis")]
+#![allow(clippy::unwrap_used)] // in helpers too: whatever is not there fails the test
 
 mod support;
 
@@ -108,10 +109,7 @@ async fn values_keep_every_byte_and_any_size() {
 async fn a_guard_that_does_not_hold_returns_what_is_there() {
     let (_server, store) = start().await;
     let first = apply(&store, vec![Guard::Absent(key("a"))], vec![put("a", "1")]).await;
-    let again = commit(
-        vec![Guard::Absent(key("x")), Guard::Absent(key("a"))],
-        vec![put("x", "")].into_iter().map(|_| put("x", "2")).collect(),
-    );
+    let again = commit(vec![Guard::Absent(key("x")), Guard::Absent(key("a"))], vec![put("x", "2")]);
     let Reply::Conflict { guard, found, .. } = store.commit(&again).await.unwrap() else {
         panic!("it was there")
     };
@@ -208,16 +206,13 @@ async fn watchers_are_told_and_subscribed_again_when_the_hint_channel_breaks() {
     let mut hints = store.watch(&all()).await.unwrap();
     server.command(&["CLIENT", "KILL", "TYPE", "pubsub"]);
     assert_eq!(hints.next().await, Hint::Anything);
-    let next = async || {
-        apply(&store, vec![], vec![put("a", "1")]).await;
-        Clock::system().timeout(Duration::from_millis(100), async {}).await
-    };
-    next().await;
+    let clock = Clock::system();
     loop {
         // Hints of commits made before the new subscription are lost, which is what polling is for.
-        match Clock::system().timeout(Duration::from_millis(100), hints.next()).await {
+        apply(&store, vec![], vec![put("a", "1")]).await;
+        match clock.timeout(Duration::from_millis(100), hints.next()).await {
             Some(Hint::Key(heard)) => break assert_eq!(heard, key("a")),
-            Some(Hint::Anything) | None => drop(next().await),
+            Some(Hint::Anything) | None => {}
         }
     }
 }
@@ -275,7 +270,7 @@ async fn answers_expire_an_hour_after_the_last_ping() {
 }
 
 #[tokio::test]
-async fn a_thousand_commits_together_are_few_commands_and_each_has_its_answer() {
+async fn many_commits_together_are_one_command_and_each_has_its_answer() {
     let server = RedisServer::start_with(&["appendonly no"]);
     let proxy = Proxy::start(server.port()).await;
     let store = open(&proxy.url()).await;

@@ -313,10 +313,7 @@ impl Jobs {
             .into_iter()
             .map(|request| {
                 let named = self.name(request)?;
-                let attempt = match self.replay(&named)? {
-                    Some(_) => None,
-                    None => Some(self.attempt(&named, Decision::First, None)?),
-                };
+                let attempt = self.first_attempt(&named)?;
                 Ok((named, attempt))
             })
             .collect();
@@ -333,15 +330,24 @@ impl Jobs {
                 Ok((named, None)) => self.claim_once(&named).await,
                 Ok((named, Some(attempt))) => match replies.next() {
                     Some(reply) => self.settle(&named, attempt, reply).await,
-                    None => Err(Error::new(ErrorKind::Internal, "a batch lost a reply")),
+                    None => Err(lost_reply()),
                 },
             });
         }
         claims
     }
 
+    /// The commit of a claim that nothing is known about; `None` if its outcome is at hand.
+    fn first_attempt(&self, named: &Named) -> Result<Option<Attempt>> {
+        match self.replay(named)? {
+            Some(_) => Ok(None),
+            None => self.attempt(named, Decision::First, None).map(Some),
+        }
+    }
+
     async fn claim_once(&self, named: &Named) -> Result<Claim> {
         if let Some(replayed) = self.replay(named)? {
+            self.0.metrics.count(Metric::DuplicatesPrevented);
             return Ok(Claim::Replayed(replayed));
         }
         let attempt = self.attempt(named, Decision::First, None)?;
@@ -519,14 +525,11 @@ impl Jobs {
     /// The outcome, if it is in the local cache.
     fn replay(&self, named: &Named) -> Result<Option<Replayed>> {
         let tick = self.0.clock.tick();
-        let Some((digest, replayed)) = self.0.replays.get(&named.key.id, tick) else {
-            return Ok(None);
-        };
-        if digest != named.digest {
-            return Err(key_reused(named));
+        match self.0.replays.get(&named.key.id, tick) {
+            None => Ok(None),
+            Some((digest, _)) if digest != named.digest => Err(key_reused(named)),
+            Some((_, replayed)) => Ok(Some(replayed)),
         }
-        self.0.metrics.count(Metric::DuplicatesPrevented);
-        Ok(Some(replayed))
     }
 
     fn replayed(
@@ -587,19 +590,17 @@ impl Jobs {
     /// `Fenced` if the claim has lapsed, or the leadership it was made under is gone. `NotFound` if
     /// there is no such job. `Invalid` if the result is over its limit.
     pub async fn complete(&self, job_id: &str, claim_token: &str, result: Json) -> Result<()> {
-        check_payload("result", &result)?;
-        let live = match self.live(job_id, claim_token).await {
-            Ok(live) => live,
-            Err(error) => {
-                return self.already(job_id, claim_token, JobStatus::Completed, error).await;
-            }
-        };
-        let ending = self.ending(job_id, &live, Ending::Completed(result))?;
-        self.end(job_id, &live, ending).await
+        match self.completion(job_id, claim_token, &result).await {
+            Ok((live, ending)) => self.end(job_id, &live, ending).await,
+            Err(error) => self.already(job_id, claim_token, JobStatus::Completed, error).await,
+        }
     }
 
     /// Completes one job and claims another, in one round trip where the store can. Each has its
     /// own answer.
+    ///
+    /// # Errors
+    /// Of each, as [`complete`](Jobs::complete) and [`claim`](Jobs::claim).
     pub async fn complete_and_claim(
         &self,
         job_id: &str,
@@ -607,15 +608,59 @@ impl Jobs {
         result: Json,
         next: ClaimRequest,
     ) -> (Result<()>, Result<Claim>) {
-        tokio::join!(self.complete(job_id, claim_token, result), self.claim(next))
+        let completion = self.completion(job_id, claim_token, &result).await;
+        let named = self.name(next);
+        let attempt = named.as_ref().ok().and_then(|named| self.first_attempt(named).transpose());
+        if let (Ok((live, ending)), Ok(named), Some(Ok(attempt))) = (&completion, &named, attempt) {
+            let commits = [ending.1.clone(), attempt.commit.clone()];
+            let mut replies = self.0.store.commit_all(&commits).await.into_iter();
+            let mut reply = || replies.next().unwrap_or_else(|| Err(lost_reply()));
+            let completed = self.end_with(job_id, live, &ending.0, reply());
+            return (completed, self.settle(named, attempt, reply()).await);
+        }
+        let completed = self.complete(job_id, claim_token, result).await;
+        let claimed = match named {
+            Ok(named) => self.claim_once(&named).await,
+            Err(error) => Err(error),
+        };
+        (completed, claimed)
     }
 
-    /// Several completions in one round trip where the store can; each has its own answer.
+    /// Several completions (job id, claim token, result) in one round trip where the store can;
+    /// each has its own answer.
     pub async fn complete_many(&self, completions: Vec<(String, String, Json)>) -> Vec<Result<()>> {
-        let all = completions.iter().map(|(job_id, claim_token, result)| {
-            self.complete(job_id, claim_token, result.clone())
-        });
-        futures_util::future::join_all(all).await
+        let mut ready = Vec::with_capacity(completions.len());
+        for (job_id, claim_token, result) in &completions {
+            ready.push(self.completion(job_id, claim_token, result).await);
+        }
+        let commits: Vec<Commit> =
+            ready.iter().flatten().map(|(_, (_, commit))| commit.clone()).collect();
+        let mut replies = self.0.store.commit_all(&commits).await.into_iter();
+        let mut answers = Vec::with_capacity(completions.len());
+        for ((job_id, claim_token, result), ready) in completions.into_iter().zip(ready) {
+            answers.push(match ready {
+                Ok((live, (ended, _))) => {
+                    let reply = replies.next().unwrap_or_else(|| Err(lost_reply()));
+                    self.end_with(&job_id, &live, &ended, reply)
+                }
+                // One that was not to be completed that way gets the whole answer.
+                Err(_) => self.complete(&job_id, &claim_token, result).await,
+            });
+        }
+        answers
+    }
+
+    /// The commit that completes a claimed job.
+    async fn completion(
+        &self,
+        job_id: &str,
+        claim_token: &str,
+        result: &Json,
+    ) -> Result<(Arc<Live>, (JobRecord, Commit))> {
+        check_payload("result", result)?;
+        let live = self.live(job_id, claim_token).await?;
+        let ending = self.ending(job_id, &live, Ending::Completed(result.clone()))?;
+        Ok((live, ending))
     }
 
     /// Records that the attempt failed, without effect as far as the caller knows.
@@ -810,7 +855,18 @@ impl Jobs {
         live: &Live,
         (ended, commit): (JobRecord, Commit),
     ) -> Result<()> {
-        match self.0.store.commit(&commit).await? {
+        let reply = self.0.store.commit(&commit).await;
+        self.end_with(job_id, live, &ended, reply)
+    }
+
+    fn end_with(
+        &self,
+        job_id: &str,
+        live: &Live,
+        ended: &JobRecord,
+        reply: Result<Reply>,
+    ) -> Result<()> {
+        match reply? {
             Reply::Committed { .. } => {
                 self.0.live.lock().remove(job_id);
                 self.ended(job_id, live, ended);
@@ -830,7 +886,7 @@ impl Jobs {
         }
     }
 
-    fn ended(&self, job_id: &str, live: &Live, ended: JobRecord) {
+    fn ended(&self, job_id: &str, live: &Live, ended: &JobRecord) {
         if ended.status == JobStatus::Failed {
             self.0.metrics.count(Metric::JobsFailed);
             return;
@@ -842,7 +898,7 @@ impl Jobs {
             job_id: job_id.into(),
             status: ended.status,
             attempt: ended.attempt,
-            result: ended.result,
+            result: ended.result.clone(),
             result_kept: true,
             error: None,
             completed_at: ended.finished_at,
@@ -890,6 +946,10 @@ fn unlist(partition: Partition, job: &JobRecord) -> Write {
 fn job_key(job_id: &str) -> Result<Key> {
     check_name("job id", job_id, 128)?;
     Ok(Key::new(Partition::of(job_id), JOB, job_id))
+}
+
+fn lost_reply() -> Error {
+    Error::new(ErrorKind::Internal, "the store answered fewer commits than it was given")
 }
 
 fn not_found(job_id: &str) -> Error {

@@ -4,7 +4,7 @@
 //! that nothing was done. What runs above it must survive both.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -32,12 +32,19 @@ pub struct Faulty {
     clock: Clock,
     faults: [AtomicU32; 3],
     delay_us: AtomicU32,
+    calls: AtomicU64,
 }
 
 impl Faulty {
     /// Passes everything through until [`set`](Faulty::set).
     pub fn new(inner: Arc<dyn Store>, clock: Clock) -> Self {
-        Faulty { inner, clock, faults: Default::default(), delay_us: AtomicU32::new(0) }
+        Faulty {
+            inner,
+            clock,
+            faults: Default::default(),
+            delay_us: AtomicU32::new(0),
+            calls: AtomicU64::new(0),
+        }
     }
 
     /// From now on, these faults.
@@ -54,17 +61,36 @@ impl Faulty {
         self.delay_us.store(micros, Ordering::Relaxed);
     }
 
+    /// How many calls were made: what would be round trips.
+    pub fn calls(&self) -> u64 {
+        self.calls.load(Ordering::Relaxed)
+    }
+
     fn happens(&self, fault: usize) -> bool {
         self.clock.random() % 1_000 < u64::from(self.faults[fault].load(Ordering::Relaxed))
     }
 
     async fn before(&self) -> Result<()> {
+        self.calls.fetch_add(1, Ordering::Relaxed);
         let delay = Duration::from_micros(u64::from(self.delay_us.load(Ordering::Relaxed)));
         self.clock.sleep(delay).await;
         if self.happens(0) {
             return Err(Error::new(ErrorKind::Unavailable, "a fault: the store was not reached"));
         }
         Ok(())
+    }
+}
+
+impl Faulty {
+    async fn pass_on(&self, commit: &Commit) -> Result<Reply> {
+        if self.happens(2) {
+            return Err(lost());
+        }
+        let reply = self.inner.commit(commit).await?;
+        if self.happens(1) {
+            return Err(lost());
+        }
+        Ok(reply)
     }
 }
 
@@ -91,14 +117,19 @@ impl Store for Faulty {
 
     async fn commit(&self, commit: &Commit) -> Result<Reply> {
         self.before().await?;
-        if self.happens(2) {
-            return Err(lost());
+        self.pass_on(commit).await
+    }
+
+    async fn commit_all(&self, commits: &[Commit]) -> Vec<Result<Reply>> {
+        let mut replies = Vec::with_capacity(commits.len());
+        let reached = self.before().await;
+        for commit in commits {
+            replies.push(match &reached {
+                Ok(()) => self.pass_on(commit).await,
+                Err(error) => Err(Error::new(error.kind(), error.message().to_owned())),
+            });
         }
-        let reply = self.inner.commit(commit).await?;
-        if self.happens(1) {
-            return Err(lost());
-        }
-        Ok(reply)
+        replies
     }
 
     async fn watch(&self, range: &Range) -> Result<Hints> {

@@ -23,7 +23,7 @@
 --       6  sequences up to this one were sent before with unknown outcome: their conflicts are
 --          remembered too, or a copy that is still on its way could be applied after the answer
 --       7  "1" to refresh the expiry of the client's answers
---       8… one MessagePack array per commit: slot, sequence,
+--       8… one MessagePack array per commit: slot and sequence as text,
 --            {guard, kind, id, revision, …}    1 absent, 2 revision is, 3 lapsed, 4 held
 --            {write, kind, id, value, ttl, …}  1 put, 2 touch, 3 delete, 4 mark; ttl in µs or -1
 --            {kind, id, …}                     hints
@@ -49,6 +49,7 @@ end
 
 local time = call('TIME')
 local now = time[1] * 1000000 + time[2]
+local now_text = text(now)
 
 -- The store's standing, against what the client has seen of it.
 
@@ -158,22 +159,25 @@ end
 local function apply(commit)
   local slot, sequence, guards, writes, hints = unpack(commit, 1, 5)
   if held[slot] then
-    local seen, number, moment = string.match(held[slot], '^(%d+):(%d+):(%w+)$')
-    seen = tonumber(seen)
-    if seen > sequence then
+    -- Nearly always a lower sequence, so no more than that is read at first.
+    local seen = tonumber(string.sub(held[slot], 1, string.find(held[slot], ':', 1, true) - 1))
+    if seen > tonumber(sequence) then
       return {-2}
-    elseif seen == sequence and moment ~= 'conflict' then
-      return {-1, tonumber(number), tonumber(moment)}
-    elseif seen == sequence and tonumber(number) >= sending then
-      return {-2}
+    elseif seen == tonumber(sequence) then
+      local number, moment = string.match(held[slot], ':(%d+):(%w+)$')
+      if moment ~= 'conflict' then
+        return {-1, tonumber(number), tonumber(moment)}
+      elseif tonumber(number) > sending then
+        return {-2}
+      end
     end
   end
   for at = 1, #guards, 4 do
     local key = tag .. 'r:' .. guards[at + 1] .. '/' .. guards[at + 2]
     local record = call('HMGET', key, 'v', 'r', 'd')
     if not holds(guards[at], guards[at + 3], record) then
-      if sequence <= doubtful then
-        held[slot] = text(sequence) .. ':' .. text(sending) .. ':conflict'
+      if tonumber(sequence) <= doubtful then
+        held[slot] = sequence .. ':' .. text(sending) .. ':conflict'
         answers[slot] = held[slot]
       end
       return {(at - 1) / 4, record[1] or '', record[2] or '', record[3] or ''}
@@ -187,7 +191,7 @@ local function apply(commit)
   for at = 1, #hints, 2 do
     call('PUBLISH', tag .. 'h:' .. hints[at] .. '/' .. hints[at + 1], '')
   end
-  held[slot] = text(sequence) .. ':' .. revision .. ':' .. text(now)
+  held[slot] = sequence .. ':' .. revision .. ':' .. now_text
   answers[slot] = held[slot]
   return last
 end

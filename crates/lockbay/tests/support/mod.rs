@@ -1,6 +1,6 @@
 //! What integration tests share: real servers, and a proxy that misbehaves on request.
 
-#![allow(dead_code)] // every test binary uses its own part of it
+#![allow(dead_code, unreachable_pub)] // every test binary uses its own part of it
 
 pub mod proxy;
 pub mod redis;

@@ -9,13 +9,18 @@ use crate::clock::{Timestamp, micros};
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::{Commit, Deadline, Guard, Key, Kind, Partition, Record, Reply, Revision, Write};
 
+/// Stands where the place of a guard would, in the answer to a commit that was applied before.
+const REPEATED: i64 = -1;
+/// The same for one that arrived after it was answered or given up.
+const STRAGGLER: i64 = -2;
+
 /// A commit as the script takes it. The layout stands in `redis_commit.lua`.
 pub(super) fn encode(commit: &Commit) -> Vec<u8> {
     let values: usize = commit.writes.iter().map(size).sum();
     let mut out = Pack(Vec::with_capacity(64 + values + 64 * commit.guards.len()));
     out.array(5);
     out.bytes(commit.operation.slot.to_string().as_bytes());
-    out.number(commit.operation.sequence);
+    out.bytes(commit.operation.sequence.to_string().as_bytes());
     out.array(commit.guards.len() * 4);
     commit.guards.iter().for_each(|guard| encode_guard(&mut out, guard));
     out.array(commit.writes.len() * 5);
@@ -166,20 +171,19 @@ pub(super) fn reply(commit: &Commit, value: Value, now: Timestamp) -> Result<Opt
     }
     let mut parts = items(value)?.into_iter();
     let mut next = || parts.next().unwrap_or_default();
-    match next() {
-        Value::Int(-2) => Ok(None),
-        Value::Int(-1) => {
-            let revision = Revision::new(number(&next())?);
-            let now = Timestamp::from_micros(number(&next())?);
-            Ok(Some(Reply::Committed { revision, now }))
-        }
-        place => {
-            let guard = usize::try_from(number(&place)?).map_err(|_| garbled("guard"))?;
-            let key = commit.guards.get(guard).ok_or_else(|| garbled("guard"))?.key();
-            let found = record(key.clone(), next(), next(), next())?;
-            Ok(Some(Reply::Conflict { guard, found, now }))
-        }
+    let Value::Int(place) = next() else { return Err(garbled("answer")) };
+    if place == STRAGGLER {
+        return Ok(None);
     }
+    if place == REPEATED {
+        let revision = Revision::new(number(&next())?);
+        let now = Timestamp::from_micros(number(&next())?);
+        return Ok(Some(Reply::Committed { revision, now }));
+    }
+    let guard = usize::try_from(place).map_err(|_| garbled("guard"))?;
+    let key = commit.guards.get(guard).ok_or_else(|| garbled("guard"))?.key();
+    let found = record(key.clone(), next(), next(), next())?;
+    Ok(Some(Reply::Conflict { guard, found, now }))
 }
 
 /// What `read.lua` found: the server's time, and for each id its record, or nothing.

@@ -1,0 +1,103 @@
+//! Claim and complete, by the job service and by hand.
+//!
+//! By hand means: the same two commits, with as many guards, writes and bytes, given to the store
+//! without fingerprints, decisions, records or caches.
+
+use lockbay::job::{Claim, ClaimRequest};
+use lockbay::store::{
+    Commit, Deadline, Fence, Guard, Key, Kind, Partition, Reply, Write,
+};
+use lockbay::{Json, LockBay};
+
+use super::load::{self, Measured};
+
+pub(super) const RAW: Kind = Kind::new("bench-raw");
+pub(super) const RAW_LIST: Kind = Kind::new("bench-raw-list");
+
+const PARAMETERS: &str = r#"{"user_id":12345,"amount":1000.0,"currency":"USD"}"#;
+const RESULT: &str = r#"{"transaction_id":"txn_12345"}"#;
+const HOUR: std::time::Duration = std::time::Duration::from_secs(3_600);
+
+pub(super) async fn ours(bay: &LockBay, concurrency: usize, count: usize) -> anyhow::Result<Measured> {
+    let run = bay.clock().random_id();
+    let (parameters, result) = (Json::parse(PARAMETERS)?, Json::parse(RESULT)?);
+    let bay = bay.clone();
+    load::run(concurrency, count, move |n| {
+        let (bay, parameters, result) = (bay.clone(), parameters.clone(), result.clone());
+        let key = format!("user_{n}_{run}");
+        async move {
+            let request = ClaimRequest::new("payment_processing", key, parameters);
+            match bay.jobs().claim(request).await? {
+                Claim::Claimed(job) => {
+                    Ok(bay.jobs().complete(&job.job_id, &job.claim_token, result).await?)
+                }
+                other => anyhow::bail!("a new job was not claimed: {other:?}"),
+            }
+        }
+    })
+    .await
+}
+
+pub(super) async fn raw(bay: &LockBay, concurrency: usize, count: usize) -> anyhow::Result<Measured> {
+    let run = bay.clock().random_id();
+    let store = bay.store().clone();
+    let (claimed_bytes, completed_bytes) = record_sizes(bay).await?;
+    load::run(concurrency, count, move |n| {
+        let store = store.clone();
+        let id = format!("{run}{n:032x}");
+        async move {
+            let key = Key::new(Partition::FIRST, RAW, id.as_str());
+            let entry = |status: &str| {
+                let id = format!("{status}/0123456789abcdef/{id}");
+                Key::new(Partition::FIRST, RAW_LIST, id)
+            };
+            let put = |bytes: usize| Write::Put {
+                key: key.clone(),
+                value: vec![b'x'; bytes],
+                deadline: Deadline::After(HOUR),
+            };
+            let claim = Commit::new(
+                Partition::FIRST,
+                vec![Guard::Absent(key.clone())],
+                vec![put(claimed_bytes), Write::Mark { key: entry("claimed") }],
+                vec![],
+            )?;
+            let token = match store.commit(&claim).await? {
+                Reply::Committed { revision, .. } => revision,
+                conflict @ Reply::Conflict { .. } => anyhow::bail!("refused: {conflict:?}"),
+            };
+            let complete = Commit::new(
+                Partition::FIRST,
+                vec![Guard::Held(Fence { key: key.clone(), token })],
+                vec![
+                    put(completed_bytes),
+                    Write::Delete { key: entry("claimed") },
+                    Write::Mark { key: entry("completed") },
+                ],
+                vec![key.clone()],
+            )?;
+            match store.commit(&complete).await? {
+                Reply::Committed { .. } => Ok(()),
+                conflict @ Reply::Conflict { .. } => anyhow::bail!("refused: {conflict:?}"),
+            }
+        }
+    })
+    .await
+}
+
+/// How many bytes the service stores of a job like those of [`ours`], claimed and completed.
+async fn record_sizes(bay: &LockBay) -> anyhow::Result<(usize, usize)> {
+    let key = format!("user_0_{}", bay.clock().random_id());
+    let request = ClaimRequest::new("payment_processing", key, Json::parse(PARAMETERS)?);
+    let Claim::Claimed(job) = bay.jobs().claim(request).await? else {
+        anyhow::bail!("a new job was not claimed");
+    };
+    let size = async || -> anyhow::Result<usize> {
+        let key = Key::new(Partition::FIRST, Kind::new("job"), job.job_id.as_str());
+        let read = bay.store().get(&[key]).await?;
+        Ok(read.records.first().and_then(Option::as_ref).map_or(0, |record| record.value.len()))
+    };
+    let claimed = size().await?;
+    bay.jobs().complete(&job.job_id, &job.claim_token, Json::parse(RESULT)?).await?;
+    Ok((claimed, size().await?))
+}

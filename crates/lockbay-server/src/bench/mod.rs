@@ -1,0 +1,229 @@
+//! `lockbay bench`: what the services reach on this machine, beside what the bare store reaches
+//! doing the same writes in the same run.
+//!
+//! The two are measured in turns, several times each, so that a noisy machine is noisy for both.
+//! Nothing here is a test: it prints figures and judges none. It opens the store by itself and
+//! works in a namespace of its own, which it empties at the end.
+
+mod job;
+mod lease;
+mod load;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context;
+use clap::{Args, ValueEnum};
+use lockbay::clock::Clock;
+use lockbay::config::Config;
+use lockbay::store::{self, Commit, Kind, MAX_PAGE, Partition, Range, Store, Write};
+use lockbay::LockBay;
+
+use load::Measured;
+
+/// What to measure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Subject {
+    /// Claim and complete jobs that nobody has claimed before.
+    Job,
+    /// Acquire and release leases; and how long is_leader() takes.
+    Lease,
+}
+
+/// Arguments of `lockbay bench`.
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// What to measure.
+    subject: Subject,
+    /// The store; by default an SQLite file in the current directory, removed afterwards.
+    #[arg(long)]
+    store: Option<String>,
+    /// Operations in flight; may be given several times [default: 1, 64 and 1024].
+    #[arg(long)]
+    concurrency: Vec<usize>,
+    /// Operations of each measurement [default: by concurrency].
+    #[arg(long)]
+    count: Option<usize>,
+    /// Measure the bare store doing the same writes, too.
+    #[arg(long)]
+    raw: bool,
+}
+
+/// In turns: raw, ours, raw, ours, and so on.
+const TURNS: usize = 4;
+
+/// Runs the benchmark; one line of JSON per measurement, or of text.
+pub async fn run(args: BenchArgs, json: bool, out: &mut dyn FnMut(String)) -> anyhow::Result<ExitCode> {
+    let scratch = match &args.store {
+        Some(_) => None,
+        None => Some(tempdir().context("cannot make a directory for the benchmark's file")?),
+    };
+    let url = match (&args.store, &scratch) {
+        (Some(url), _) => own_namespace(url),
+        (None, Some(dir)) => format!("sqlite:{}/bench.db", dir.0.display()),
+        (None, None) => unreachable_store()?,
+    };
+    let clock = Clock::system();
+    let store = store::open(&url, &clock).await?;
+    let bay = LockBay::with_store(Config::default(), Arc::clone(&store), clock.clone());
+    let levels = if args.concurrency.is_empty() { vec![1, 64, 1_024] } else { args.concurrency };
+    for concurrency in levels {
+        let count = args.count.unwrap_or(match concurrency {
+            0..=1 => 4_000,
+            2..=255 => 80_000,
+            _ => 160_000,
+        });
+        let line = measure(args.subject, &bay, concurrency.max(1), count, args.raw).await?;
+        out(if json { line.json(&store.describe()) } else { line.text(&store.describe()) });
+    }
+    if args.subject == Subject::Lease {
+        let nanos = lease::is_leader_nanos(&bay).await;
+        out(if json {
+            format!(r#"{{"bench":"is_leader","nanoseconds":{nanos:.2}}}"#)
+        } else {
+            format!("is_leader()  {nanos:.2} ns")
+        });
+    }
+    if scratch.is_none() {
+        empty(&*store).await?;
+    }
+    bay.shutdown().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One row of the result.
+struct Line {
+    subject: Subject,
+    concurrency: usize,
+    count: usize,
+    ours: Measured,
+    raw: Option<Measured>,
+}
+
+async fn measure(
+    subject: Subject,
+    bay: &LockBay,
+    concurrency: usize,
+    count: usize,
+    with_raw: bool,
+) -> anyhow::Result<Line> {
+    let (mut ours, mut raw) = (Measured::default(), Measured::default());
+    let part = count.div_ceil(TURNS);
+    for turn in 0..=TURNS {
+        // The first turn warms up caches, connections and prepared statements, and does not count.
+        let (part, counts) = if turn == 0 { (part / 8 + 1, false) } else { (part, true) };
+        if with_raw {
+            let bare = match subject {
+                Subject::Job => job::raw(bay, concurrency, part).await?,
+                Subject::Lease => lease::raw(bay, concurrency, part).await?,
+            };
+            if counts {
+                raw.add(bare);
+            }
+        }
+        let own = match subject {
+            Subject::Job => job::ours(bay, concurrency, part).await?,
+            Subject::Lease => lease::ours(bay, concurrency, part).await?,
+        };
+        if counts {
+            ours.add(own);
+        }
+    }
+    Ok(Line { subject, concurrency, count: part * TURNS, ours, raw: with_raw.then_some(raw) })
+}
+
+impl Line {
+    fn name(&self) -> &'static str {
+        match self.subject {
+            Subject::Job => "job",
+            Subject::Lease => "lease",
+        }
+    }
+
+    fn json(&self, store: &store::Description) -> String {
+        let mut line = serde_json::json!({
+            "bench": self.name(),
+            "store": store.backend,
+            "fsync": store.durability,
+            "concurrency": self.concurrency,
+            "count": self.count,
+            "per_second": self.ours.per_second().round(),
+            "p50_ms": self.ours.millis(50.0),
+            "p99_ms": self.ours.millis(99.0),
+        });
+        if let Some(raw) = &self.raw {
+            line["raw_per_second"] = raw.per_second().round().into();
+            line["ratio_to_raw"] = self.ratio(raw).into();
+        }
+        line.to_string()
+    }
+
+    fn ratio(&self, raw: &Measured) -> f64 {
+        (self.ours.per_second() / raw.per_second() * 1_000.0).round() / 1_000.0
+    }
+
+    fn text(&self, store: &store::Description) -> String {
+        let mut line = format!(
+            "{:<6}{} ({})  {:>5} in flight  {:>8.0}/s  p50 {:.3} ms  p99 {:.3} ms",
+            self.name(),
+            store.backend,
+            store.durability,
+            self.concurrency,
+            self.ours.per_second(),
+            self.ours.millis(50.0),
+            self.ours.millis(99.0),
+        );
+        if let Some(raw) = &self.raw {
+            line += &format!("  bare store {:.0}/s  ratio {:.3}", raw.per_second(), self.ratio(raw));
+        }
+        line
+    }
+}
+
+/// A namespace that nobody else uses.
+fn own_namespace(url: &str) -> String {
+    if url.contains("namespace=") || url.starts_with("memory:") {
+        return url.to_owned();
+    }
+    let joint = if url.contains('?') { '&' } else { '?' };
+    format!("{url}{joint}namespace=bench-{}", Clock::system().random_id())
+}
+
+fn unreachable_store() -> anyhow::Result<String> {
+    anyhow::bail!("no store was given and none was made")
+}
+
+/// Removes what the benchmark wrote.
+async fn empty(store: &dyn Store) -> anyhow::Result<()> {
+    let kinds = ["job", "job-list", "lease", "leader", job::RAW.name(), job::RAW_LIST.name()];
+    for name in kinds {
+        let kind = Kind::new(name);
+        loop {
+            let page = store.scan(&Range::new(Partition::FIRST, kind, ""), MAX_PAGE).await?;
+            let writes: Vec<Write> =
+                page.records.into_iter().map(|record| Write::Delete { key: record.key }).collect();
+            if writes.is_empty() {
+                break;
+            }
+            store.commit(&Commit::new(Partition::FIRST, vec![], writes, vec![])?).await?;
+        }
+    }
+    Ok(())
+}
+
+/// A directory that is removed when dropped.
+struct Scratch(std::path::PathBuf);
+
+fn tempdir() -> std::io::Result<Scratch> {
+    let path = std::env::current_dir()?.join(format!("lockbay-bench-{}", Clock::system().random_id()));
+    std::fs::create_dir(&path)?;
+    Ok(Scratch(path))
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+            tracing::warn!(path = %self.0.display(), %error, "benchmark directory left behind");
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Where words go: data to stdout, talk to stderr. The only place of the binary that writes.
+//!
+//! Whoever reads our stdout may stop reading; a closed pipe is then no error and no panic.
+
+use std::io::{IsTerminal, Write};
+
+use comfy_table::presets::NOTHING;
+use comfy_table::{ContentArrangement, Table};
+
+/// Writes data, and the end of its line.
+pub(crate) fn data(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let written = writeln!(out, "{text}").and_then(|()| out.flush());
+    drop(written); // a reader that has gone needs no answer
+}
+
+/// Writes bytes of data as they are.
+pub(crate) fn raw(bytes: &[u8]) {
+    let mut out = std::io::stdout().lock();
+    let written = out.write_all(bytes).and_then(|()| out.flush());
+    drop(written);
+}
+
+/// Says something to the person in front of it.
+pub(crate) fn talk(text: &str) {
+    let written = writeln!(std::io::stderr().lock(), "{text}");
+    drop(written);
+}
+
+/// Asks a person for a yes; `None` if there is no person to ask.
+pub(crate) fn ask(question: &str) -> Option<bool> {
+    if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
+        return None;
+    }
+    let written = write!(std::io::stderr().lock(), "{question} [y/N] ");
+    drop(written);
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer).ok()?;
+    Some(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+/// Writes rows in columns under their headings.
+pub(crate) fn table(heading: &[&str], rows: Vec<Vec<String>>) {
+    let mut table = Table::new();
+    table.load_style(NOTHING).set_header(heading.iter().copied());
+    arrange(&mut table);
+    table.add_rows(rows.into_iter().map(|row| row.into_iter().map(shown).collect::<Vec<_>>()));
+    data(&table.trim_fmt());
+}
+
+/// Writes names and values.
+pub(crate) fn facts(facts: Vec<(&str, String)>) {
+    let mut table = Table::new();
+    table.load_style(NOTHING);
+    arrange(&mut table);
+    table.add_rows(facts.into_iter().map(|(name, value)| vec![name.to_owned(), shown(value)]));
+    data(&table.trim_fmt());
+}
+
+/// Fits a terminal; anything else, such as grep, gets whole lines.
+fn arrange(table: &mut Table) {
+    let arrangement = if std::io::stdout().is_terminal() {
+        ContentArrangement::Dynamic
+    } else {
+        ContentArrangement::Disabled
+    };
+    table.set_content_arrangement(arrangement);
+}
+
+/// Values come from others: what would move the cursor or split a row is shown escaped.
+fn shown(value: String) -> String {
+    if !value.chars().any(char::is_control) {
+        return value;
+    }
+    value.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
+}

@@ -1,0 +1,67 @@
+//! What stands around every handler: limits, shared headers, and the net under a panic.
+//!
+//! It knows nothing of what the handlers do.
+
+use std::any::Any;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, Method, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use lockbay::ErrorKind;
+
+use super::App;
+use super::problem::Problem;
+
+/// The longest idempotency key.
+const MAX_IDEMPOTENCY_KEY: usize = 255;
+
+/// Refuses more than `max_in_flight` requests at once. There is no queue: who is refused knows it
+/// at once and comes back.
+pub(super) async fn limit_in_flight(State(app): State<App>, request: Request, next: Next) -> Response {
+    let Ok(_permit) = app.in_flight.try_acquire() else {
+        let detail = format!(
+            "{} requests are in flight, as many as max_in_flight allows; nothing was done",
+            app.max_in_flight
+        );
+        return Problem::new(ErrorKind::Busy, detail).into_response();
+    };
+    next.run(request).await
+}
+
+/// Checks headers that every call takes.
+///
+/// An `Idempotency-Key` is accepted on every POST. Claims need none: a job is its own key.
+pub(super) async fn check_headers(request: Request, next: Next) -> Response {
+    if *request.method() == Method::POST
+        && let Some(key) = request.headers().get("idempotency-key")
+    {
+        let key = key.as_bytes();
+        let visible = key.iter().all(u8::is_ascii_graphic);
+        if !visible || key.is_empty() || key.len() > MAX_IDEMPOTENCY_KEY {
+            let length = key.len();
+            return Problem::invalid(format!(
+                "an Idempotency-Key has 1 to {MAX_IDEMPOTENCY_KEY} visible ASCII characters, this \
+                 has {length} bytes"
+            ))
+            .into_response();
+        }
+    }
+    next.run(request).await
+}
+
+/// Answers are about a moment, and are what they say they are.
+pub(super) async fn mark_response(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// The last resort: a handler panicked, which is a defect of ours. What it was about to write is
+/// not known.
+pub(super) fn panicked(_: Box<dyn Any + Send>) -> Response {
+    tracing::error!("a handler panicked");
+    let detail = "the request met a defect of this server; read before you repeat it";
+    Problem::new(ErrorKind::Internal, detail).into_response()
+}

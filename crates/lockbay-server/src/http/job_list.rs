@@ -1,0 +1,88 @@
+//! `/v1/jobs` for operators: list, show, cancel, retry.
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use lockbay::job::{JobFilter, JobInfo, JobStatus};
+use serde::{Deserialize, Serialize};
+
+use super::App;
+use super::extract::{JsonBody, Name, Nothing, Query, check_reason};
+use super::page::{self, Page};
+use super::problem::Problem;
+
+pub(super) fn routes() -> Router<App> {
+    Router::new()
+        .route("/v1/jobs", get(list))
+        .route("/v1/jobs/{job_id}", get(show))
+        .route("/v1/jobs/{job_id}/cancel", post(cancel))
+        .route("/v1/jobs/{job_id}/retry", post(retry))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Listing {
+    status: Option<String>,
+    job_type: Option<String>,
+    job_key: Option<String>,
+    page_size: Option<usize>,
+    page_token: Option<String>,
+}
+
+async fn list(
+    State(app): State<App>,
+    Query(listing): Query<Listing>,
+) -> Result<Response, Problem> {
+    let limit = page::size(listing.page_size)?;
+    let next = page::place(listing.page_token.as_deref())?;
+    let filter = JobFilter {
+        status: listing.status.as_deref().map(JobStatus::parse).transpose()?,
+        job_type: listing.job_type,
+        job_key: listing.job_key,
+    };
+    let page = app.bay.jobs().list(&filter, next, limit).await?;
+    Ok(Page::new(page.items, page.next).into_response())
+}
+
+async fn show(
+    State(app): State<App>,
+    Name(job_id): Name,
+    _: Query<Nothing>,
+) -> Result<Json<JobInfo>, Problem> {
+    Ok(Json(app.bay.jobs().show(&job_id).await?))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReasonBody {
+    reason: String,
+}
+
+#[derive(Serialize)]
+struct Operated {
+    job_id: String,
+    status: &'static str,
+}
+
+async fn cancel(
+    State(app): State<App>,
+    Name(job_id): Name,
+    JsonBody(body): JsonBody<ReasonBody>,
+) -> Result<Json<Operated>, Problem> {
+    check_reason(&body.reason)?;
+    app.bay.jobs().cancel(&job_id, &body.reason).await?;
+    tracing::info!(job_id, reason = body.reason, "job_cancelled");
+    Ok(Json(Operated { job_id, status: "cancelled" }))
+}
+
+async fn retry(
+    State(app): State<App>,
+    Name(job_id): Name,
+    JsonBody(body): JsonBody<ReasonBody>,
+) -> Result<Json<Operated>, Problem> {
+    check_reason(&body.reason)?;
+    app.bay.jobs().retry(&job_id).await?;
+    tracing::info!(job_id, reason = body.reason, "job_retried");
+    Ok(Json(Operated { job_id, status: "failed" }))
+}

@@ -1,0 +1,111 @@
+//! `/v1/leases`: named locks with a deadline and a fencing token.
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use lockbay::ErrorKind;
+use lockbay::lease::{Acquired, LeaseInfo, parse_token};
+use serde::{Deserialize, Serialize};
+
+use super::App;
+use super::extract::{JsonBody, Name, Nothing, Query, Seconds};
+use super::page::{self, Page};
+use super::problem::Problem;
+
+pub(super) fn routes() -> Router<App> {
+    Router::new()
+        .route("/v1/leases", get(list))
+        .route("/v1/leases/{name}", get(show).post(acquire).put(renew).delete(release))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Acquire {
+    holder: String,
+    ttl_seconds: Seconds,
+}
+
+async fn acquire(
+    State(app): State<App>,
+    Name(name): Name,
+    JsonBody(wish): JsonBody<Acquire>,
+) -> Result<Json<LeaseInfo>, Problem> {
+    match app.bay.leases().acquire(&name, &wish.holder, wish.ttl_seconds.0).await? {
+        Acquired::Granted(lease) => Ok(Json(lease)),
+        Acquired::Held { holder, retry_after } => {
+            let detail = format!("lease {name:?} is held by {holder:?}");
+            Err(Problem::held(detail, holder, retry_after))
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Renew {
+    holder: String,
+    fencing_token: String,
+    ttl_seconds: Seconds,
+}
+
+async fn renew(
+    State(app): State<App>,
+    Name(name): Name,
+    JsonBody(wish): JsonBody<Renew>,
+) -> Result<Json<LeaseInfo>, Problem> {
+    let token = parse_token(&wish.fencing_token)?;
+    let leases = app.bay.leases();
+    Ok(Json(leases.renew(&name, &wish.holder, token, wish.ttl_seconds.0).await?))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Release {
+    fencing_token: String,
+}
+
+#[derive(Serialize)]
+struct Released {
+    name: String,
+    released: bool,
+}
+
+async fn release(
+    State(app): State<App>,
+    Name(name): Name,
+    Query(right): Query<Release>,
+) -> Result<Json<Released>, Problem> {
+    let token = parse_token(&right.fencing_token)?;
+    app.bay.leases().release(&name, token).await?;
+    Ok(Json(Released { name, released: true }))
+}
+
+async fn show(
+    State(app): State<App>,
+    Name(name): Name,
+    _: Query<Nothing>,
+) -> Result<Json<LeaseInfo>, Problem> {
+    match app.bay.leases().show(&name).await? {
+        Some(lease) => Ok(Json(lease)),
+        None => {
+            Err(Problem::new(ErrorKind::NotFound, format!("nobody holds a lease {name:?} now")))
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Listing {
+    page_size: Option<usize>,
+    page_token: Option<String>,
+}
+
+async fn list(
+    State(app): State<App>,
+    Query(listing): Query<Listing>,
+) -> Result<Response, Problem> {
+    let limit = page::size(listing.page_size)?;
+    let after = page::place(listing.page_token.as_deref())?;
+    let (leases, next) = app.bay.leases().list(after, limit).await?;
+    Ok(Page::new(leases, next).into_response())
+}

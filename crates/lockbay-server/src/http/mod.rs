@@ -1,0 +1,115 @@
+//! The HTTP API: which path leads to which handler, and what happens around every one.
+//!
+//! One file per group of paths. A handler extracts, converts, calls the library, and converts the
+//! answer; it decides nothing. A request goes through here in this order: a panic becomes a
+//! problem, headers that every call shares are checked, the number of requests in flight is
+//! limited (probes are not, so that a busy server does not look dead), and then comes the handler.
+
+mod extract;
+mod guard;
+mod health;
+mod job;
+mod job_list;
+mod leader;
+mod lease;
+mod metrics;
+mod page;
+mod problem;
+
+use std::sync::Arc;
+
+use axum::extract::Request;
+use axum::http::{StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router, middleware};
+use lockbay::{ErrorKind, LockBay};
+use serde_json::json;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tower_http::catch_panic::CatchPanicLayer;
+
+use self::problem::Problem;
+
+/// What every handler can reach. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct App {
+    /// The instance served.
+    pub(crate) bay: LockBay,
+    /// Fires when the server stops taking requests.
+    pub(crate) stopping: CancellationToken,
+    in_flight: Arc<Semaphore>,
+    /// Claims that wait for somebody else, of which there may be half as many.
+    waiting: Arc<Semaphore>,
+    max_in_flight: usize,
+}
+
+impl App {
+    /// Serves this instance until `stopping` fires.
+    pub(crate) fn new(bay: LockBay, stopping: CancellationToken) -> Self {
+        let max_in_flight = usize::try_from(bay.config().max_in_flight)
+            .unwrap_or(Semaphore::MAX_PERMITS)
+            .min(Semaphore::MAX_PERMITS);
+        App {
+            bay,
+            stopping,
+            in_flight: Arc::new(Semaphore::new(max_in_flight)),
+            waiting: Arc::new(Semaphore::new(max_in_flight.div_ceil(2))),
+            max_in_flight,
+        }
+    }
+}
+
+/// All routes.
+pub(crate) fn router(app: App) -> Router {
+    let limited = Router::new()
+        .merge(metrics::routes())
+        .merge(leader::routes())
+        .merge(lease::routes())
+        .merge(job::routes())
+        .merge(job_list::routes())
+        .layer(middleware::from_fn_with_state(app.clone(), guard::limit_in_flight));
+    Router::new()
+        .route("/", get(index))
+        .merge(limited)
+        .merge(health::routes())
+        .fallback(no_such_route)
+        .method_not_allowed_fallback(no_such_method)
+        .layer(middleware::from_fn(guard::check_headers))
+        .layer(middleware::map_response(guard::mark_response))
+        .layer(CatchPanicLayer::custom(guard::panicked))
+        .with_state(app)
+}
+
+/// What is here, for whoever comes with a browser or curl.
+async fn index() -> Response {
+    let calls = [
+        "GET /health/live",
+        "GET /health/ready",
+        "GET /metrics",
+        "GET /api/advanced-state/health",
+        "GET /api/advanced-state/metrics",
+        "GET /v1/leader",
+        "POST /v1/leader/resign",
+        "GET /v1/leases",
+        "GET|POST|PUT|DELETE /v1/leases/{name}",
+        "GET /v1/jobs",
+        "POST /v1/jobs/claim",
+        "GET /v1/jobs/{job_id}",
+        "POST /v1/jobs/{job_id}/heartbeat|complete|fail|cancel|retry",
+    ];
+    Json(json!({ "name": "lockbay", "version": env!("CARGO_PKG_VERSION"), "calls": calls }))
+        .into_response()
+}
+
+async fn no_such_route(uri: Uri) -> Problem {
+    Problem::new(ErrorKind::NotFound, format!("there is nothing at {:?}", uri.path()))
+}
+
+async fn no_such_method(request: Request) -> Problem {
+    let (method, path) = (request.method(), request.uri().path());
+    Problem::refused(
+        StatusCode::METHOD_NOT_ALLOWED,
+        format!("{path:?} does not take {method}; see the Allow header"),
+    )
+}

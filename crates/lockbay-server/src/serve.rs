@@ -1,0 +1,208 @@
+//! `lockbay serve`: one instance from start to shutdown.
+//!
+//! In order: settings, log, address, store, instance, requests. Whatever fails on the way is one
+//! line on stderr and exit code 1. The end is bounded: requests in flight get a moment, then the
+//! library hands over leadership and closes the store.
+
+use std::collections::BTreeMap;
+use std::future::IntoFuture;
+use std::io::IsTerminal;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use axum::serve::ListenerExt;
+use clap::Args;
+use lockbay::{Config, LockBay};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+use crate::cli::output;
+use crate::http;
+
+/// How long the store may take to open.
+const OPEN_WITHIN: Duration = Duration::from_secs(15);
+/// How long requests in flight may take to end once the server stops.
+const FINISH_WITHIN: Duration = Duration::from_millis(1_500);
+/// How long the library may take to hand everything over.
+const SHUTDOWN_WITHIN: Duration = Duration::from_secs(3);
+
+/// Serves the HTTP API until SIGTERM or SIGINT.
+///
+/// Settings come from the file, then the environment (LOCKBAY_STORE, LOCKBAY_LISTEN and so on),
+/// then these flags.
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// Store URL: sqlite:PATH, memory:, redis://… or rediss://… [default: sqlite:lockbay-data/lockbay.db]
+    #[arg(long, value_name = "URL")]
+    store: Option<String>,
+    /// Address to listen on; port 0 takes any that is free [default: 127.0.0.1:5000]
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// The service whose leader is elected [default: lockbay]
+    #[arg(long, value_name = "NAME")]
+    service: Option<String>,
+    /// A name of this instance, for people
+    #[arg(long, value_name = "NAME")]
+    instance_name: Option<String>,
+    /// Configuration file (TOML)
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Listen on an address that other machines reach, without any tokens
+    #[arg(long)]
+    insecure: bool,
+}
+
+impl ServeArgs {
+    fn config(&self) -> lockbay::Result<Config> {
+        let given = [
+            ("store", &self.store),
+            ("listen", &self.listen),
+            ("service", &self.service),
+            ("instance_name", &self.instance_name),
+        ];
+        let flags: BTreeMap<&'static str, String> =
+            given.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))).collect();
+        Config::load(self.config.as_deref(), &flags)
+    }
+}
+
+/// Serves until told to stop.
+pub(crate) async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
+    let config = args.config()?;
+    start_log();
+    let mut signals = Signals::listen()?;
+    let listener = bind(&config.listen, args.insecure).await?;
+    let address = listener.local_addr().context("cannot read the address listened on")?;
+    let store = without_credentials(&config.store);
+    let bay = open(config, &store).await?;
+    bay.start();
+    output::talk(&format!(
+        "lockbay listening on http://{address} store={store} instance={}",
+        bay.instance_id()
+    ));
+    let stopping = CancellationToken::new();
+    let router = http::router(http::App::new(bay.clone(), stopping.clone()));
+    let listener = listener.tap_io(|stream| {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "TCP_NODELAY not set");
+        }
+    });
+    let server = axum::serve(listener, router)
+        .with_graceful_shutdown(stopping.clone().cancelled_owned())
+        .into_future();
+    let mut serving = tokio::spawn(server);
+    signals.next().await;
+    tracing::info!("stopping: requests in flight are finished, leadership is handed over");
+    tokio::spawn(async move {
+        signals.next().await;
+        std::process::exit(130);
+    });
+    stopping.cancel();
+    let clock = bay.clock();
+    if clock.timeout(FINISH_WITHIN, &mut serving).await.is_none() {
+        tracing::warn!("requests in flight were cut off");
+        serving.abort();
+    }
+    if clock.timeout(SHUTDOWN_WITHIN, bay.shutdown()).await.is_none() {
+        tracing::warn!("the end did not wait for the store; what is held lapses by itself");
+    }
+    Ok(())
+}
+
+/// Logs to stderr, at `info` unless RUST_LOG says otherwise.
+fn start_log() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(!plain && std::io::stderr().is_terminal())
+        .init();
+}
+
+/// The signals that end the server.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> anyhow::Result<Self> {
+        let terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+        let interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+        Ok(Signals { terminate, interrupt })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Listens on an address, which is on this machine only unless `insecure`.
+async fn bind(listen: &str, insecure: bool) -> anyhow::Result<TcpListener> {
+    let addresses: Vec<SocketAddr> = tokio::net::lookup_host(listen)
+        .await
+        .with_context(|| format!("cannot listen on {listen:?}: an address is like 127.0.0.1:5000"))?
+        .collect();
+    if let Some(open) = addresses.iter().find(|address| !address.ip().is_loopback())
+        && !insecure
+    {
+        bail!(
+            "{open} can be reached from other machines, and this version has no tokens yet: listen \
+             on 127.0.0.1 behind a proxy that authenticates, or pass --insecure on a network that \
+             you trust"
+        );
+    }
+    TcpListener::bind(&*addresses).await.with_context(|| {
+        format!("cannot listen on {listen}; stop what listens there, or choose another --listen")
+    })
+}
+
+/// Opens the store and builds the instance, within a bounded time.
+async fn open(config: Config, store: &str) -> anyhow::Result<LockBay> {
+    let clock = lockbay::clock::Clock::system();
+    match clock.timeout(OPEN_WITHIN, LockBay::open(config)).await {
+        Some(opened) => opened.with_context(|| format!("cannot open the store {store}")),
+        None => bail!("cannot open the store {store}: no answer within {OPEN_WITHIN:?}"),
+    }
+}
+
+/// A store URL fit for a log: no user, no password, and of the query only the namespace.
+pub(crate) fn without_credentials(url: &str) -> String {
+    let (base, query) = url.split_once('?').unwrap_or((url, ""));
+    let base = match base.split_once("://") {
+        Some((scheme, rest)) => {
+            let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+            format!("{scheme}://{host}")
+        }
+        None => base.to_owned(),
+    };
+    match query.split('&').find(|part| part.starts_with("namespace=")) {
+        Some(namespace) => format!("{base}?{namespace}"),
+        None => base,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_credentials;
+
+    #[test]
+    fn a_store_is_shown_without_its_password() {
+        for (url, shown) in [
+            ("redis://user:p@ss@host:6379/0?namespace=pay&x=y", "redis://host:6379/0?namespace=pay"),
+            ("rediss://:secret@host", "rediss://host"),
+            ("sqlite:a@b/lockbay.db", "sqlite:a@b/lockbay.db"),
+            ("memory:", "memory:"),
+        ] {
+            assert_eq!(without_credentials(url), shown);
+        }
+    }
+}
