@@ -1,0 +1,697 @@
+//! The house rules that a compiler does not check: who may use whom, how long things get, and that
+//! the documents say what the code has.
+//!
+//! The rules stand in tables at the top. A list of exceptions may only shrink: an entry that is no
+//! longer needed fails too. The reading of source text is simple on purpose: comments and strings
+//! are blanked, then braces are counted.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use lockbay::ErrorKind;
+use lockbay::config::SETTINGS;
+use lockbay::event::Event;
+use lockbay::metrics::{TABLE, Type};
+
+/// Which modules of the crate each room may use. A room is a file or a directory of `src`, its own
+/// modules included; the longest name that fits a file counts.
+const ROOMS: &[(&str, &[&str])] = &[
+    ("error.rs", &[]),
+    ("clock.rs", &["error"]),
+    ("json.rs", &["error"]),
+    ("config.rs", &["error"]),
+    ("metrics.rs", &[]),
+    ("event.rs", &["clock"]),
+    ("store/", &["clock", "error"]),
+    ("keeper.rs", &["clock", "error", "metrics", "store"]),
+    ("leader.rs", &["clock", "error", "event", "keeper", "metrics", "store"]),
+    ("lease.rs", &["clock", "error", "keeper", "metrics", "store"]),
+    ("job/", &["clock", "error", "event", "json", "keeper", "metrics", "store"]),
+    (
+        "monitor/",
+        &["clock", "error", "event", "job", "keeper", "leader", "lease", "metrics", "store"],
+    ),
+    ("lockbay.rs", EVERYTHING),
+    ("lib.rs", EVERYTHING),
+];
+
+const EVERYTHING: &[&str] = &[
+    "clock", "config", "error", "event", "job", "json", "keeper", "leader", "lease", "lockbay",
+    "metrics", "monitor", "store",
+];
+
+/// What some file uses against the table, and why that is borne for now.
+const BORNE: &[(&str, &str, &str)] = &[
+    ("config.rs", "job", "the limits of claims and retries are the job service's"),
+    ("config.rs", "lease", "lease::check_name checks every name that a caller chose"),
+    ("job/mod.rs", "lease", "lease::check_name checks every name that a caller chose"),
+];
+
+/// Modules that lib.rs shows under another name.
+const SHOWN: &[(&str, &str)] = &[
+    ("Config", "config"),
+    ("Error", "error"),
+    ("ErrorKind", "error"),
+    ("Result", "error"),
+    ("Json", "json"),
+    ("LockBay", "lockbay"),
+    ("Placement", "lockbay"),
+];
+
+/// The backends of the store. None knows another, nor what is stored.
+const BACKENDS: &[(&str, &[&str])] = &[
+    ("store/memory.rs", &["sqlite", "redis"]),
+    ("store/sqlite/", &["memory", "redis"]),
+    ("store/redis/", &["memory", "sqlite"]),
+];
+
+/// Words of HTTP, which live in the server alone.
+const HTTP_WORDS: &[&str] = &["axum", "hyper", "reqwest", "tower_http", "StatusCode"];
+
+/// The longest file in `src`, in lines, and those that are longer with the length they may have.
+const FILE_LINES: usize = 620;
+const LONG_FILES: &[(&str, usize)] = &[("crates/lockbay/src/job/mod.rs", 994)];
+
+/// The longest function in `src`, in lines, and those that are longer.
+const FUNCTION_LINES: usize = 70;
+const LONG_FUNCTIONS: &[(&str, &str, usize)] = &[];
+
+/// Files of `src` that are test kits: they fail by panicking and keep records of their own.
+const TEST_KITS: &[&str] = &["store/conformance.rs", "store/faulty.rs"];
+
+/// What no file speaks of: how and where it was written. In two halves, so that this file may be
+/// looked through as well.
+const UNSPOKEN_WORDS: &[(&str, &str)] = &[
+    ("sess", "ion"),
+    ("sess", "ions"),
+    ("help", "er"),
+    ("help", "ers"),
+    ("ag", "ent"),
+    ("ag", "ents"),
+    ("a", "i"),
+    ("l", "lm"),
+    ("g", "pt"),
+    ("chatg", "pt"),
+    ("ope", "nai"),
+    ("clau", "de"),
+    ("anth", "ropic"),
+    ("copi", "lot"),
+];
+const UNSPOKEN_PATHS: &[(&str, &str)] = &[("/wo", "rk/"), ("/ro", "ot/"), ("/ho", "me/")];
+/// Phrases in which such a word means something else.
+const HARMLESS: &[&str] = &["user-ag\u{65}nt", "in help\u{65}rs too"];
+
+#[test]
+fn every_room_uses_only_what_stands_below_it() {
+    let mut wrong = Vec::new();
+    let mut borne = BTreeSet::new();
+    for file in library() {
+        let Some((_, allowed)) = room(&file.name) else {
+            wrong.push(format!("{}: no room of this name in ROOMS; give it one", file.name));
+            continue;
+        };
+        for module in uses(&file.code) {
+            let own = file.name.split(['/', '.']).next() == Some(module.as_str());
+            if own || allowed.contains(&module.as_str()) {
+                continue;
+            }
+            match BORNE.iter().find(|(name, used, _)| *name == file.name && *used == module) {
+                Some(exception) => drop(borne.insert(*exception)),
+                None => wrong.push(format!("{} must not use crate::{module}", file.name)),
+            }
+        }
+    }
+    for exception in BORNE.iter().filter(|exception| !borne.contains(*exception)) {
+        wrong.push(format!("{} no longer uses {}: strike it off BORNE", exception.0, exception.1));
+    }
+    assert_none(&wrong);
+}
+
+#[test]
+fn no_backend_knows_another() {
+    let mut wrong = Vec::new();
+    for file in library() {
+        for (name, others) in BACKENDS.iter().filter(|(name, _)| file.name.starts_with(name)) {
+            for other in *others {
+                for path in [format!("store::{other}"), format!("super::{other}")] {
+                    if words_follow(&file.code, &path) {
+                        wrong.push(format!("{}: {name} must not know {path}", file.name));
+                    }
+                }
+            }
+        }
+    }
+    assert_none(&wrong);
+}
+
+#[test]
+fn http_words_live_in_the_server_alone() {
+    let mut wrong = Vec::new();
+    for file in library() {
+        for word in HTTP_WORDS.iter().filter(|word| has_word(&file.code, word)) {
+            wrong.push(format!("{} speaks of {word}", file.name));
+        }
+    }
+    let manifest = read(&root().join("crates/lockbay/Cargo.toml"));
+    for word in HTTP_WORDS.iter().filter(|word| has_word(&manifest, word)) {
+        wrong.push(format!("crates/lockbay/Cargo.toml speaks of {word}"));
+    }
+    assert_none(&wrong);
+}
+
+#[test]
+fn files_stay_short() {
+    let mut wrong = Vec::new();
+    for file in sources() {
+        let lines = file.text.lines().count();
+        let borne = LONG_FILES.iter().find(|(name, _)| *name == file.path);
+        let limit = borne.map_or(FILE_LINES, |(_, limit)| *limit);
+        if lines > limit {
+            let path = &file.path;
+            wrong.push(format!("{path} has {lines} lines, {limit} at most: split it by owner"));
+        } else if borne.is_some() && lines < limit {
+            let advice = if lines <= FILE_LINES { "strike it off" } else { "lower it in" };
+            wrong.push(format!("{} has only {lines} lines now: {advice} LONG_FILES", file.path));
+        }
+    }
+    for (name, _) in LONG_FILES.iter().filter(|(name, _)| !root().join(name).exists()) {
+        wrong.push(format!("{name} is gone: strike it off LONG_FILES"));
+    }
+    assert_none(&wrong);
+}
+
+#[test]
+fn functions_stay_short() {
+    let mut wrong = Vec::new();
+    let mut borne: BTreeSet<&(&str, &str, usize)> = BTreeSet::new();
+    for file in sources() {
+        for (name, lines) in functions(&file.code) {
+            let exception =
+                LONG_FUNCTIONS.iter().find(|(path, long, _)| *path == file.path && *long == name);
+            borne.extend(exception);
+            let limit = exception.map_or(FUNCTION_LINES, |(_, _, limit)| *limit);
+            if lines > limit {
+                let path = &file.path;
+                wrong.push(format!(
+                    "{path}: fn {name} has {lines} lines, {limit} at most: it has a second idea"
+                ));
+            } else if exception.is_some() && lines < limit {
+                wrong.push(format!("{}: fn {name} has {lines} lines: lower it", file.path));
+            }
+        }
+    }
+    for exception in LONG_FUNCTIONS.iter().filter(|exception| !borne.contains(*exception)) {
+        wrong.push(format!("{} in {} is gone: strike it off", exception.1, exception.0));
+    }
+    assert_none(&wrong);
+}
+
+#[test]
+fn nothing_unwraps_or_is_unfinished_outside_tests() {
+    let mut wrong = Vec::new();
+    for file in sources() {
+        if TEST_KITS.iter().any(|kit| file.path.ends_with(kit)) {
+            continue;
+        }
+        for forbidden in [".unwrap()", "todo!", "unimplemented!"] {
+            if let Some(at) = file.code.find(forbidden) {
+                let line = file.code[..at].lines().count();
+                wrong.push(format!("{}:{line} has {forbidden}", file.path));
+            }
+        }
+    }
+    assert_none(&wrong);
+}
+
+#[test]
+fn every_kind_of_record_stands_in_the_store_document() {
+    let mut kinds = BTreeSet::new();
+    for file in library().iter().filter(|file| !TEST_KITS.contains(&file.name.as_str())) {
+        // Strings are blank in the code, so the places are taken from there and the names from the
+        // text.
+        for (at, found) in file.code.match_indices("Kind::new(\"") {
+            let name = file.text[at + found.len()..].split('"').next().unwrap_or_default();
+            kinds.insert(name.to_owned());
+        }
+    }
+    assert_same("kinds of records", &kinds, "docs/store.md", "Kinds of records");
+}
+
+#[test]
+fn every_metric_stands_in_the_operations_document() {
+    let names = TABLE.iter().map(|row| match row.kind {
+        Type::Counter => format!("{}_total", row.name),
+        Type::Gauge | Type::Histogram => row.name.to_owned(),
+    });
+    assert_same("metrics", &names.collect(), "docs/operations.md", "Metrics");
+}
+
+#[test]
+fn every_event_stands_in_the_operations_document() {
+    let names = Event::NAMES.iter().map(|name| (*name).to_owned()).collect();
+    assert_same("events", &names, "docs/operations.md", "Events");
+}
+
+#[test]
+fn every_error_kind_stands_in_the_errors_document() {
+    let names = ErrorKind::ALL.iter().map(|kind| kind.name().to_owned()).collect();
+    assert_same("error kinds", &names, "docs/errors.md", "Kinds");
+}
+
+#[test]
+fn every_setting_stands_in_the_operations_document() {
+    let names = SETTINGS.iter().map(|setting| setting.name.to_owned()).collect();
+    assert_same("settings", &names, "docs/operations.md", "Settings");
+    let rows = table(&read(&root().join("docs/operations.md")), "Settings");
+    let mut wrong = Vec::new();
+    for setting in &SETTINGS {
+        let row = rows.iter().find(|row| first_name(row).as_deref() == Some(setting.name));
+        let default = setting.help.rsplit("; ").next().unwrap_or_default();
+        for part in [setting.env, default] {
+            if row.is_some_and(|row| !row.contains(&format!("`{part}`"))) {
+                wrong.push(format!("the row of {} does not say `{part}`", setting.name));
+            }
+        }
+    }
+    assert_none(&wrong);
+}
+
+/// A promise whose test was renamed or removed is no longer shown to hold.
+#[test]
+fn every_test_that_the_documents_name_exists() {
+    let mut tests = String::new();
+    for path in files().iter().filter(|path| has_extension(path, "rs")) {
+        tests.push_str(&read(path));
+    }
+    let mut wrong = Vec::new();
+    for document in ["docs/semantics.md", "docs/reliability.md"] {
+        for name in quoted(&read(&root().join(document))) {
+            let is_test = name.matches('_').count() >= 3
+                && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+                && !name.starts_with("lockbay_");
+            if is_test && !tests.contains(&format!("fn {name}(")) {
+                wrong.push(format!("{document} names the test {name}, and there is none"));
+            }
+        }
+    }
+    assert_none(&wrong);
+}
+
+#[test]
+fn no_file_tells_where_or_with_what_it_was_written() {
+    let mut wrong = Vec::new();
+    let paths: Vec<String> = UNSPOKEN_PATHS.iter().map(|(a, b)| format!("{a}{b}")).collect();
+    for file in files().iter().filter(|file| !file.ends_with("Cargo.lock")) {
+        // A file that is not text says nothing.
+        let Ok(text) = fs::read_to_string(file) else { continue };
+        for (at, line) in text.lines().enumerate() {
+            let word = unspoken(line);
+            let path = paths.iter().find(|path| line.contains(path.as_str()));
+            for found in word.iter().chain(path) {
+                wrong.push(format!("{}:{} says {found:?}", relative(file), at + 1));
+            }
+        }
+    }
+    assert_none(&wrong);
+}
+
+#[test]
+fn markdown_has_one_sentence_per_line() {
+    let mut wrong = Vec::new();
+    for file in files().iter().filter(|path| has_extension(path, "md")) {
+        for (at, line) in prose(&read(file)) {
+            if has_two_sentences(&line) {
+                wrong.push(format!("{}:{at} has a second sentence", relative(file)));
+            }
+        }
+    }
+    assert_none(&wrong);
+}
+
+#[test]
+fn every_link_between_documents_leads_somewhere() {
+    let mut wrong = Vec::new();
+    for file in files().iter().filter(|path| has_extension(path, "md")) {
+        let text = read(file);
+        for (at, _) in text.match_indices("](") {
+            let target = text[at + 2..].split([')', '#', ' ']).next().unwrap_or_default();
+            let outside = target.is_empty() || target.contains("://");
+            let there = file.parent().is_some_and(|folder| folder.join(target).exists());
+            if !outside && !there {
+                wrong.push(format!("{} links to {target}, and there is none", relative(file)));
+            }
+        }
+    }
+    assert_none(&wrong);
+}
+
+/// The checks above are worth as much as the reading they rest on: each finds what is wrong here.
+#[test]
+fn the_readers_find_what_they_look_for() {
+    let text = "use crate::{job::X, store};\n// crate::leader\nlet s = \"crate::event // {\";\n\
+                fn long() {\n  let c = '}'; let l: &'a str = r#\"}\"#;\n\n}\n\
+                #[cfg(test)]\nmod tests {\n fn t() { crate::lease::x().unwrap() }\n}\n\
+                fn next() { crate::Error::new(); }\n";
+    let code = code_of(text);
+    assert_eq!(uses(&code), ["job", "store", "error"].map(String::from).into());
+    assert_eq!(functions(&code), [("long".to_owned(), 4), ("next".to_owned(), 1)]);
+    assert!(!code.contains(".unwrap()"), "tests are not looked at");
+    assert_eq!(code.lines().count(), text.lines().count());
+    assert!(words_follow("use crate::store::redis::X", "store::redis"));
+    assert!(!words_follow("use crate::store::redistribute", "store::redis"));
+    assert_eq!(unspoken("written by an ag\u{65}nt").as_deref(), Some("ag\u{65}nt"));
+    assert_eq!(unspoken("the User-Ag\u{65}nt header, said again"), None);
+    assert!(has_two_sentences("It is. And it was."));
+    for fine in ["1. It is.", "See e.g. Redis.", "Version 3.5 is here.", "It is `a. B` here."] {
+        assert!(!has_two_sentences(fine), "{fine}");
+    }
+    let document =
+        "# A\n\n## Kinds\n\n| name | x |\n|---|---|\n| `a` | y |\n\n## Next\n\n| `b` |\n";
+    let names: Vec<_> = table(document, "Kinds").iter().filter_map(|row| first_name(row)).collect();
+    assert_eq!(names, ["a"]);
+}
+
+/// A source file of a crate.
+struct Source {
+    /// From the root of the repository.
+    path: String,
+    /// From the `src` of its crate.
+    name: String,
+    text: String,
+    /// The text without comments, strings and tests, line for line and byte for byte.
+    code: String,
+}
+
+fn sources() -> Vec<Source> {
+    let in_src = |path: &PathBuf| relative(path).split('/').nth(2) == Some("src");
+    let files = files().into_iter().filter(|path| has_extension(path, "rs")).filter(in_src);
+    let sources: Vec<Source> = files
+        .map(|file| {
+            let (path, text) = (relative(&file), read(&file));
+            let name = path.split('/').skip(3).collect::<Vec<_>>().join("/");
+            Source { code: code_of(&text), path, name, text }
+        })
+        .collect();
+    assert!(sources.len() > 20, "the sources are looked for in the wrong place");
+    sources
+}
+
+/// The sources of the library crate.
+fn library() -> Vec<Source> {
+    let mut sources = sources();
+    sources.retain(|source| source.path.starts_with("crates/lockbay/"));
+    sources
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("the root is there")
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn relative(path: &Path) -> String {
+    path.strip_prefix(root()).unwrap_or(path).to_string_lossy().into_owned()
+}
+
+fn has_extension(path: &Path, wanted: &str) -> bool {
+    path.extension().is_some_and(|extension| extension == wanted)
+}
+
+/// All files of the repository, without what is built or left by running.
+fn files() -> Vec<PathBuf> {
+    const PASSED_OVER: &[&str] = &["target", ".git", "lockbay-data", "proptest-regressions"];
+    let mut found = Vec::new();
+    let mut folders = vec![root()];
+    while let Some(folder) = folders.pop() {
+        let entries = fs::read_dir(&folder).expect("a folder of the repository is readable");
+        for entry in entries.map(|entry| entry.expect("an entry is readable")) {
+            if PASSED_OVER.iter().any(|name| entry.file_name() == *name) {
+                continue;
+            }
+            match entry.file_type().expect("an entry has a type").is_dir() {
+                true => folders.push(entry.path()),
+                false => found.push(entry.path()),
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Fails with all that is wrong, not with the first of it.
+fn assert_none(wrong: &[String]) {
+    assert!(wrong.is_empty(), "\n  {}", wrong.join("\n  "));
+}
+
+/// The names in the code, and the first names of the rows of a table in a document, are the same.
+fn assert_same(what: &str, code: &BTreeSet<String>, document: &str, heading: &str) {
+    let rows = table(&read(&root().join(document)), heading);
+    let told: BTreeSet<String> = rows.iter().filter_map(|row| first_name(row)).collect();
+    let missing: Vec<_> = code.difference(&told).collect();
+    let stale: Vec<_> = told.difference(code).collect();
+    assert!(
+        missing.is_empty() && stale.is_empty(),
+        "{what} in {document} under {heading:?}: missing {missing:?}, not in the code {stale:?}"
+    );
+}
+
+/// The rows of the tables below a heading, down to the next heading.
+fn table(document: &str, heading: &str) -> Vec<String> {
+    let mut inside = false;
+    let mut rows = Vec::new();
+    for line in document.lines() {
+        if line.starts_with('#') {
+            inside = line.trim_start_matches('#').trim() == heading;
+        } else if inside && line.starts_with('|') {
+            rows.push(line.to_owned());
+        }
+    }
+    rows
+}
+
+/// The name in the first cell of a row, if it is one.
+fn first_name(row: &str) -> Option<String> {
+    let cell = row.split('|').nth(1)?.trim();
+    Some(cell.strip_prefix('`')?.strip_suffix('`')?.to_owned())
+}
+
+/// All that stands in backquotes.
+fn quoted(document: &str) -> Vec<&str> {
+    document.lines().flat_map(|line| line.split('`').skip(1).step_by(2)).collect()
+}
+
+fn room(name: &str) -> Option<&'static (&'static str, &'static [&'static str])> {
+    ROOMS.iter().filter(|(room, _)| name.starts_with(room)).max_by_key(|(room, _)| room.len())
+}
+
+/// The modules of the crate that the code names by `crate::`.
+fn uses(code: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for (at, prefix) in code.match_indices("crate::") {
+        let rest = &code[at + prefix.len()..];
+        match rest.strip_prefix('{') {
+            Some(group) => found.extend(group_heads(group)),
+            None => drop(found.insert(word_at(rest))),
+        }
+    }
+    let module = |name: String| match SHOWN.iter().find(|(shown, _)| *shown == name) {
+        Some((_, module)) => (*module).to_owned(),
+        None => name,
+    };
+    found.into_iter().filter(|name| !name.is_empty()).map(module).collect()
+}
+
+/// The first words in a group of imports, whose opening brace is behind us.
+fn group_heads(group: &str) -> Vec<String> {
+    let (mut depth, mut heads, mut fresh) = (0usize, Vec::new(), true);
+    for (at, letter) in group.char_indices() {
+        match letter {
+            '{' => depth += 1,
+            '}' if depth == 0 => break,
+            '}' => depth -= 1,
+            ',' if depth == 0 => fresh = true,
+            letter if fresh && letter.is_alphanumeric() => {
+                heads.push(word_at(&group[at..]));
+                fresh = false;
+            }
+            _ => {}
+        }
+    }
+    heads
+}
+
+fn is_of_word(letter: char) -> bool {
+    letter.is_alphanumeric() || letter == '_'
+}
+
+fn word_at(text: &str) -> String {
+    text.chars().take_while(|letter| is_of_word(*letter)).collect()
+}
+
+fn has_word(text: &str, word: &str) -> bool {
+    text.split(|letter| !is_of_word(letter)).any(|found| found == word)
+}
+
+/// Whether a path stands in the code, ended by something that is not of its last word.
+fn words_follow(code: &str, path: &str) -> bool {
+    code.match_indices(path)
+        .any(|(at, _)| !code[at + path.len()..].chars().next().is_some_and(is_of_word))
+}
+
+/// Every function with the number of its lines, from `fn` to the closing brace.
+fn functions(code: &str) -> Vec<(String, usize)> {
+    let mut found = Vec::new();
+    for (at, word) in code.match_indices("fn ") {
+        let before = code[..at].chars().next_back();
+        let name = word_at(&code[at + word.len()..]);
+        if name.is_empty() || before.is_some_and(is_of_word) {
+            continue;
+        }
+        if let Some(end) = end_of_item(&code[at..]) {
+            found.push((name, code[at..at + end].lines().count()));
+        }
+    }
+    found
+}
+
+/// Where the braces of an item close; nothing if it ends without any.
+fn end_of_item(code: &str) -> Option<usize> {
+    let (mut braces, mut brackets) = (0usize, 0usize);
+    for (at, letter) in code.char_indices() {
+        match letter {
+            '{' => braces += 1,
+            '}' if braces == 1 => return Some(at + 1),
+            '}' => braces = braces.checked_sub(1)?,
+            '[' => brackets += 1,
+            ']' => brackets = brackets.saturating_sub(1),
+            ';' if braces == 0 && brackets == 0 => return None,
+            _ => {}
+        }
+    }
+    None
+}
+
+/// The text with comments, the insides of strings, and test modules blanked.
+fn code_of(text: &str) -> String {
+    let mut code = blank_text(text);
+    const TESTS: &str = "#[cfg(test)]";
+    let mut from = 0;
+    while let Some(at) = code[from..].find(TESTS).map(|at| at + from) {
+        let after = at + TESTS.len();
+        let end = end_of_item(&code[after..]).map_or(after, |end| after + end);
+        let blank: String = code[at..end].chars().map(blanked).collect();
+        code.replace_range(at..end, &blank);
+        from = end;
+    }
+    code
+}
+
+fn blanked(letter: char) -> char {
+    if letter == '\n' { '\n' } else { ' ' }
+}
+
+/// Blanks comments and the insides of strings, byte for byte.
+fn blank_text(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut code = bytes.to_vec();
+    let mut at = 0;
+    while at < bytes.len() {
+        let rest = &bytes[at..];
+        let raw = raw_quote(rest).filter(|_| at == 0 || !is_of_word(char::from(bytes[at - 1])));
+        let (from, length) = if rest.starts_with(b"//") {
+            (0, position(rest, b"\n").unwrap_or(rest.len()))
+        } else if rest.starts_with(b"/*") {
+            (0, position(rest, b"*/").map_or(rest.len(), |end| end + 2))
+        } else if let Some(hashes) = raw {
+            let mut close = vec![b'"'];
+            close.resize(hashes + 1, b'#');
+            let inside = hashes + 2;
+            (inside, inside + position(&rest[inside..], &close).unwrap_or(0))
+        } else if rest[0] == b'"' {
+            (1, 1 + quoted_length(&rest[1..], b'"'))
+        } else if rest[0] == b'\'' && is_letter_quote(rest) {
+            (1, 1 + quoted_length(&rest[1..], b'\''))
+        } else {
+            at += 1;
+            continue;
+        };
+        for byte in &mut code[at + from..at + length] {
+            if *byte != b'\n' {
+                *byte = b' ';
+            }
+        }
+        // Behind the closing quote; a comment has none.
+        at += length + usize::from(from > 0);
+    }
+    String::from_utf8(code).expect("whole characters were blanked")
+}
+
+/// The number of hashes, if a raw string begins here.
+fn raw_quote(rest: &[u8]) -> Option<usize> {
+    let after = rest.strip_prefix(b"r")?;
+    let hashes = after.iter().take_while(|byte| **byte == b'#').count();
+    (after.get(hashes) == Some(&b'"')).then_some(hashes)
+}
+
+/// Whether a quote begins a character and not a lifetime.
+fn is_letter_quote(rest: &[u8]) -> bool {
+    let end = rest.iter().skip(2).take(4).position(|byte| *byte == b'\'');
+    let wide = rest.get(1).is_some_and(|byte| !byte.is_ascii());
+    rest.get(1) == Some(&b'\\') || end == Some(0) || wide && end.is_some()
+}
+
+/// How far the closing quote is, escapes passed over.
+fn quoted_length(inside: &[u8], quote: u8) -> usize {
+    let mut at = 0;
+    while at < inside.len() && inside[at] != quote {
+        at += if inside[at] == b'\\' { 2 } else { 1 };
+    }
+    at.min(inside.len())
+}
+
+fn position(within: &[u8], wanted: &[u8]) -> Option<usize> {
+    within.windows(wanted.len()).position(|window| window == wanted)
+}
+
+/// The first unspoken word of a line.
+fn unspoken(line: &str) -> Option<String> {
+    let mut line = line.to_lowercase();
+    for phrase in HARMLESS {
+        line = line.replace(phrase, "");
+    }
+    let words: Vec<String> = UNSPOKEN_WORDS.iter().map(|(a, b)| format!("{a}{b}")).collect();
+    line.split(|letter| !is_of_word(letter))
+        .find(|word| words.iter().any(|unspoken| unspoken == word))
+        .map(str::to_owned)
+}
+
+/// The lines of a document that are prose, with their numbers.
+fn prose(document: &str) -> Vec<(usize, String)> {
+    let mut in_code = false;
+    let mut lines = Vec::new();
+    for (at, line) in document.lines().enumerate() {
+        let line = line.trim();
+        if line.starts_with("```") {
+            in_code = !in_code;
+        } else if !in_code && !line.starts_with('|') && !line.starts_with('#') {
+            lines.push((at + 1, line.to_owned()));
+        }
+    }
+    lines
+}
+
+/// Whether a sentence ends inside a line and another begins.
+fn has_two_sentences(line: &str) -> bool {
+    const ABBREVIATIONS: &[&str] = &["e.g.", "i.e.", "vs.", "etc.", "no."];
+    let spoken: String = line.split('`').step_by(2).collect::<Vec<_>>().join("x");
+    let words: Vec<&str> = spoken.split_whitespace().collect();
+    words.windows(2).any(|pair| {
+        let ends = pair[0].ends_with(['.', '!', '?']) && !ABBREVIATIONS.contains(&pair[0]);
+        let numbers = pair[0].trim_end_matches('.').chars().all(|c| c.is_ascii_digit());
+        let begins = pair[1].trim_start_matches(['(', '"', '*', '[']).chars().next();
+        ends && !numbers && begins.is_some_and(char::is_uppercase)
+    })
+}
