@@ -13,7 +13,12 @@ use serde::de::{Error as _, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use crate::error::{Error, Result};
-use crate::job::{MAX_CLAIM_TTL, MAX_RETRIES};
+use crate::name::check_name;
+
+/// The longest claim of a job between heartbeats.
+pub const MAX_CLAIM_TTL: Duration = Duration::from_secs(24 * 3600);
+/// The most retries of a job.
+pub const MAX_RETRIES: u32 = 1_000;
 
 /// A length of time: `90` (seconds), `90s`, `500ms`, `5m`, `2h`, `7d`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -111,7 +116,7 @@ pub const SETTINGS: [Setting; 16] = [
     setting("saga_step_timeout", "SAGA_STEP_TIMEOUT", "how long a step may take; 5m"),
     setting("monitoring_interval", "ADVANCED_MONITORING_INTERVAL", "time between metric samples; 30s"),
     setting("health_interval", "LOCKBAY_HEALTH_INTERVAL", "time between health checks; 5s"),
-    setting("shutdown_grace", "LOCKBAY_SHUTDOWN_GRACE", "how long running work may finish at shutdown; 3s"),
+    setting("shutdown_grace", "LOCKBAY_SHUTDOWN_GRACE", "how long running work may finish at shutdown; 2500ms"),
     setting("max_in_flight", "LOCKBAY_MAX_IN_FLIGHT", "HTTP requests served at once, more are told to wait; 4096"),
 ];
 
@@ -158,7 +163,7 @@ impl Default for Config {
             saga_step_timeout: seconds(300),
             monitoring_interval: seconds(30),
             health_interval: seconds(5),
-            shutdown_grace: seconds(3),
+            shutdown_grace: Span(Duration::from_millis(2_500)),
             max_in_flight: 4_096,
         }
     }
@@ -226,6 +231,19 @@ impl Config {
         table.try_into::<Config>().map_err(|error| Error::invalid(error.message().to_owned()))
     }
 
+    /// Names in this process's environment that look like settings and are none: most likely
+    /// misspelt. They are told, not refused, as another version may know them.
+    pub fn unknown_environment() -> Vec<String> {
+        const OTHERS: [&str; 3] =
+            ["LOCKBAY_URL", "LOCKBAY_TOKEN", "LOCKBAY_HANDLERS_ALLOW_PRIVATE"];
+        let known = |name: &str| {
+            let base = name.strip_suffix("_FILE").unwrap_or(name);
+            OTHERS.contains(&base) || SETTINGS.iter().any(|setting| setting.env == base)
+        };
+        let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+        names.filter(|name| name.starts_with("LOCKBAY_") && !known(name)).collect()
+    }
+
     /// Refuses values that cannot work together.
     ///
     /// # Errors
@@ -250,9 +268,9 @@ impl Config {
         if self.max_in_flight == 0 {
             return Err(Error::invalid("max_in_flight is at least 1"));
         }
-        crate::lease::check_name("service", &self.service, 256)?;
+        check_name("service", &self.service, 256)?;
         match &self.instance_name {
-            Some(name) => crate::lease::check_name("instance_name", name, 256),
+            Some(name) => check_name("instance_name", name, 256),
             None => Ok(()),
         }
     }

@@ -6,11 +6,11 @@
 //! record can lapse, however long the answer took. It knows nothing of leaders or jobs.
 //!
 //! Guaranteed: `is_held` is never true past the window, and [`Right::lost`] fires before the record
-//! can lapse, unless this process is paused; that is what the fence is for. Not guaranteed: that a
-//! holder that was told has stopped.
+//! can lapse, unless this process is paused; that is what the fence is for. When the keeper is
+//! stopped, all rights are given up. Not guaranteed: that a holder that was told has stopped.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -43,9 +43,19 @@ struct Inner {
 
 #[derive(Debug)]
 struct State {
-    over: bool,
+    /// How it ended, if it has. The first end counts.
+    end: Option<End>,
     renew_at: Tick,
     failures: u32,
+}
+
+/// How a right ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// Its holder let it go.
+    GivenUp,
+    /// It could not be renewed in time, or was found taken.
+    Lapsed,
 }
 
 impl Right {
@@ -70,19 +80,29 @@ impl Right {
         Tick::from_nanos(self.0.trusted_until.load(Ordering::Acquire))
     }
 
-    /// Stops believing, and stops renewing. Returns whether it was still held.
-    pub(crate) fn give_up(&self) -> bool {
-        let mut state = self.0.state.lock();
-        let held = !state.over;
-        state.over = true;
-        self.0.trusted_until.store(0, Ordering::Release);
-        self.0.lost.cancel();
-        held
+    /// How it ended, if it has.
+    pub(crate) fn end(&self) -> Option<End> {
+        self.0.state.lock().end
     }
 
+    /// Stops believing, and stops renewing. Returns whether it was still held.
+    fn finish(&self, end: End) -> bool {
+        let mut state = self.0.state.lock();
+        // The window may be shown in a place that a later right uses by now: it is only cleared
+        // by the end that ends this right.
+        if state.end.is_some() {
+            return false;
+        }
+        state.end = Some(end);
+        self.0.trusted_until.store(0, Ordering::Release);
+        self.0.lost.cancel();
+        true
+    }
+
+    /// Opens the window anew. Returns whether the right is still wanted.
     fn renewed(&self, attempt: Tick) -> bool {
         let mut state = self.0.state.lock();
-        if state.over {
+        if state.end.is_some() {
             return false;
         }
         let until = attempt + self.0.ttl.saturating_sub(margin(self.0.ttl));
@@ -104,8 +124,10 @@ impl Right {
         self.0.state.lock().renew_at
     }
 
-    fn is_over(&self) -> bool {
-        self.0.state.lock().over
+    /// Whether its renewal should have succeeded long ago.
+    fn is_overdue(&self, now: Tick) -> bool {
+        let state = self.0.state.lock();
+        state.end.is_none() && (state.failures > 1 || now > state.renew_at + self.0.ttl / 6)
     }
 }
 
@@ -119,8 +141,8 @@ struct Shared {
     metrics: Arc<Metrics>,
     rights: Mutex<Vec<Right>>,
     nudge: Notify,
-    /// The attempt that last renewed something, for health.
-    last_renewal: AtomicU64,
+    running: AtomicBool,
+    stop: CancellationToken,
 }
 
 /// At most this many rights are renewed in one go; the others follow in the next.
@@ -134,7 +156,8 @@ impl Keeper {
             metrics,
             rights: Mutex::default(),
             nudge: Notify::new(),
-            last_renewal: AtomicU64::new(0),
+            running: AtomicBool::new(false),
+            stop: CancellationToken::new(),
         }))
     }
 
@@ -158,42 +181,42 @@ impl Keeper {
             clock: self.0.clock.clone(),
             trusted_until: window,
             lost: CancellationToken::new(),
-            state: Mutex::new(State { over: false, renew_at: attempt, failures: 0 }),
+            state: Mutex::new(State { end: None, renew_at: attempt, failures: 0 }),
         }));
         right.renewed(attempt);
         self.0.rights.lock().push(right.clone());
+        if self.0.stop.is_cancelled() {
+            self.let_go(&right);
+        } else if !self.0.running.swap(true, Ordering::AcqRel) {
+            tokio::spawn(self.clone().run());
+        }
         self.0.nudge.notify_one();
         right
     }
 
     /// Stops renewing a right and stops believing in it. Returns whether it was still held.
     pub(crate) fn let_go(&self, right: &Right) -> bool {
-        let held = right.give_up();
+        let held = right.finish(End::GivenUp);
         self.0.rights.lock().retain(|other| !Arc::ptr_eq(&other.0, &right.0));
         held
     }
 
-    /// How many rights are kept.
-    pub(crate) fn kept(&self) -> usize {
-        self.0.rights.lock().len()
+    /// Rights whose renewal should have succeeded long ago.
+    pub(crate) fn overdue(&self) -> usize {
+        let now = self.0.clock.tick();
+        self.0.rights.lock().iter().filter(|right| right.is_overdue(now)).count()
     }
 
-    /// When a renewal last succeeded, if one has.
-    pub(crate) fn last_renewal(&self) -> Option<Tick> {
-        match self.0.last_renewal.load(Ordering::Acquire) {
-            0 => None,
-            nanos => Some(Tick::from_nanos(nanos)),
+    /// Stops renewing, and gives up whatever is still held; the records lapse by themselves.
+    pub(crate) fn stop(&self) {
+        self.0.stop.cancel();
+        for right in self.0.rights.lock().drain(..) {
+            right.finish(End::GivenUp);
         }
     }
 
-    /// How long ago the last renewal may be while all is well: the shortest lifetime that is kept.
-    pub(crate) fn longest_renewal_gap(&self) -> Duration {
-        let rights = self.0.rights.lock();
-        rights.iter().map(|right| right.0.ttl).min().unwrap_or(Duration::MAX)
-    }
-
-    /// Renews until stopped. Rights that are still held then are left as they are.
-    pub(crate) async fn run(self, stop: CancellationToken) {
+    /// Renews until stopped. Runs from the first right on.
+    async fn run(self) {
         let shared = &self.0;
         let mut renewing = None;
         loop {
@@ -207,7 +230,7 @@ impl Keeper {
             }
             let next = self.next_wake(renewing.is_some());
             tokio::select! {
-                () = stop.cancelled() => return,
+                () = shared.stop.cancelled() => return,
                 () = shared.nudge.notified() => {}
                 () = wait_until(&shared.clock, next) => {}
                 () = poll_option(&mut renewing) => renewing = None,
@@ -218,16 +241,15 @@ impl Keeper {
     /// Ends trust in what could not be renewed in time.
     fn drop_lapsed(&self, now: Tick) {
         self.0.rights.lock().retain(|right| {
-            if right.is_over() {
+            if right.end().is_some() {
                 return false;
             }
-            // A window that ends within the lag of the coarse clock is over: nobody sees it longer.
             if now < right.trusted_until() {
                 return true;
             }
             tracing::warn!(right = %right.fence().key, token = %right.fence().token, "right lost: not renewed in time");
             self.0.metrics.count(Metric::RightsLost);
-            right.give_up();
+            right.finish(End::Lapsed);
             false
         });
     }
@@ -256,35 +278,53 @@ impl Keeper {
     async fn renew(&self, rights: Vec<Right>) {
         let shared = &self.0;
         let attempt = shared.clock.tick();
-        let commits: Vec<Commit> = rights.iter().filter_map(|right| renewal(right).ok()).collect();
+        let ready = rights.iter().filter_map(|right| Some((right, touch(right, right.0.ttl)?)));
+        let (rights, commits): (Vec<&Right>, Vec<Commit>) = ready.unzip();
         let answers = shared.store.commit_all(&commits).await;
-        for (right, answer) in rights.iter().zip(answers) {
+        for (right, answer) in rights.into_iter().zip(answers) {
+            let fence = right.fence();
             match answer {
                 Ok(Reply::Committed { .. }) => {
                     shared.metrics.count(Metric::Renewals);
-                    shared.last_renewal.store(attempt.as_nanos(), Ordering::Release);
-                    right.renewed(attempt);
+                    if !right.renewed(attempt) && right.end() == Some(End::Lapsed) {
+                        self.undo_late_renewal(right);
+                    }
                 }
                 Ok(Reply::Conflict { .. }) => {
-                    let fence = right.fence();
-                    tracing::warn!(right = %fence.key, token = %fence.token, "right lost: taken or lapsed");
-                    shared.metrics.count(Metric::RightsLost);
-                    self.let_go(right);
+                    if right.finish(End::Lapsed) {
+                        tracing::warn!(right = %fence.key, token = %fence.token, "right lost: taken or lapsed");
+                        shared.metrics.count(Metric::RightsLost);
+                    }
                 }
                 Err(error) => {
                     shared.metrics.count(Metric::RenewalErrors);
-                    tracing::warn!(right = %right.fence().key, %error, "renewal failed");
+                    tracing::warn!(right = %fence.key, %error, "renewal failed");
                     right.renewal_failed(shared.clock.tick());
                 }
             }
         }
     }
+
+    /// A renewal that was answered after its right was lost has prolonged it for nobody: let the
+    /// record lapse now, so that the others need not wait.
+    fn undo_late_renewal(&self, right: &Right) {
+        let (store, right) = (Arc::clone(&self.0.store), right.clone());
+        tokio::spawn(async move {
+            let Some(commit) = touch(&right, Duration::ZERO) else { return };
+            if let Err(error) = store.commit(&commit).await {
+                tracing::debug!(%error, "late renewal not undone, it lapses by itself");
+            }
+        });
+    }
 }
 
-fn renewal(right: &Right) -> crate::Result<Commit> {
+/// Moves the deadline of a right that is still held, and wakes who waits for its end.
+fn touch(right: &Right, ttl: Duration) -> Option<Commit> {
     let fence = right.fence().clone();
-    let touch = Write::Touch { key: fence.key.clone(), ttl: right.0.ttl };
-    Commit::new(fence.key.partition, vec![Guard::Held(fence)], vec![touch], Vec::new())
+    let touch = Write::Touch { key: fence.key.clone(), ttl };
+    let hints = if ttl.is_zero() { vec![fence.key.clone()] } else { Vec::new() };
+    // The key was in a commit before, so it is within the limits.
+    Commit::new(fence.key.partition, vec![Guard::Held(fence)], vec![touch], hints).ok()
 }
 
 async fn wait_until(clock: &Clock, tick: Option<Tick>) {

@@ -19,7 +19,7 @@
 //! and tells.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -27,10 +27,10 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::{Clock, Timestamp};
+use crate::clock::{Clock, Tick, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Bus, Event};
-use crate::keeper::{Keeper, Right};
+use crate::keeper::{End, Keeper, Right};
 use crate::metrics::{Metric, Metrics};
 use crate::store::{
     Commit, Deadline, Fence, Guard, Hints, Key, Kind, Partition, Range, Record, Reply, Revision,
@@ -45,6 +45,9 @@ const BID_SPREAD: Duration = Duration::from_millis(20);
 
 /// How long an instance that resigned lets the others bid before it bids again.
 const HOLD_BACK: Duration = Duration::from_millis(500);
+
+/// How long a handover at shutdown may take.
+const HANDOVER: Duration = Duration::from_secs(1);
 
 /// How many edges wait for a subscriber before it is told that it missed some.
 const EDGES: usize = 4_096;
@@ -126,7 +129,7 @@ impl LossReason {
 pub struct Edges(broadcast::Receiver<Edge>);
 
 impl Edges {
-    /// Waits for the next edge; `None` after the elector has ended.
+    /// Waits for the next edge; `None` once every handle of the instance is gone.
     ///
     /// # Errors
     /// `Busy` with the number of edges that were missed, if this subscriber slept through more than
@@ -150,6 +153,8 @@ pub(crate) enum Seen {
     Nothing,
     /// A record of this revision and term whose lease has lapsed or was resigned.
     Free { revision: Revision, term: u64 },
+    /// A record of ours under which we do not lead: its reply was lost, or came too late.
+    Own { revision: Revision, term: u64 },
     /// Somebody leads, for this much longer by the store's clock.
     Led { left: Duration },
 }
@@ -157,8 +162,11 @@ pub(crate) enum Seen {
 /// What to do next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// Bid for this term; the record must still be as it was seen.
+    /// Bid for this term; the record must still be as it was seen, and lapsed.
     Bid { expected: Option<Revision>, term: u64 },
+    /// Replace a record of ours, which nobody else can lead under, without waiting for its lapse.
+    /// The new term gets a new token, so that nothing begun under the old one can still write.
+    Rebid { expected: Revision, term: u64 },
     /// Wait for the exact lapse, or for a hint.
     Wait(Duration),
 }
@@ -168,6 +176,7 @@ pub(crate) fn decide(seen: &Seen) -> Step {
     match seen {
         Seen::Nothing => Step::Bid { expected: None, term: 1 },
         Seen::Free { revision, term } => Step::Bid { expected: Some(*revision), term: term + 1 },
+        Seen::Own { revision, term } => Step::Rebid { expected: *revision, term: term + 1 },
         Seen::Led { left } => Step::Wait(*left),
     }
 }
@@ -203,14 +212,14 @@ struct Shared {
     term: Mutex<Option<Term>>,
     edges: broadcast::Sender<Edge>,
     last_seen: Mutex<Option<String>>,
+    /// The tick at which a leader was last seen; zero if never.
+    led_at: AtomicU64,
 }
 
 #[derive(Clone)]
 struct Term {
     number: u64,
     right: Right,
-    /// Set before the right is given up on purpose.
-    resigned: Arc<AtomicBool>,
 }
 
 impl Leadership {
@@ -233,6 +242,7 @@ impl Leadership {
             term: Mutex::default(),
             edges: broadcast::channel(EDGES).0,
             last_seen: Mutex::default(),
+            led_at: AtomicU64::new(0),
         }))
     }
 
@@ -278,7 +288,11 @@ impl Leadership {
     pub async fn current(&self) -> Result<Option<LeaderInfo>> {
         let read = self.0.store.get(&[self.0.candidate.key()]).await?;
         let record = read.records.into_iter().flatten().next();
-        Ok(record.filter(|record| !record.lapsed(read.now)).and_then(|record| self.info(&record)))
+        let info = record.filter(|record| !record.lapsed(read.now)).and_then(|r| self.info(&r));
+        if info.is_some() {
+            self.saw_a_leader();
+        }
+        Ok(info)
     }
 
     fn info(&self, record: &Record) -> Option<LeaderInfo> {
@@ -297,37 +311,59 @@ impl Leadership {
         })
     }
 
+    /// The right to lead, while this instance does.
+    pub(crate) fn right(&self) -> Option<Right> {
+        let term = self.0.term.lock().clone()?;
+        term.right.is_held().then_some(term.right)
+    }
+
+    /// How long ago a leader was last seen, here or in the store; `None` if never.
+    pub(crate) fn vacant_for(&self) -> Option<Duration> {
+        match self.0.led_at.load(Ordering::Acquire) {
+            0 => None,
+            nanos => Some(self.0.clock.tick().since(Tick::from_nanos(nanos))),
+        }
+    }
+
+    fn saw_a_leader(&self) {
+        self.0.led_at.store(self.0.clock.tick().as_nanos(), Ordering::Release);
+    }
+
     /// Gives leadership up, and lets the others bid first.
     ///
     /// This instance stops believing before the store is told. If the store does not answer, the
-    /// lease lapses by itself.
+    /// lease lapses by itself. Once begun, it goes on even if the caller goes away.
     ///
     /// # Errors
     /// `Held` if this instance does not lead.
     pub async fn resign(&self) -> Result<()> {
         let Some(term) = self.0.term.lock().clone() else { return Err(not_leading()) };
-        term.resigned.store(true, Ordering::Release);
         if !self.0.keeper.let_go(&term.right) {
             return Err(not_leading());
         }
+        let (this, guard) = (self.clone(), Guard::Held(term.right.fence().clone()));
+        let vacate = tokio::spawn(async move { this.vacate(term.number, guard).await });
+        vacate.await.unwrap_or_else(|_| {
+            Err(Error::new(ErrorKind::Unavailable, "the runtime is shutting down"))
+        })
+    }
+
+    /// Puts an empty seat in the place of our record, if the guard holds.
+    async fn vacate(&self, term: u64, guard: Guard) -> Result<()> {
         let vacated = LeaderRecord {
             instance_id: String::new(),
             instance_name: None,
-            term: term.number,
+            term,
             elected_at: self.0.clock.now(),
             ttl_us: 0,
         };
         let key = self.0.candidate.key();
-        let commit = Commit::new(
-            key.partition,
-            vec![Guard::Held(term.right.fence().clone())],
-            vec![Write::Put {
-                key: key.clone(),
-                value: encode(&vacated)?,
-                deadline: Deadline::After(Duration::ZERO),
-            }],
-            vec![key],
-        )?;
+        let put = Write::Put {
+            key: key.clone(),
+            value: encode(&vacated)?,
+            deadline: Deadline::After(Duration::ZERO),
+        };
+        let commit = Commit::new(key.partition, vec![guard], vec![put], vec![key])?;
         // A conflict means that the lease is gone already, which is what was wanted.
         self.0.store.commit(&commit).await.map(drop)
     }
@@ -350,7 +386,7 @@ impl Leadership {
                 () = term.right.lost().cancelled() => {}
             }
             if stop.is_cancelled() {
-                let resigned = self.0.clock.timeout(Duration::from_secs(2), self.resign()).await;
+                let resigned = self.0.clock.timeout(HANDOVER, self.resign()).await;
                 if !matches!(resigned, Some(Ok(()))) {
                     tracing::warn!(
                         term = term.number,
@@ -363,13 +399,23 @@ impl Leadership {
                 self.0.clock.timeout(pause, stop.cancelled()).await;
             }
         }
+        // A bid that was cut off may have been won.
+        let won = async {
+            if let Seen::Own { revision, term } = self.look().await {
+                let guard = Guard::RevisionIs(self.0.candidate.key(), revision);
+                drop(self.vacate(term, guard).await);
+            }
+        };
+        self.0.clock.timeout(HANDOVER, won).await;
     }
 
     /// Tells that a term is over.
     fn lead_no_longer(&self, term: &Term) -> LossReason {
         *self.0.term.lock() = None;
-        let resigned = term.resigned.load(Ordering::Acquire);
-        let reason = if resigned { LossReason::Resigned } else { LossReason::Lapsed };
+        let reason = match term.right.end() {
+            Some(End::GivenUp) => LossReason::Resigned,
+            Some(End::Lapsed) | None => LossReason::Lapsed,
+        };
         tracing::info!(term = term.number, reason = reason.name(), "leader_lost");
         self.0.metrics.count(Metric::LeaderLosses);
         self.0.metrics.set(Metric::IsLeader, 0);
@@ -388,7 +434,7 @@ impl Leadership {
                 *hints = self.0.store.watch(range).await.ok();
             }
             match decide(&seen) {
-                Step::Bid { expected, term } => match self.bid(expected, term).await {
+                step @ (Step::Bid { .. } | Step::Rebid { .. }) => match self.bid(&step).await {
                     Ok(None) => return,
                     Ok(Some(now_seen)) => {
                         errors = 0;
@@ -433,10 +479,23 @@ impl Leadership {
     }
 
     /// `None` if the bid was won, else what is there instead.
-    async fn bid(&self, expected: Option<Revision>, term: u64) -> Result<Option<Seen>> {
+    async fn bid(&self, step: &Step) -> Result<Option<Seen>> {
         let shared = &self.0;
         let candidate = &shared.candidate;
         let key = candidate.key();
+        let (guards, term) = match step {
+            Step::Bid { expected, term } => {
+                let unchanged = match expected {
+                    Some(revision) => Guard::RevisionIs(key.clone(), *revision),
+                    None => Guard::Absent(key.clone()),
+                };
+                (vec![unchanged, Guard::Lapsed(key.clone())], *term)
+            }
+            Step::Rebid { expected, term } => {
+                (vec![Guard::RevisionIs(key.clone(), *expected)], *term)
+            }
+            Step::Wait(_) => return Ok(Some(Seen::Nothing)),
+        };
         let content = LeaderRecord {
             instance_id: candidate.instance_id.clone(),
             instance_name: candidate.instance_name.clone(),
@@ -444,11 +503,6 @@ impl Leadership {
             elected_at: shared.clock.now(),
             ttl_us: crate::clock::micros(candidate.ttl),
         };
-        let mut guards = match expected {
-            Some(revision) => vec![Guard::RevisionIs(key.clone(), revision)],
-            None => vec![Guard::Absent(key.clone())],
-        };
-        guards.push(Guard::Lapsed(key.clone()));
         let put = Write::Put {
             key: key.clone(),
             value: encode(&content)?,
@@ -466,14 +520,15 @@ impl Leadership {
         }
     }
 
-    fn elected(&self, number: u64, fence: Fence, attempt: crate::clock::Tick) {
+    fn elected(&self, number: u64, fence: Fence, attempt: Tick) {
         let shared = &self.0;
         let token = fence.token;
         let ttl = shared.candidate.ttl;
         let window = Arc::clone(&shared.leads_until);
         let right = shared.keeper.keep_as(fence, ttl, attempt, window);
-        *shared.term.lock() = Some(Term { number, right, resigned: Arc::default() });
+        *shared.term.lock() = Some(Term { number, right });
         *shared.last_seen.lock() = Some(shared.candidate.instance_id.clone());
+        self.saw_a_leader();
         tracing::info!(term = number, %token, "leader_elected");
         shared.metrics.count(Metric::LeaderElections);
         shared.metrics.set(Metric::IsLeader, 1);
@@ -485,21 +540,31 @@ impl Leadership {
     /// What a record means to a bidder; tells when another leader is seen for the first time.
     fn judge(&self, found: Option<&Record>, now: Timestamp) -> Seen {
         let Some(record) = found else { return Seen::Nothing };
+        let content = parse(record);
         // A record that we cannot read is a lease all the same.
-        let term = parse(record).map_or(0, |content| content.term);
-        let Some(deadline) = record.deadline.filter(|deadline| *deadline > now) else {
+        let term = content.as_ref().map_or(0, |content| content.term);
+        if record.lapsed(now) {
             return Seen::Free { revision: record.revision, term };
-        };
-        if let Some(content) = parse(record) {
-            let mut last = self.0.last_seen.lock();
-            if last.as_ref() != Some(&content.instance_id) {
-                *last = Some(content.instance_id.clone());
-                let event = Event::LeaderChanged { instance_id: content.instance_id, term };
-                self.0.bus.tell(self.0.clock.now(), event);
-            }
         }
+        let Some(content) = content else { return Seen::Led { left: self.left(record, now) } };
+        if content.instance_id == self.0.candidate.instance_id {
+            return Seen::Own { revision: record.revision, term };
+        }
+        self.saw_a_leader();
+        let mut last = self.0.last_seen.lock();
+        if last.as_ref() != Some(&content.instance_id) {
+            *last = Some(content.instance_id.clone());
+            let event = Event::LeaderChanged { instance_id: content.instance_id, term };
+            self.0.bus.tell(self.0.clock.now(), event);
+        }
+        Seen::Led { left: self.left(record, now) }
+    }
+
+    /// How long a lease has left; for one without end, until the next look.
+    fn left(&self, record: &Record, now: Timestamp) -> Duration {
+        let left = record.deadline.map_or(self.0.candidate.ttl, |deadline| deadline.since(now));
         // One more millisecond, so that the store's clock has passed the deadline when we bid.
-        Seen::Led { left: deadline.since(now) + Duration::from_millis(1) }
+        left + Duration::from_millis(1)
     }
 }
 

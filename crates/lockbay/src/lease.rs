@@ -13,6 +13,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
 use crate::keeper::{Keeper, Right};
 use crate::metrics::{Metric, Metrics};
+use crate::name::check_name;
 use crate::store::{
     Commit, Deadline, Fence, Guard, Key, Kind, Partition, Range, Record, Reply, Revision, Store,
     Write,
@@ -115,16 +116,17 @@ impl Leases {
         }
     }
 
-    /// Takes the lease and keeps it renewed until the returned [`Right`] is lost or released.
+    /// Takes the lease and keeps it renewed for as long as the returned [`HeldLease`] lives.
     ///
     /// # Errors
     /// As [`acquire`](Leases::acquire), and `Held` if somebody has it.
-    pub async fn hold(&self, name: &str, holder: &str, ttl: Duration) -> Result<Right> {
+    pub async fn hold(&self, name: &str, holder: &str, ttl: Duration) -> Result<HeldLease> {
         let attempt = self.clock.tick();
         match self.acquire(name, holder, ttl).await? {
             Acquired::Granted(info) => {
                 let token = parse_token(&info.fencing_token)?;
-                Ok(self.keeper.keep(Fence { key: key(name), token }, ttl, attempt))
+                let right = self.keeper.keep(Fence { key: key(name), token }, ttl, attempt);
+                Ok(HeldLease { leases: self.clone(), right })
             }
             Acquired::Held { holder, retry_after } => {
                 let message = format!("lease {name:?} is held by {holder:?}");
@@ -133,15 +135,9 @@ impl Leases {
         }
     }
 
-    /// Stops renewing a right and releases its lease.
-    pub async fn let_go(&self, right: &Right) -> Result<()> {
-        if !self.keeper.let_go(right) {
-            return Ok(());
-        }
-        self.release(&right.fence().key.id, right.fence().token).await
-    }
-
     /// Extends a lease that is still held under this token to `ttl` from now. One round trip.
+    ///
+    /// The token alone decides; `holder` is given back as it was given.
     ///
     /// # Errors
     /// `Fenced` if it has lapsed, was released, or is held under another token.
@@ -209,6 +205,35 @@ impl Leases {
     }
 }
 
+/// A lease that this process holds and renews. Dropped, it is renewed no more and lapses;
+/// [released](HeldLease::release), it is free at once.
+pub struct HeldLease {
+    leases: Leases,
+    right: Right,
+}
+
+impl HeldLease {
+    /// The right itself: whether it is held, its fence, and what fires when it is lost.
+    pub fn right(&self) -> &Right {
+        &self.right
+    }
+
+    /// Frees the lease. Nothing to do if it was lost before.
+    pub async fn release(self) -> Result<()> {
+        if !self.leases.keeper.let_go(&self.right) {
+            return Ok(());
+        }
+        let fence = self.right.fence();
+        self.leases.release(&fence.key.id, fence.token).await
+    }
+}
+
+impl Drop for HeldLease {
+    fn drop(&mut self) {
+        self.leases.keeper.let_go(&self.right);
+    }
+}
+
 fn key(name: &str) -> Key {
     Key::new(Partition::of(name), LEASE, name)
 }
@@ -246,20 +271,6 @@ pub fn parse_token(text: &str) -> Result<Revision> {
     text.parse()
         .map(Revision::new)
         .map_err(|_| Error::invalid(format!("a fencing token is a number in quotes, not {text:?}")))
-}
-
-/// Checks a name that a caller chose.
-pub(crate) fn check_name(what: &str, name: &str, longest: usize) -> Result<()> {
-    if name.is_empty() || name.len() > longest {
-        let length = name.len();
-        return Err(Error::invalid(format!(
-            "a {what} has 1 to {longest} bytes, this has {length}"
-        )));
-    }
-    if name.chars().any(char::is_control) {
-        return Err(Error::invalid(format!("a {what} has no control characters: {name:?}")));
-    }
-    Ok(())
 }
 
 fn check_ttl(ttl: Duration) -> Result<()> {

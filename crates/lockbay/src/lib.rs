@@ -20,6 +20,7 @@ pub mod lease;
 mod lockbay;
 pub mod metrics;
 pub mod monitor;
+mod name;
 pub mod store;
 
 pub use config::Config;

@@ -54,8 +54,18 @@ struct Inner {
     leadership: Leadership,
     leases: Leases,
     jobs: Jobs,
-    running: Mutex<Option<Running>>,
+    life: Mutex<Life>,
     health: tokio::sync::Mutex<Option<(Tick, Health)>>,
+}
+
+/// Where an instance is in its life.
+#[derive(Default)]
+enum Life {
+    /// Built: calls work, and rights are renewed, but it does not run for leadership.
+    #[default]
+    Open,
+    Running(Running),
+    ShutDown,
 }
 
 /// Background work of a started instance.
@@ -65,9 +75,6 @@ struct Running {
     stop: CancellationToken,
     elector: JoinHandle<()>,
     health: JoinHandle<()>,
-    /// Ends renewals, last of all.
-    stop_keeper: CancellationToken,
-    keeper: JoinHandle<()>,
 }
 
 impl LockBay {
@@ -133,51 +140,46 @@ impl LockBay {
             leadership,
             leases,
             jobs,
-            running: Mutex::default(),
+            life: Mutex::default(),
             health: tokio::sync::Mutex::default(),
         }))
     }
 
-    /// Starts renewing, running for leadership, and watching health. Called twice, it does nothing
-    /// the second time. Needs a Tokio runtime.
+    /// Starts to run for leadership and to watch health. Called twice, or after a shutdown, it does
+    /// nothing. Needs a Tokio runtime.
     pub fn start(&self) {
-        let mut running = self.0.running.lock();
-        if running.is_some() {
+        let mut life = self.0.life.lock();
+        if !matches!(*life, Life::Open) {
             return;
         }
         let stop = CancellationToken::new();
-        let stop_keeper = CancellationToken::new();
-        *running = Some(Running {
+        *life = Life::Running(Running {
             since: self.0.clock.tick(),
-            keeper: tokio::spawn(self.0.keeper.clone().run(stop_keeper.clone())),
             elector: tokio::spawn(self.0.leadership.clone().run(stop.clone())),
             health: tokio::spawn(self.clone().watch_health(stop.clone())),
             stop,
-            stop_keeper,
         });
     }
 
-    /// Ends in order: resign, let running jobs finish for the configured grace and release the
-    /// rest, stop renewing, flush and close the store. Takes at most the grace and two seconds.
+    /// Ends in order: take no new claims, resign, let running jobs finish for the configured grace
+    /// and release the rest, stop renewing, flush and close the store. Takes at most the grace and
+    /// two seconds, whatever the store does; what could not be released by then lapses.
     pub async fn shutdown(&self) {
         let inner = &self.0;
-        let running = inner.running.lock().take();
-        if let Some(running) = running {
-            running.stop.cancel();
-            let grace = inner.config.shutdown_grace.0;
-            let wait = async {
-                let ended = tokio::join!(running.elector, running.health);
-                drop(ended); // a background task that panicked has nothing left to hand over
-                inner.jobs.drain(grace).await;
-            };
-            if inner.clock.timeout(grace + Duration::from_millis(1_500), wait).await.is_none() {
-                tracing::warn!(
-                    "shutdown went on without all claims released; they lapse by themselves"
-                );
+        let life = std::mem::replace(&mut *inner.life.lock(), Life::ShutDown);
+        let grace = inner.config.shutdown_grace.0;
+        let hand_over = async {
+            if let Life::Running(running) = life {
+                running.stop.cancel();
+                // A background task that panicked has nothing left to hand over.
+                drop(tokio::join!(running.elector, running.health));
             }
-            running.stop_keeper.cancel();
-            drop(running.keeper.await);
+        };
+        let work = async { tokio::join!(hand_over, inner.jobs.drain(grace)) };
+        if inner.clock.timeout(grace + Duration::from_millis(1_500), work).await.is_none() {
+            tracing::warn!("shutdown went on before everything was released; the rest lapses");
         }
+        inner.keeper.stop();
         let closed = inner.clock.timeout(Duration::from_millis(500), inner.store.close()).await;
         if closed.is_none() {
             tracing::warn!("shutdown went on before the store was closed");
@@ -265,13 +267,13 @@ impl LockBay {
 
     fn place(&self, mut request: ClaimRequest, placement: Placement) -> Result<ClaimRequest> {
         if placement == Placement::LeaderOnly {
-            let fence = self.0.leadership.fence().ok_or_else(|| {
+            let right = self.0.leadership.right().ok_or_else(|| {
                 Error::new(
                     ErrorKind::Held,
                     "only the leader runs this job, and this instance does not lead",
                 )
             })?;
-            request.leader = Some(fence);
+            request.leader = Some(right);
         }
         Ok(request)
     }
@@ -323,7 +325,10 @@ impl LockBay {
         {
             return health.clone();
         }
-        let started = self.0.running.lock().as_ref().map(|running| running.since);
+        let started = match &*self.0.life.lock() {
+            Life::Running(running) => Some(running.since),
+            Life::Open | Life::ShutDown => None,
+        };
         let examiner = Examiner {
             store: &*self.0.store,
             clock: &self.0.clock,
@@ -335,14 +340,19 @@ impl LockBay {
             started,
         };
         let health = examiner.examine().await;
-        let was_healthy = last.as_ref().is_none_or(|(_, health)| health.overall_healthy);
-        self.tell_change(was_healthy, &health);
+        self.tell_change(last.as_ref().map(|(_, health)| health), &health);
         *last = Some((self.0.clock.tick(), health.clone()));
         health
     }
 
-    fn tell_change(&self, was_healthy: bool, health: &Health) {
+    fn tell_change(&self, before: Option<&Health>, health: &Health) {
         let now = self.0.clock.now();
+        let was_healthy = before.is_none_or(|before| before.overall_healthy);
+        let was_rolled_back = before.is_some_and(|before| before.rolled_back.is_some());
+        if let Some(reason) = health.rolled_back.clone().filter(|_| !was_rolled_back) {
+            tracing::error!(reason, "store_rolled_back");
+            self.0.bus.tell(now, Event::StoreRolledBack { reason });
+        }
         if was_healthy && !health.overall_healthy {
             tracing::warn!(issues = ?health.issues, "system_unhealthy");
             self.0.bus.tell(now, Event::SystemUnhealthy { issues: health.issues.clone() });

@@ -122,8 +122,12 @@ async fn completing_twice_with_one_token_succeeds_twice() {
     let (a, b) = (world.instance().bay, world.instance().bay);
     let job = claimed(&a, request("k")).await;
     a.jobs().complete(&job.job_id, &job.claim_token, json("1")).await.unwrap();
-    a.jobs().complete(&job.job_id, &job.claim_token, json("2")).await.unwrap();
-    b.jobs().complete(&job.job_id, &job.claim_token, json("3")).await.unwrap();
+    a.jobs().complete(&job.job_id, &job.claim_token, json("1.0")).await.unwrap();
+    b.jobs().complete(&job.job_id, &job.claim_token, json("1")).await.unwrap();
+    for bay in [&a, &b] {
+        let other = bay.jobs().complete(&job.job_id, &job.claim_token, json("2")).await;
+        assert_eq!(kind(other), ErrorKind::KeyReused, "another result is not swallowed");
+    }
     assert_eq!(replayed(&b, request("k")).await.result, Some(json("1")), "the first one counts");
     let stranger = a.jobs().complete(&job.job_id, "stranger", Json::null()).await;
     assert_eq!(kind(stranger), ErrorKind::Fenced);

@@ -335,17 +335,21 @@ async fn lease_requests_outside_the_limits_are_refused() {
 }
 
 #[tokio::test]
-async fn a_held_lease_is_renewed_until_it_is_let_go() {
+async fn a_held_lease_is_renewed_until_it_is_released_or_dropped() {
     let world = World::new(1);
-    let (a, b) = (started(&world), world.instance());
-    let right = a.bay.leases().hold("l", "a", ms(1_000)).await.unwrap();
+    let (a, b) = (world.instance(), world.instance());
+    let lease = a.bay.leases().hold("l", "a", ms(1_000)).await.unwrap();
     world.pass(ms(5_000)).await;
-    assert!(right.is_held());
-    let refused = b.bay.leases().hold("l", "b", ms(1_000)).await.unwrap_err();
+    assert!(lease.right().is_held(), "renewed without anybody having started anything");
+    let refused = b.bay.leases().hold("l", "b", ms(1_000)).await.err().unwrap();
     assert_eq!(refused.kind(), ErrorKind::Held);
-    a.bay.leases().let_go(&right).await.unwrap();
+    let right = lease.right().clone();
+    lease.release().await.unwrap();
     assert!(!right.is_held() && right.lost().is_cancelled());
-    b.bay.leases().hold("l", "b", ms(1_000)).await.unwrap();
+    let lease = b.bay.leases().hold("l", "b", ms(1_000)).await.unwrap();
+    drop(lease);
+    world.pass(ms(1_000)).await;
+    a.bay.leases().hold("l", "a", ms(1_000)).await.unwrap();
 }
 
 #[tokio::test]
@@ -364,7 +368,7 @@ async fn all_rights_of_a_process_are_renewed_in_one_round_trip() {
     // Thirty periods of TTL/3: fifty leases and the leadership together, a call for each.
     let calls = a.store.calls() - before;
     assert!((29..=31).contains(&calls), "{calls} calls for 30 renewals");
-    assert!(a.bay.is_leader() && rights.iter().all(|right| right.is_held()));
+    assert!(a.bay.is_leader() && rights.iter().all(|right| right.right().is_held()));
 }
 
 /// Instances over stores that refuse, delay and lose replies, cut off and coming back at random.

@@ -1,15 +1,16 @@
 //! The job's record, and the whole decision of a claim as one pure function.
 //!
-//! Deadlines do all the waiting, by the store's clock. The deadline of the record means, by status:
-//! *claimed*: when the claim lapses; *failed*: when the next attempt may begin, or, after the last,
-//! when the failure may be forgotten; *completed*: until when the result is kept; *cancelled*: when
-//! it may be forgotten.
+//! All waiting is by the store's clock. A record has a deadline while it waits for somebody: a
+//! *claimed* one lapses at it, a *failed* one may be tried again from it. What has ended has no
+//! deadline: how long its result is kept and its key remembered counts from the commit that ended
+//! it, whose time is its revision. So what is due is exactly the work that nobody serves.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::fingerprint::{Identity, ParameterDigest};
+use super::list;
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::json::Json;
@@ -61,44 +62,45 @@ impl JobStatus {
     }
 }
 
-/// What is stored of a job.
+/// What is stored of a job. What follows from the id or from other fields is not stored: every
+/// byte here is written twice per job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct JobRecord {
     pub(crate) job_type: String,
     pub(crate) job_key: String,
-    pub(crate) identity: Identity,
-    pub(crate) digest: ParameterDigest,
     pub(crate) parameters: Json,
+    /// Set where the id does not say what the parameters were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) digest: Option<ParameterDigest>,
     pub(crate) status: JobStatus,
+    /// How often this job has begun as a new one: more than once only beyond the horizon.
+    pub(crate) execution: u32,
     pub(crate) attempt: u32,
     /// Attempts that reported failure; a lapsed claim is not one.
     pub(crate) failures: u32,
     pub(crate) max_retries: u32,
     pub(crate) holder: String,
     pub(crate) claim_token: String,
-    /// Stable over all attempts of this execution.
-    pub(crate) idempotency_token: String,
     pub(crate) claim_ttl_us: u64,
     /// How long the result is kept, and how long the key is remembered, from the end of the job.
     pub(crate) result_ttl_us: u64,
     pub(crate) horizon_us: u64,
-    pub(crate) created_at: Timestamp,
-    pub(crate) claimed_at: Timestamp,
-    /// The id of its entry in the list.
-    pub(crate) listed: String,
+    /// Times of the machine that wrote them, for people.
+    pub(crate) created_us: u64,
+    pub(crate) claimed_us: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) scheduled_us: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) finished_us: Option<u64>,
     /// Of the leader under whose fence it must be completed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) leader: Option<LeaderFence>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) scheduled_time: Option<Timestamp>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) finished_at: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) result: Option<Json>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) error: Option<String>,
     /// Set on a failure that may be tried again once the deadline has passed.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) will_retry: bool,
 }
 
@@ -134,17 +136,26 @@ impl JobRecord {
         })
     }
 
-    /// Whether the key of an ended job may be forgotten, so that it may run again as a new one.
-    ///
-    /// The deadline of an ended job was stamped when it ended, `kept` after that moment.
-    fn is_forgotten(&self, deadline: Timestamp, now: Timestamp) -> bool {
-        let kept = match self.status {
-            JobStatus::Completed => Duration::from_micros(self.result_ttl_us),
-            JobStatus::Failed | JobStatus::Cancelled | JobStatus::Claimed => {
-                Duration::from_micros(self.horizon_us)
-            }
-        };
-        now >= (deadline - kept) + Duration::from_micros(self.horizon_us)
+    /// Under which identity it was claimed.
+    pub(crate) fn identity(&self) -> Identity {
+        if self.digest.is_some() { Identity::Key } else { Identity::Fingerprint }
+    }
+
+    /// The same over all attempts of one execution, and again the same should the store lose this
+    /// record and the job run once more: so the receiver can still refuse the duplicate.
+    pub(crate) fn idempotency_token(&self, job_id: &str) -> String {
+        format!("{job_id}-{}", self.execution)
+    }
+
+    /// The id of its entry in the list.
+    pub(crate) fn listed(&self, job_id: &str) -> String {
+        let at = self.finished_us.unwrap_or(self.claimed_us);
+        list::entry(self.status, Timestamp::from_micros(at), job_id)
+    }
+
+    /// Whether it has ended for good.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.status != JobStatus::Claimed && !self.will_retry
     }
 }
 
@@ -152,8 +163,26 @@ impl JobRecord {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Found<'a> {
     pub(crate) job: &'a JobRecord,
+    /// When its record was put, by the store's clock.
+    pub(crate) put_at: Timestamp,
     pub(crate) deadline: Option<Timestamp>,
     pub(crate) now: Timestamp,
+}
+
+impl<'a> Found<'a> {
+    pub(crate) fn new(job: &'a JobRecord, record: &Record, now: Timestamp) -> Self {
+        Found { job, put_at: record.revision.time(), deadline: record.deadline, now }
+    }
+
+    /// Whether the result of a completed job is still kept.
+    pub(crate) fn result_kept(&self) -> bool {
+        self.now < self.put_at + Duration::from_micros(self.job.result_ttl_us)
+    }
+
+    /// Whether the key of an ended job is forgotten, so that it may run again as a new one.
+    fn is_forgotten(&self) -> bool {
+        self.job.has_ended() && self.now >= self.put_at + Duration::from_micros(self.job.horizon_us)
+    }
 }
 
 /// What a failed job means to the next claim.
@@ -193,14 +222,15 @@ pub(crate) fn decide(
     digest: &ParameterDigest,
     on_failed: OnFailed,
 ) -> Decision {
-    let Some(Found { job, deadline, now }) = found else { return Decision::First };
+    let Some(found) = found else { return Decision::First };
+    let Found { job, deadline, now, .. } = found;
     let left = deadline.map_or(Duration::ZERO, |deadline| deadline.since(now));
     let lapsed = left.is_zero();
-    let ended = job.status != JobStatus::Claimed && !job.will_retry;
-    if ended && deadline.is_some_and(|deadline| job.is_forgotten(deadline, now)) {
+    if found.is_forgotten() {
         return Decision::First;
     }
-    if job.digest != *digest {
+    // By fingerprint, other parameters are another id, and would not have been found.
+    if job.digest.as_ref().is_some_and(|known| known != digest) {
         return Decision::KeyReused;
     }
     match job.status {
@@ -213,7 +243,7 @@ pub(crate) fn decide(
                 Decision::InProgress(left)
             }
         }
-        JobStatus::Completed => Decision::Replay { result_kept: !lapsed },
+        JobStatus::Completed => Decision::Replay { result_kept: found.result_kept() },
         JobStatus::Failed | JobStatus::Cancelled => Decision::Replay { result_kept: true },
     }
 }
@@ -235,98 +265,88 @@ mod tests {
         JobRecord {
             job_type: "t".into(),
             job_key: "k".into(),
-            identity: Identity::Fingerprint,
-            digest: ParameterDigest::of(&Json::null()).unwrap(),
+            digest: ParameterDigest::of(&Json::null()).ok(),
             parameters: Json::null(),
             status,
+            execution: 1,
             attempt: 1,
             failures: 0,
             max_retries: 3,
             holder: "h".into(),
             claim_token: "c".into(),
-            idempotency_token: "i".into(),
             claim_ttl_us: HOUR,
             result_ttl_us: HOUR,
             horizon_us: 7 * 24 * HOUR,
-            created_at: Timestamp::from_micros(0),
-            claimed_at: Timestamp::from_micros(0),
-            listed: "l".into(),
+            created_us: 0,
+            claimed_us: 0,
+            scheduled_us: None,
+            finished_us: None,
             leader: None,
-            scheduled_time: None,
-            finished_at: None,
             result: None,
             error: None,
             will_retry,
         }
     }
 
-    /// Every status × lapsed or not × forgotten or not × same or other parameters × policy: no
-    /// state lets two run at once, and none refuses for ever.
+    /// Every status × deadline before, at and after now × age × same or other parameters × policy:
+    /// no state lets two run at once, forgets too early, or waits for nothing.
     #[test]
     fn every_state_of_a_job_has_one_safe_answer() {
         let same = ParameterDigest::of(&Json::null()).unwrap();
         let other = ParameterDigest::of(&Json::parse("1").unwrap()).unwrap();
-        let now = Timestamp::from_micros(1_000 * HOUR);
-        let statuses =
-            [JobStatus::Claimed, JobStatus::Completed, JobStatus::Failed, JobStatus::Cancelled];
-        for status in statuses {
-            for will_retry in [false, true] {
-                for offset in [-900i64, -2, -1, 0, 1, 2] {
+        let hours = |hours: u64| Timestamp::from_micros(hours * HOUR);
+        let now = hours(1_000);
+        let states = [
+            (JobStatus::Claimed, false),
+            (JobStatus::Completed, false),
+            (JobStatus::Failed, false),
+            (JobStatus::Failed, true),
+            (JobStatus::Cancelled, false),
+        ];
+        let mut seen = std::collections::HashSet::new();
+        for (status, will_retry) in states {
+            let job = job(status, will_retry);
+            for put_at in [1_000, 999, 998, 1_000 - 7 * 24, 1].map(hours) {
+                for deadline in [999, 1_000, 1_001].map(hours) {
+                    let deadline = (!job.has_ended()).then_some(deadline);
                     for digest in [&same, &other] {
                         for policy in [OnFailed::Rerun, OnFailed::Replay] {
-                            if will_retry && status != JobStatus::Failed {
-                                continue;
-                            }
-                            let hours = 1_000i64 + offset;
-                            let micros = u64::try_from(hours).unwrap() * HOUR;
-                            let deadline = Timestamp::from_micros(micros);
-                            let job = job(status, will_retry);
-                            let found = Found { job: &job, deadline: Some(deadline), now };
+                            let found = Found { job: &job, put_at, deadline, now };
                             let decision = decide(Some(found), digest, policy);
-                            check(&decision, &job, deadline, now, *digest == same);
+                            seen.insert(std::mem::discriminant(&decision));
+                            check(&decision, &found, *digest == same);
                         }
                     }
                 }
             }
         }
+        assert_eq!(seen.len(), 6, "every decision was made");
     }
 
-    fn check(
-        decision: &Decision,
-        job: &JobRecord,
-        deadline: Timestamp,
-        now: Timestamp,
-        same: bool,
-    ) {
-        let lapsed = deadline <= now;
-        let context = format!("{decision:?} for {:?}, deadline {deadline}", job.status);
+    fn check(decision: &Decision, found: &Found<'_>, same: bool) {
+        let Found { job, put_at, deadline, now } = found;
+        let lapsed = deadline.is_none_or(|deadline| deadline <= *now);
+        let age = now.since(*put_at);
+        let context = format!("{decision:?} for {found:?}");
         match decision {
             Decision::First => {
-                assert!(job.status != JobStatus::Claimed && !job.will_retry, "{context}");
-                assert!(lapsed, "an outcome was forgotten while it was kept: {context}");
+                assert!(job.has_ended(), "{context}");
+                assert!(age >= Duration::from_micros(job.horizon_us), "too early: {context}");
             }
             Decision::TakeOver => {
                 assert!(job.status == JobStatus::Claimed && lapsed && same, "{context}");
             }
             Decision::Rerun => assert!(job.will_retry && lapsed && same, "{context}"),
-            Decision::Replay { .. } => {
-                assert!(job.status != JobStatus::Claimed && same, "{context}")
+            Decision::Replay { result_kept } => {
+                assert!(job.status != JobStatus::Claimed && same, "{context}");
+                let kept = age < Duration::from_micros(job.result_ttl_us);
+                assert!(job.status != JobStatus::Completed || *result_kept == kept, "{context}");
             }
             Decision::InProgress(left) => {
                 assert!(!left.is_zero() && !lapsed && same, "waits for nothing: {context}");
             }
             Decision::KeyReused => assert!(!same, "{context}"),
         }
-    }
-
-    #[test]
-    fn a_duplicate_after_the_payload_is_gone_learns_that_and_does_not_run() {
-        let now = Timestamp::from_micros(1_000 * HOUR);
-        let job = job(JobStatus::Completed, false);
-        let deadline = Some(now - Duration::from_micros(24 * HOUR));
-        let decision =
-            decide(Some(Found { job: &job, deadline, now }), &job.digest, OnFailed::Rerun);
-        assert_eq!(decision, Decision::Replay { result_kept: false });
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::decide::{JOB, JOB_LIST, JobRecord, JobStatus};
+use super::decide::{Found, JOB, JOB_LIST, JobRecord, JobStatus};
 use super::fingerprint::key_prefix;
 use super::{Jobs, job_key, not_found};
 use crate::clock::Timestamp;
@@ -18,6 +18,10 @@ use crate::store::{Key, MAX_PAGE, Partition, Range, Record};
 
 /// How many list entries one call looks at before it returns what it has.
 const MAX_LOOKED_AT: usize = 5 * MAX_PAGE;
+
+/// How many due jobs a health check looks at. Besides lapsed claims, failed jobs that nobody tries
+/// again are due.
+const MAX_DUE_LOOKED_AT: usize = 200;
 
 /// The id of a job's list entry.
 pub(super) fn entry(status: JobStatus, at: Timestamp, job_id: &str) -> String {
@@ -163,11 +167,13 @@ impl Jobs {
 
     /// How long the longest lapsed claim has waited for somebody to take it over, if any has.
     pub(crate) async fn oldest_lapse(&self) -> Result<Option<Duration>> {
-        let filter = JobFilter { status: Some(JobStatus::Claimed), ..JobFilter::default() };
-        let now = self.0.store.ping().await?.now;
-        let page = self.list(&filter, None, 100).await?;
-        let lapsed = page.items.iter().filter(|job| job.lapsed);
-        Ok(lapsed.filter_map(|job| job.claim_expires_at).map(|end| now.since(end)).max())
+        let page = self.0.store.due(Partition::FIRST, JOB, MAX_DUE_LOOKED_AT).await?;
+        for record in &page.records {
+            if JobRecord::decode(record)?.status == JobStatus::Claimed {
+                return Ok(record.deadline.map(|deadline| page.now.since(deadline)));
+            }
+        }
+        Ok(None)
     }
 }
 
@@ -179,29 +185,29 @@ fn matches(filter: &JobFilter, job: &JobInfo) -> bool {
 
 fn info(record: &Record, now: Timestamp) -> Result<JobInfo> {
     let job = JobRecord::decode(record)?;
-    let lapsed = record.lapsed(now);
     let claimed = job.status == JobStatus::Claimed;
-    let result_kept = job.status == JobStatus::Completed && job.result.is_some() && !lapsed;
+    let kept = Found::new(&job, record, now).result_kept();
+    let result_kept = job.status == JobStatus::Completed && job.result.is_some() && kept;
     Ok(JobInfo {
         job_id: record.key.id.to_string(),
+        identity: job.identity(),
+        idempotency_token: job.idempotency_token(&record.key.id),
         job_type: job.job_type,
         job_key: job.job_key,
-        identity: job.identity,
         parameters: job.parameters,
         status: job.status,
-        lapsed: claimed && lapsed,
+        lapsed: claimed && record.lapsed(now),
         attempt: job.attempt,
         failures: job.failures,
         max_retries: job.max_retries,
         holder: job.holder,
         fencing_token: record.revision.to_string(),
-        idempotency_token: job.idempotency_token,
-        created_at: job.created_at,
-        claimed_at: job.claimed_at,
+        created_at: Timestamp::from_micros(job.created_us),
+        claimed_at: Timestamp::from_micros(job.claimed_us),
         claim_expires_at: record.deadline.filter(|_| claimed),
-        scheduled_time: job.scheduled_time,
+        scheduled_time: job.scheduled_us.map(Timestamp::from_micros),
         leader_only: job.leader.is_some(),
-        completed_at: job.finished_at,
+        completed_at: job.finished_us.map(Timestamp::from_micros),
         result: job.result.filter(|_| result_kept),
         result_kept,
         error: job.error,

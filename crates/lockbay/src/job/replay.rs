@@ -19,7 +19,7 @@ const OVERHEAD: usize = 400;
 pub(super) struct Replays(Cache<Box<str>, Arc<Entry>>);
 
 struct Entry {
-    digest: ParameterDigest,
+    digest: Option<ParameterDigest>,
     replayed: Replayed,
     until: Tick,
 }
@@ -33,7 +33,11 @@ impl Replays {
         Replays(Cache::builder().max_capacity(MAX_BYTES).weigher(weigh).build())
     }
 
-    pub(super) fn get(&self, job_id: &str, now: Tick) -> Option<(ParameterDigest, Replayed)> {
+    pub(super) fn get(
+        &self,
+        job_id: &str,
+        now: Tick,
+    ) -> Option<(Option<ParameterDigest>, Replayed)> {
         let entry = self.0.get(job_id).filter(|entry| now < entry.until)?;
         Some((entry.digest.clone(), entry.replayed.clone()))
     }
@@ -41,7 +45,7 @@ impl Replays {
     pub(super) fn put(
         &self,
         job_id: &str,
-        digest: &ParameterDigest,
+        digest: &Option<ParameterDigest>,
         replayed: Replayed,
         until: Tick,
     ) {

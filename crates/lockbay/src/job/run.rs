@@ -11,13 +11,14 @@ use futures_util::FutureExt;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Claim, ClaimRequest, ClaimedJob, Ending, InProgress, Jobs, OnInProgress, Replayed, Retry,
-    job_key,
+    Claim, ClaimRequest, ClaimedJob, InProgress, Jobs, OnFailed, OnInProgress, Replayed, Retry,
+    job_key, shutting_down,
 };
 use crate::clock::Tick;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::json::Json;
+use crate::keeper::Right;
 use crate::store::{Fence, Revision};
 
 /// What a handler gets.
@@ -89,12 +90,14 @@ pub struct RunOptions {
 impl Jobs {
     /// Runs a job once, wherever and however often this is called.
     ///
-    /// Dropping the returned future drops the handler at its next await and leaves the claim to
-    /// lapse.
+    /// A failed attempt is repeated here after its backoff, unless `on_failed` is
+    /// [`Replay`](OnFailed::Replay). Dropping the returned future drops the handler at its next
+    /// await and leaves the claim to lapse.
     ///
     /// # Errors
-    /// `Fenced` if the claim was lost while the handler ran: its effect may have happened. Others
-    /// as [`claim`](Jobs::claim).
+    /// `Fenced` if the claim or the leadership was lost while the handler ran: its effect may have
+    /// happened. `Unavailable` if this instance shuts down first. Others as
+    /// [`claim`](Jobs::claim).
     pub async fn run<H, F>(
         &self,
         request: ClaimRequest,
@@ -112,16 +115,21 @@ impl Jobs {
                 Claim::Replayed(replayed) => return Ok(JobOutcome::Replayed(replayed)),
                 Claim::InProgress(progress) => return Ok(JobOutcome::InProgress(progress)),
             };
-            match self.run_claimed(&request, options, claimed, &handler).await? {
+            let pause = match self.run_claimed(&request, options, &claimed, &handler).await? {
                 Ended::Completed(result) => return Ok(JobOutcome::Completed(result)),
                 Ended::Failed { error, retry_after: None } => return Ok(JobOutcome::Failed(error)),
-                Ended::Failed { retry_after: Some(pause), .. } => {
-                    self.0.clock.sleep(pause).await;
-                    // Whoever claims it first runs the next attempt; we want its outcome.
-                    if request.on_in_progress == OnInProgress::Reject {
-                        request.on_in_progress = OnInProgress::Wait(Duration::from_secs(1));
-                    }
+                Ended::Failed { error, .. } if request.on_failed == OnFailed::Replay => {
+                    return Ok(JobOutcome::Failed(error));
                 }
+                Ended::Failed { retry_after: Some(pause), .. } => pause,
+            };
+            let sleep = self.0.clock.sleep(pause);
+            if self.0.closing.run_until_cancelled(sleep).await.is_none() {
+                return Err(shutting_down());
+            }
+            // Whoever claims it first runs the next attempt; we want its outcome.
+            if request.on_in_progress == OnInProgress::Reject {
+                request.on_in_progress = OnInProgress::Wait(Duration::from_secs(1));
             }
         }
     }
@@ -130,7 +138,7 @@ impl Jobs {
         &self,
         request: &ClaimRequest,
         options: RunOptions,
-        claimed: ClaimedJob,
+        claimed: &ClaimedJob,
         handler: &H,
     ) -> Result<Ended>
     where
@@ -138,14 +146,13 @@ impl Jobs {
         F: Future<Output = std::result::Result<Json, JobFailure>>,
     {
         let inner = &self.0;
-        let attempt_started = self.0.live.lock().get(&claimed.job_id).map(|live| live.since);
-        let started = attempt_started.unwrap_or_else(|| inner.clock.tick());
+        let _running = inner.handlers.token();
         let fence = Fence { key: job_key(&claimed.job_id)?, token: claimed.fencing_token };
         let ttl = request.claim_ttl.unwrap_or(inner.defaults.claim_ttl);
-        // Given up on every way out of here, also when this future is dropped.
-        let right = scopeguard(inner.keeper.keep(fence, ttl, started), |right| {
-            inner.keeper.let_go(right);
-        });
+        // Given up, and the handler's tasks told, on every way out of here, also by a drop.
+        let right = Kept { right: inner.keeper.keep(fence, ttl, claimed.since), jobs: self };
+        let lost = right.right.lost();
+        let leader_lost = follow_leader(request.leader.as_ref(), lost);
         let context = JobContext {
             parameters: request.parameters.clone(),
             job_id: claimed.job_id.clone(),
@@ -153,22 +160,54 @@ impl Jobs {
             attempt: claimed.attempt,
             fencing_token: claimed.fencing_token,
             deadline: options.timeout.map(|timeout| inner.clock.tick() + timeout),
-            cancelled: right.value.lost().child_token(),
+            cancelled: leader_lost.clone(),
         };
-        let lost = right.value.lost().clone();
-        let _running = inner.handlers.token();
-        let run = self.supervise(options, handler(context));
-        let outcome = tokio::select! {
+        let cut = tokio::select! {
             biased;
-            outcome = run => outcome,
-            () = inner.cut_off.cancelled() => return Err(self.release(&claimed).await),
-            () = lost.cancelled() => {
-                let event = Event::ClaimLost { job_id: claimed.job_id.clone() };
-                inner.bus.tell(inner.clock.now(), event);
-                return Err(self.fenced(&claimed.job_id));
+            outcome = self.supervise(options, handler(context)) => {
+                return self.record(claimed, outcome).await;
             }
+            () = lost.cancelled() => Cut::ClaimLost,
+            () = leader_lost.cancelled() => Cut::LeadershipLost,
+            () = inner.cut_off.cancelled() => Cut::Shutdown,
         };
-        self.record(&claimed, outcome).await
+        drop(right);
+        Err(self.cut(claimed, cut).await)
+    }
+
+    /// What becomes of a claim whose handler was cut off. Its outcome is unknown; where the claim
+    /// is still ours it is let lapse at once, so that the next attempt need not wait.
+    async fn cut(&self, claimed: &ClaimedJob, cut: Cut) -> Error {
+        let job_id = &claimed.job_id;
+        if cut == Cut::ClaimLost {
+            let event = Event::ClaimLost { job_id: job_id.clone() };
+            self.0.bus.tell(self.0.clock.now(), event);
+            return self.fenced(job_id);
+        }
+        let released = async {
+            let live = self.live(job_id, &claimed.claim_token).await?;
+            self.release(job_id, &live).await
+        };
+        if let Err(error) = released.await {
+            tracing::warn!(job = %job_id, %error, "claim not released, it lapses by itself");
+        }
+        let why = match cut {
+            Cut::ClaimLost | Cut::LeadershipLost => "leadership was lost",
+            Cut::Shutdown => "this instance shuts down",
+        };
+        Error::new(ErrorKind::Fenced, format!("job {job_id} was cut off: {why}"))
+    }
+
+    /// Claims no more, waits for the handlers that run here, at most for `grace`, then cuts the
+    /// rest off and releases their claims.
+    pub(crate) async fn drain(&self, grace: Duration) {
+        let inner = &self.0;
+        inner.closing.cancel();
+        inner.handlers.close();
+        if inner.clock.timeout(grace, inner.handlers.wait()).await.is_none() {
+            inner.cut_off.cancel();
+            inner.handlers.wait().await;
+        }
     }
 
     /// The handler's outcome; a panic and a timeout are failures like any other.
@@ -197,32 +236,6 @@ impl Jobs {
             }
             None => Err(JobFailure::retryable("the handler took longer than its timeout")),
         }
-    }
-
-    /// Waits for the handlers that run here, at most for `grace`, then cuts the rest off and
-    /// releases their claims, so that another instance may go on at once.
-    pub(crate) async fn drain(&self, grace: Duration) {
-        let inner = &self.0;
-        inner.handlers.close();
-        if inner.clock.timeout(grace, inner.handlers.wait()).await.is_none() {
-            inner.cut_off.cancel();
-            inner.handlers.wait().await;
-        }
-    }
-
-    /// Gives a claim back whose handler was cut off; the next attempt has the same idempotency
-    /// token.
-    async fn release(&self, claimed: &ClaimedJob) -> Error {
-        let released = async {
-            let live = self.live(&claimed.job_id, &claimed.claim_token).await?;
-            let ending = self.ending(&claimed.job_id, &live, Ending::Released)?;
-            self.end(&claimed.job_id, &live, ending).await
-        };
-        if let Err(error) = released.await {
-            tracing::warn!(job = %claimed.job_id, %error, "claim not released, it lapses by itself");
-        }
-        let message = format!("job {} was cut off: this instance shuts down", claimed.job_id);
-        Error::new(ErrorKind::Fenced, message)
     }
 
     async fn record(
@@ -267,18 +280,38 @@ enum Ended {
     Failed { error: String, retry_after: Option<Duration> },
 }
 
-/// Runs a closure over a value when it goes out of scope.
-struct Scoped<T, F: FnMut(&T)> {
-    value: T,
-    leave: F,
+/// Why a handler was cut off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cut {
+    ClaimLost,
+    LeadershipLost,
+    Shutdown,
 }
 
-fn scopeguard<T, F: FnMut(&T)>(value: T, leave: F) -> Scoped<T, F> {
-    Scoped { value, leave }
+/// A claim that is renewed until this goes out of scope.
+struct Kept<'a> {
+    right: Right,
+    jobs: &'a Jobs,
 }
 
-impl<T, F: FnMut(&T)> Drop for Scoped<T, F> {
+impl Drop for Kept<'_> {
     fn drop(&mut self) {
-        (self.leave)(&self.value);
+        self.jobs.0.keeper.let_go(&self.right);
     }
+}
+
+/// What fires when the claim is lost, and for a leader's job also when the leadership is. It fires
+/// even while the handler keeps its thread busy.
+fn follow_leader(leader: Option<&Right>, claim_lost: &CancellationToken) -> CancellationToken {
+    let either = claim_lost.child_token();
+    if let Some(leader) = leader {
+        let (leader_lost, both) = (leader.lost().clone(), either.clone());
+        tokio::spawn(async move {
+            tokio::select! {
+                () = leader_lost.cancelled() => both.cancel(),
+                () = both.cancelled() => {} // the attempt is over
+            }
+        });
+    }
+    either
 }

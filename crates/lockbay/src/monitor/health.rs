@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::clock::{Clock, Tick, Timestamp};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind, Result};
 use crate::job::Jobs;
 use crate::keeper::Keeper;
 use crate::leader::Leadership;
@@ -43,6 +43,8 @@ pub struct Health {
     pub warnings: Vec<String>,
     /// The round trip to the store.
     pub store_round_trip_ms: Option<f64>,
+    /// Why effects are halted, if the store was found rolled back.
+    pub rolled_back: Option<String>,
 }
 
 pub(crate) struct Examiner<'a> {
@@ -63,7 +65,7 @@ impl Examiner<'_> {
     /// Makes a check.
     pub(crate) async fn examine(&self) -> Health {
         let begun = self.clock.tick();
-        let (store, warnings) = self.examine_store().await;
+        let (store, warnings, rolled_back) = self.examine_store().await;
         let round_trip = store.is_empty().then(|| self.clock.tick().since(begun));
         let (leader, jobs) = if store.is_empty() {
             (self.examine_leader().await, self.examine_jobs().await)
@@ -84,56 +86,58 @@ impl Examiner<'_> {
             issues,
             warnings,
             store_round_trip_ms: round_trip.map(|time| time.as_secs_f64() * 1e3),
+            rolled_back,
         };
         self.metrics.set(Metric::Healthy, i64::from(health.overall_healthy));
         health
     }
 
-    async fn examine_store(&self) -> (Finding, Vec<String>) {
+    async fn examine_store(&self) -> (Finding, Vec<String>, Option<String>) {
         let begun = self.clock.tick();
-        let answer = self.clock.timeout(SLOW_STORE, self.store.ping()).await;
+        let answer = self.in_time(self.store.ping()).await;
         let took = self.clock.tick().since(begun);
-        let (finding, warnings) = match answer {
-            Some(Ok(pong)) => {
+        match answer {
+            Ok(pong) => {
                 self.metrics.observe(Metric::StoreSeconds, took);
                 self.metrics.set(Metric::StoreHalted, 0);
-                (Vec::new(), pong.warnings)
+                (Vec::new(), pong.warnings, None)
             }
-            Some(Err(error)) => {
+            Err(error) => {
                 let halted = error.kind() == ErrorKind::RolledBack;
+                self.metrics.count(Metric::StoreErrors);
                 self.metrics.set(Metric::StoreHalted, i64::from(halted));
-                (vec![format!("store: {error}")], Vec::new())
+                let reason = halted.then(|| error.message().to_owned());
+                (vec![format!("store: {error}")], Vec::new(), reason)
             }
-            None => (vec![format!("store: no answer within {SLOW_STORE:?}")], Vec::new()),
-        };
-        if !finding.is_empty() {
-            self.metrics.count(Metric::StoreErrors);
         }
-        (finding, warnings)
     }
 
     async fn examine_leader(&self) -> Finding {
-        // A fresh instance is given the time that an election takes.
+        // An instance that was never started does not run for leadership.
         let Some(started) = self.started else { return Vec::new() };
-        match self.leadership.current().await {
+        match self.in_time(self.leadership.current()).await {
             Ok(Some(_)) => Vec::new(),
-            Ok(None) if self.clock.tick().since(started) < self.leader_ttl * 2 => Vec::new(),
-            Ok(None) => vec!["leader election: nobody leads".into()],
+            Ok(None) => {
+                let running = self.clock.tick().since(started);
+                let vacant = self.leadership.vacant_for().unwrap_or(running);
+                // An election takes its time.
+                if vacant < self.leader_ttl * 2 {
+                    return Vec::new();
+                }
+                vec![format!("leader election: nobody has led for {} s", vacant.as_secs())]
+            }
             Err(error) => vec![format!("leader election: {error}")],
         }
     }
 
     async fn examine_jobs(&self) -> Finding {
         let mut finding = Vec::new();
-        if self.keeper.kept() > 0 {
-            let silent = self.keeper.last_renewal().map(|last| self.clock.tick().since(last));
-            let running = self.started.map(|started| self.clock.tick().since(started));
-            let longest = self.keeper.longest_renewal_gap();
-            if silent.or(running).is_some_and(|gap| gap > longest) {
-                finding.push("renewals: none has succeeded in time".into());
-            }
+        let overdue = self.keeper.overdue();
+        if overdue > 0 {
+            finding
+                .push(format!("renewals: {overdue} leases or claims could not be renewed in time"));
         }
-        match self.jobs.oldest_lapse().await {
+        match self.in_time(self.jobs.oldest_lapse()).await {
             Ok(Some(age)) if age > UNSERVED => finding.push(format!(
                 "jobs: a lapsed claim has waited for {} s; see `lockbay job list --status claimed`",
                 age.as_secs()
@@ -142,5 +146,11 @@ impl Examiner<'_> {
             Err(error) => finding.push(format!("jobs: {error}")),
         }
         finding
+    }
+
+    async fn in_time<T>(&self, answer: impl Future<Output = Result<T>>) -> Result<T> {
+        self.clock.timeout(SLOW_STORE, answer).await.unwrap_or_else(|| {
+            Err(Error::new(ErrorKind::Unavailable, format!("no answer within {SLOW_STORE:?}")))
+        })
     }
 }

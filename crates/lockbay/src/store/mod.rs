@@ -127,6 +127,12 @@ impl Revision {
     pub const fn number(self) -> u64 {
         self.0
     }
+
+    /// The store's time of that commit, or later: exact unless commits came faster than one a
+    /// microsecond, or the store's clock was set back.
+    pub const fn time(self) -> Timestamp {
+        Timestamp::from_micros(self.0)
+    }
 }
 
 impl fmt::Display for Revision {

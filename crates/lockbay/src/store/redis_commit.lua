@@ -65,12 +65,8 @@ if not generation then
   if expected ~= '' then
     lost = 'it was emptied: generation was ' .. expected
   end
-elseif expected ~= '' and generation ~= expected then
-  if accepted and not halted then
-    return {2, now, last, generation}
-  elseif not accepted then
-    lost = 'it was emptied or replaced: generation was ' .. expected .. ', is ' .. generation
-  end
+elseif expected ~= '' and generation ~= expected and not accepted then
+  lost = 'it was emptied or replaced: generation was ' .. expected .. ', is ' .. generation
 elseif expected ~= '' and last < floor then
   lost = 'it went back from revision ' .. text(floor) .. ' to ' .. text(last)
 end
@@ -82,6 +78,9 @@ if lost then
 end
 if lost or halted then
   return {1, now, last, lost or halted}
+end
+if expected ~= '' and generation ~= expected then
+  return {2, now, last, generation}
 end
 
 -- What the client's slots hold.

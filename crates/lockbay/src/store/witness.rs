@@ -83,7 +83,9 @@ impl Witness {
                     seen.generation, standing.generation
                 ));
             }
-            if known && standing.revision < seen.floor {
+            // Also of an accepted generation: a later one goes on above all that was seen, so one
+            // that is below is an older one, restored.
+            if standing.revision < seen.floor {
                 return Verdict::RolledBack(format!(
                     "it went back from revision {} to {}",
                     seen.floor, standing.revision
@@ -136,9 +138,11 @@ mod tests {
         assert_eq!(judge(&standing("a", 9, false)), Verdict::Fine);
         assert!(matches!(judge(&standing("a", 8, false)), Verdict::RolledBack(_)));
         assert!(matches!(judge(&standing("b", 99, false)), Verdict::RolledBack(_)));
-        assert_eq!(judge(&standing("c", 3, true)), Verdict::Fine, "an accepted one is taken on");
-        assert_eq!(judge(&standing("c", 4, true)), Verdict::Fine);
-        assert!(matches!(judge(&standing("c", 3, true)), Verdict::RolledBack(_)));
+        assert_eq!(judge(&standing("c", 30, true)), Verdict::Fine, "an accepted one is taken on");
+        assert_eq!(judge(&standing("c", 31, true)), Verdict::Fine);
+        assert!(matches!(judge(&standing("c", 30, true)), Verdict::RolledBack(_)));
+        let older = judge(&standing("b", 20, true));
+        assert!(matches!(older, Verdict::RolledBack(_)), "an older accepted one, restored");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the server may take to answer. Long, because it says nothing while it waits for its
 /// disk, and giving up on it means sending everything again.
-const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
+const RESPONSE_TIMEOUT: Duration = Duration::from_millis(1_500);
 
 /// A client for `redis://` or `rediss://`, with user, password and database as usual.
 ///

@@ -1,0 +1,437 @@
+//! The end of an attempt, and what keeps it going: heartbeat, complete, fail, cancel, retry.
+//!
+//! Every end is a commit guarded by the claim, and for a leader's job by the leader's fence. What
+//! was already recorded under the same claim token is confirmed, not refused: the first reply may
+//! have been lost.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::decide::{JOB_LIST, JobRecord, JobStatus, backoff};
+use super::live::Live;
+use super::{
+    Claim, ClaimRequest, Jobs, MAX_RACES, Replayed, check_payload, job_key, lost_reply, not_found,
+};
+use crate::clock::Timestamp;
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::Event;
+use crate::json::Json;
+use crate::metrics::Metric;
+use crate::name::check_name;
+use crate::store::{Commit, Deadline, Fence, Guard, Key, Record, Reply, Write};
+
+/// How much of an error message is kept.
+const MAX_ERROR_CHARS: usize = 4_096;
+
+/// How an attempt that failed leaves the job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failed {
+    /// When the next attempt may begin; `None` if there will be none.
+    pub retry_after: Option<Duration>,
+    /// The attempt that failed.
+    pub attempt: u32,
+}
+
+/// Whether a failed attempt may be repeated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Retry {
+    /// Up to the job's `max_retries`.
+    #[default]
+    Allowed,
+    /// The failure is final.
+    Never,
+}
+
+/// How an attempt ends.
+#[derive(Debug, Clone)]
+enum Ending {
+    Completed(Json),
+    Failed { error: String, retry_after: Option<Duration> },
+    Cancelled(String),
+    Reopened,
+}
+
+impl Jobs {
+    /// Extends a claim to its full length from now. One round trip.
+    ///
+    /// # Errors
+    /// `Fenced` if the claim has lapsed, ended or moved on; `NotFound` if there is no such job.
+    pub async fn heartbeat(&self, job_id: &str, claim_token: &str) -> Result<Timestamp> {
+        let live = self.live(job_id, claim_token).await?;
+        let fence = Fence { key: job_key(job_id)?, token: live.revision };
+        let ttl = Duration::from_micros(live.job.claim_ttl_us);
+        let touch = Write::Touch { key: fence.key.clone(), ttl };
+        let partition = fence.key.partition;
+        let commit = Commit::new(partition, vec![Guard::Held(fence)], vec![touch], Vec::new())?;
+        match self.0.store.commit(&commit).await? {
+            Reply::Committed { now, .. } => {
+                self.0.live.lock().renewed(job_id, self.0.clock.tick());
+                Ok(now + ttl)
+            }
+            Reply::Conflict { .. } => Err(self.fenced(job_id)),
+        }
+    }
+
+    /// Records the result of a claimed job. One round trip for a job claimed through this process.
+    ///
+    /// Called again with the same claim token and result after it succeeded, it succeeds again.
+    ///
+    /// # Errors
+    /// `KeyReused` if it was completed before with another result, which stays. `Fenced` if the claim has lapsed, or the leadership it was made under is gone. `NotFound` if
+    /// there is no such job. `Invalid` if the result is over its limit.
+    pub async fn complete(&self, job_id: &str, claim_token: &str, result: Json) -> Result<()> {
+        match self.completion(job_id, claim_token, &result).await {
+            Ok((live, ending)) => self.end(job_id, &live, ending).await,
+            Err(error) if error.kind() == ErrorKind::Fenced => {
+                let record = self.read(job_id).await?;
+                let job = JobRecord::decode(&record)?;
+                confirm(&job, claim_token, JobStatus::Completed, Some(&result))
+                    .unwrap_or(Err(error))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Completes one job and claims another, in one round trip where the store can. Each has its
+    /// own answer.
+    ///
+    /// # Errors
+    /// Of each, as [`complete`](Jobs::complete) and [`claim`](Jobs::claim).
+    pub async fn complete_and_claim(
+        &self,
+        job_id: &str,
+        claim_token: &str,
+        result: Json,
+        next: ClaimRequest,
+    ) -> (Result<()>, Result<Claim>) {
+        let completion = self.completion(job_id, claim_token, &result).await;
+        let named = self.name(next);
+        let attempt = named.as_ref().ok().and_then(|named| self.first_attempt(named).transpose());
+        if let (Ok((live, ending)), Ok(named), Some(Ok(attempt))) = (&completion, &named, attempt) {
+            let commits = [ending.1.clone(), attempt.commit.clone()];
+            let mut replies = self.0.store.commit_all(&commits).await.into_iter();
+            let mut reply = || replies.next().unwrap_or_else(|| Err(lost_reply()));
+            let completed = self.end_with(job_id, live, &ending.0, reply());
+            return (completed, self.settle(named, attempt, reply()).await);
+        }
+        let completed = self.complete(job_id, claim_token, result).await;
+        let claimed = match named {
+            Ok(named) => self.claim_once(&named).await,
+            Err(error) => Err(error),
+        };
+        (completed, claimed)
+    }
+
+    /// Several completions (job id, claim token, result) in one round trip where the store can;
+    /// each has its own answer.
+    pub async fn complete_many(&self, completions: Vec<(String, String, Json)>) -> Vec<Result<()>> {
+        let mut ready = Vec::with_capacity(completions.len());
+        for (job_id, claim_token, result) in &completions {
+            ready.push(self.completion(job_id, claim_token, result).await);
+        }
+        let commits: Vec<Commit> =
+            ready.iter().flatten().map(|(_, (_, commit))| commit.clone()).collect();
+        let mut replies = self.0.store.commit_all(&commits).await.into_iter();
+        let mut answers = Vec::with_capacity(completions.len());
+        for ((job_id, claim_token, result), ready) in completions.into_iter().zip(ready) {
+            answers.push(match ready {
+                Ok((live, (ended, _))) => {
+                    let reply = replies.next().unwrap_or_else(|| Err(lost_reply()));
+                    self.end_with(&job_id, &live, &ended, reply)
+                }
+                // One that was not to be completed that way gets the whole answer.
+                Err(_) => self.complete(&job_id, &claim_token, result).await,
+            });
+        }
+        answers
+    }
+
+    /// The commit that completes a claimed job.
+    async fn completion(
+        &self,
+        job_id: &str,
+        claim_token: &str,
+        result: &Json,
+    ) -> Result<(Arc<Live>, (JobRecord, Commit))> {
+        check_payload("result", result)?;
+        let live = self.live(job_id, claim_token).await?;
+        let ending = self.ending(job_id, &live, Ending::Completed(result.clone()))?;
+        Ok((live, ending))
+    }
+
+    /// Records that the attempt failed, without effect as far as the caller knows.
+    ///
+    /// # Errors
+    /// As [`complete`](Jobs::complete).
+    pub async fn fail(
+        &self,
+        job_id: &str,
+        claim_token: &str,
+        error: &str,
+        retry: Retry,
+    ) -> Result<Failed> {
+        let live = match self.live(job_id, claim_token).await {
+            Ok(live) => live,
+            Err(refusal) if refusal.kind() == ErrorKind::Fenced => {
+                return self.failed_before(job_id, claim_token, refusal).await;
+            }
+            Err(refusal) => return Err(refusal),
+        };
+        let error: String = error.chars().take(MAX_ERROR_CHARS).collect();
+        let failures = live.job.failures + 1;
+        let may_retry = retry == Retry::Allowed && failures <= live.job.max_retries;
+        let retry_after = may_retry.then(|| backoff(failures, self.0.clock.random()));
+        let ending =
+            self.ending(job_id, &live, Ending::Failed { error: error.clone(), retry_after })?;
+        self.end(job_id, &live, ending).await?;
+        if retry_after.is_none() {
+            let event = Event::JobFailed { job_id: job_id.into(), error };
+            self.0.bus.tell(self.0.clock.now(), event);
+        }
+        Ok(Failed { retry_after, attempt: live.job.attempt })
+    }
+
+    /// Confirms a failure that was recorded under this claim token before.
+    async fn failed_before(
+        &self,
+        job_id: &str,
+        claim_token: &str,
+        refusal: Error,
+    ) -> Result<Failed> {
+        let read = self.0.store.get(&[job_key(job_id)?]).await?;
+        let record = read.records.into_iter().flatten().next().ok_or_else(|| not_found(job_id))?;
+        let job = JobRecord::decode(&record)?;
+        confirm(&job, claim_token, JobStatus::Failed, None).unwrap_or(Err(refusal))?;
+        let left = record.deadline.map(|deadline| deadline.since(read.now)).unwrap_or_default();
+        Ok(Failed { retry_after: job.will_retry.then_some(left), attempt: job.attempt })
+    }
+
+    /// Decides that a job shall not run: its claim is fenced, and later claims get this answer.
+    ///
+    /// # Errors
+    /// `NotFound`; `Held` if it has completed already.
+    pub async fn cancel(&self, job_id: &str, reason: &str) -> Result<()> {
+        check_name("reason", reason, 1_024)?;
+        self.operate(job_id, |job| match job.status {
+            JobStatus::Completed => {
+                Err(Error::new(ErrorKind::Held, format!("job {job_id} has completed already")))
+            }
+            JobStatus::Cancelled => Ok(None),
+            JobStatus::Claimed | JobStatus::Failed => Ok(Some(Ending::Cancelled(reason.into()))),
+        })
+        .await
+    }
+
+    /// Lets a job that failed or was cancelled run again, with a fresh budget of retries.
+    ///
+    /// # Errors
+    /// `NotFound`; `Held` if it is claimed or has completed.
+    pub async fn retry(&self, job_id: &str) -> Result<()> {
+        self.operate(job_id, |job| match job.status {
+            JobStatus::Failed | JobStatus::Cancelled => Ok(Some(Ending::Reopened)),
+            JobStatus::Claimed | JobStatus::Completed => Err(Error::new(
+                ErrorKind::Held,
+                format!(
+                    "job {job_id} is {}: only a failed or cancelled job is retried",
+                    job.status.name()
+                ),
+            )),
+        })
+        .await
+    }
+
+    /// Read, decide, commit against what was read, until nothing came between.
+    async fn operate(
+        &self,
+        job_id: &str,
+        decide: impl Fn(&JobRecord) -> Result<Option<Ending>>,
+    ) -> Result<()> {
+        for _ in 0..MAX_RACES {
+            let record = self.read(job_id).await?;
+            let job = JobRecord::decode(&record)?;
+            let Some(ending) = decide(&job)? else { return Ok(()) };
+            let cancelled = matches!(ending, Ending::Cancelled(_));
+            let guards = vec![Guard::RevisionIs(record.key.clone(), record.revision)];
+            let (_, commit) = self.write_ending(&record.key, &job, ending, guards)?;
+            if let Reply::Committed { .. } = self.0.store.commit(&commit).await? {
+                if cancelled {
+                    self.0.metrics.count(Metric::JobsCancelled);
+                }
+                self.0.live.lock().remove(job_id);
+                return Ok(());
+            }
+        }
+        Err(Error::new(ErrorKind::Busy, format!("job {job_id} changes too fast")))
+    }
+
+    /// The claim with this token: from memory, or read.
+    pub(super) async fn live(&self, job_id: &str, claim_token: &str) -> Result<Arc<Live>> {
+        if let Some(live) = self.0.live.lock().get(job_id)
+            && live.job.claim_token == claim_token
+        {
+            return Ok(live);
+        }
+        let record = self.read(job_id).await?;
+        let job = JobRecord::decode(&record)?;
+        if job.status != JobStatus::Claimed || job.claim_token != claim_token {
+            return Err(self.fenced(job_id));
+        }
+        let now = self.0.clock.tick();
+        Ok(Arc::new(Live { job, revision: record.revision, since: now, renewed: now }))
+    }
+
+    async fn read(&self, job_id: &str) -> Result<Record> {
+        let read = self.0.store.get(&[job_key(job_id)?]).await?;
+        read.records.into_iter().flatten().next().ok_or_else(|| not_found(job_id))
+    }
+
+    fn ending(&self, job_id: &str, live: &Live, ending: Ending) -> Result<(JobRecord, Commit)> {
+        let key = job_key(job_id)?;
+        let mut guards = vec![Guard::Held(Fence { key: key.clone(), token: live.revision })];
+        if let Some(leader) = &live.job.leader {
+            guards.push(Guard::Held(leader.fence(self.0.leader_kind)));
+        }
+        self.write_ending(&key, &live.job, ending, guards)
+    }
+
+    /// The commit that ends an attempt, and the record it leaves.
+    fn write_ending(
+        &self,
+        key: &Key,
+        job: &JobRecord,
+        ending: Ending,
+        guards: Vec<Guard>,
+    ) -> Result<(JobRecord, Commit)> {
+        let mut ended = job.clone();
+        ended.finished_us = Some(self.0.clock.now().as_micros());
+        ended.will_retry = false;
+        let deadline = match ending {
+            Ending::Completed(result) => {
+                ended.status = JobStatus::Completed;
+                ended.result = Some(result);
+                ended.error = None;
+                Deadline::Never
+            }
+            Ending::Failed { error, retry_after } => {
+                ended.status = JobStatus::Failed;
+                ended.error = Some(error);
+                ended.failures += 1;
+                ended.will_retry = retry_after.is_some();
+                retry_after.map_or(Deadline::Never, Deadline::After)
+            }
+            Ending::Cancelled(reason) => {
+                ended.status = JobStatus::Cancelled;
+                ended.error = Some(format!("cancelled: {reason}"));
+                Deadline::Never
+            }
+            Ending::Reopened => {
+                ended.status = JobStatus::Failed;
+                ended.failures = 0;
+                ended.will_retry = true;
+                Deadline::After(Duration::ZERO)
+            }
+        };
+        let value = ended.encode()?;
+        let writes = vec![
+            Write::Put { key: key.clone(), value, deadline },
+            unlist(key, job),
+            Write::Mark { key: Key::new(key.partition, JOB_LIST, ended.listed(&key.id)) },
+        ];
+        let commit = Commit::new(key.partition, guards, writes, vec![key.clone()])?;
+        Ok((ended, commit))
+    }
+
+    /// Commits the end of an attempt, and remembers the outcome.
+    pub(super) async fn end(
+        &self,
+        job_id: &str,
+        live: &Live,
+        (ended, commit): (JobRecord, Commit),
+    ) -> Result<()> {
+        let reply = self.0.store.commit(&commit).await;
+        self.end_with(job_id, live, &ended, reply)
+    }
+
+    fn end_with(
+        &self,
+        job_id: &str,
+        live: &Live,
+        ended: &JobRecord,
+        reply: Result<Reply>,
+    ) -> Result<()> {
+        match reply? {
+            Reply::Committed { .. } => {
+                self.0.live.lock().remove(job_id);
+                self.ended(job_id, live, ended);
+                Ok(())
+            }
+            Reply::Conflict { found, .. } => {
+                self.0.live.lock().remove(job_id);
+                // An earlier copy of this very call may have been applied.
+                let job = found.as_ref().and_then(|record| JobRecord::decode(record).ok());
+                job.and_then(|job| {
+                    confirm(&job, &ended.claim_token, ended.status, ended.result.as_ref())
+                })
+                .unwrap_or_else(|| Err(self.fenced(job_id)))
+            }
+        }
+    }
+
+    fn ended(&self, job_id: &str, live: &Live, ended: &JobRecord) {
+        if ended.status == JobStatus::Failed {
+            self.0.metrics.count(Metric::JobsFailed);
+            return;
+        }
+        let now = self.0.clock.tick();
+        self.0.metrics.count(Metric::JobsCompleted);
+        self.0.metrics.observe(Metric::JobSeconds, now.since(live.since));
+        let replayed = Replayed {
+            job_id: job_id.into(),
+            status: ended.status,
+            attempt: ended.attempt,
+            result: ended.result.clone(),
+            result_kept: true,
+            error: None,
+            completed_at: ended.finished_us.map(Timestamp::from_micros),
+        };
+        let until = now + Duration::from_micros(ended.result_ttl_us);
+        self.0.replays.put(job_id, &ended.digest, replayed, until);
+    }
+
+    /// Lets a claim lapse now, whose handler was cut off: its outcome is unknown, and the next
+    /// attempt need not wait.
+    pub(super) async fn release(&self, job_id: &str, live: &Live) -> Result<()> {
+        let key = job_key(job_id)?;
+        let guards = vec![Guard::Held(Fence { key: key.clone(), token: live.revision })];
+        let touch = Write::Touch { key: key.clone(), ttl: Duration::ZERO };
+        let commit = Commit::new(key.partition, guards, vec![touch], vec![key])?;
+        self.0.live.lock().remove(job_id);
+        self.0.store.commit(&commit).await.map(drop)
+    }
+}
+
+/// Removes a job's entry from the list.
+pub(super) fn unlist(key: &Key, job: &JobRecord) -> Write {
+    Write::Delete { key: Key::new(key.partition, JOB_LIST, job.listed(&key.id)) }
+}
+
+/// What a repetition is answered, if the attempt with this token has ended like that; `None` if it
+/// has not.
+fn confirm(
+    job: &JobRecord,
+    claim_token: &str,
+    status: JobStatus,
+    result: Option<&Json>,
+) -> Option<Result<()>> {
+    if job.status != status || job.claim_token != claim_token {
+        return None;
+    }
+    let other = result
+        .zip(job.result.as_ref())
+        .is_some_and(|(given, kept)| given != kept && given.digest().ok() != kept.digest().ok());
+    if other {
+        let message = "this attempt was completed before with another result, which stays";
+        return Some(Err(Error::new(ErrorKind::KeyReused, message)));
+    }
+    Some(Ok(()))
+}

@@ -1,0 +1,306 @@
+//! Defects that were found, each with the scenario that showed it. `docs/reliability.md` tells by
+//! what they were found.
+
+mod support {
+    pub mod stepped;
+}
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use lockbay::config::Config;
+use lockbay::event::Event;
+use lockbay::job::{
+    Claim, ClaimRequest, JobContext, JobFailure, JobOutcome, OnFailed, Retry, RunOptions,
+};
+use lockbay::leader::Edge;
+use lockbay::store::faulty::Faults;
+use lockbay::store::{Commit, Deadline, Key, Kind, Partition, Store, Write};
+use lockbay::{ErrorKind, Json, LockBay, Placement};
+use support::stepped::{World, seconds};
+
+fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+fn request() -> ClaimRequest {
+    ClaimRequest::new("t", "k", Json::null())
+}
+
+/// Runs a handler that works for an hour, and tells when its cancellation fires.
+fn long_job(world: &World, bay: &LockBay, placement: Placement) -> Arc<AtomicBool> {
+    let told = Arc::new(AtomicBool::new(false));
+    let (bay, clock, teller) = (bay.clone(), world.clock.clone(), Arc::clone(&told));
+    tokio::spawn(async move {
+        let handler = move |job: JobContext| {
+            let (clock, teller) = (clock.clone(), Arc::clone(&teller));
+            async move {
+                tokio::spawn(async move {
+                    job.cancelled.cancelled().await;
+                    teller.store(true, Ordering::SeqCst);
+                });
+                clock.sleep(Duration::from_secs(3_600)).await;
+                Ok::<_, JobFailure>(Json::null())
+            }
+        };
+        bay.run_job(request(), placement, RunOptions::default(), handler).await
+    });
+    told
+}
+
+#[tokio::test]
+async fn a_late_answer_to_an_old_renewal_does_not_end_the_next_term() {
+    for delay in [3_000, 3_400, 3_600, 3_800, 4_000, 4_500] {
+        let world = World::new(1);
+        let a = world.instance();
+        a.bay.start();
+        world.pass(ms(1_500)).await;
+        let mut edges = a.bay.leadership().subscribe();
+        a.store.set_delay(ms(delay));
+        world.pass(ms(400)).await; // the renewal is on its way
+        a.store.set_delay(Duration::ZERO);
+        world.pass(ms(12_000)).await;
+        let mut elected = 0;
+        while let Some(Ok(Some(edge))) = world.clock.timeout(Duration::ZERO, edges.next()).await {
+            elected += u32::from(matches!(edge, Edge::Elected { .. }));
+        }
+        assert!(elected <= 1, "delay {delay}: a second term was ended by the first one's renewal");
+        assert!(a.bay.is_leader());
+    }
+}
+
+#[tokio::test]
+async fn a_renewal_that_lands_after_trust_ended_prolongs_the_lease_for_nobody() {
+    let world = World::new(1);
+    let (a, b) = (world.instance(), world.instance());
+    a.bay.start();
+    world.settle().await;
+    b.bay.start();
+    world.pass(ms(1_500)).await;
+    a.store.set_delay(ms(3_000));
+    world.pass(ms(400)).await;
+    a.store.set_delay(Duration::ZERO);
+    let mut gap = Duration::ZERO;
+    for _ in 0..1_600 {
+        world.pass(ms(5)).await;
+        if !a.bay.is_leader() && !b.bay.is_leader() {
+            gap += ms(5);
+        }
+    }
+    assert!(gap < ms(1_000), "{gap:?} without a leader");
+}
+
+#[tokio::test]
+async fn a_backup_of_an_accepted_generation_is_found_out() {
+    let world = World::new(1);
+    let client = world.memory.client();
+    let put = || {
+        let key = Key::new(Partition::FIRST, Kind::new("x"), "x");
+        let put = Write::Put { key, value: b"x".to_vec(), deadline: Deadline::Never };
+        Commit::new(Partition::FIRST, vec![], vec![put], vec![]).unwrap()
+    };
+    client.commit(&put()).await.unwrap();
+    client.accept().await.unwrap();
+    client.commit(&put()).await.unwrap();
+    let backup = world.memory.snapshot();
+    world.clock.advance(ms(1_000));
+    client.accept().await.unwrap();
+    client.commit(&put()).await.unwrap();
+    world.memory.restore(&backup);
+    let error = client.commit(&put()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::RolledBack);
+}
+
+#[tokio::test]
+async fn a_bid_whose_reply_was_lost_does_not_leave_the_service_without_leader() {
+    let world = World::new(1);
+    let a = world.instance_with(Config { leader_ttl: seconds(90), ..Config::default() });
+    let mut events = a.bay.subscribe();
+    a.store.set(Faults { reply_lost: 1_000, ..Faults::default() });
+    a.bay.start();
+    world.settle().await;
+    a.store.set(Faults::default());
+    world.pass(ms(20_000)).await;
+    assert!(a.bay.is_leader(), "waits for the lapse of its own lease");
+    while let Ok(told) = events.try_recv() {
+        assert!(!matches!(told.event, Event::LeaderChanged { .. }), "took itself for another");
+    }
+}
+
+#[tokio::test]
+async fn a_follower_whose_first_job_just_began_is_healthy() {
+    let world = World::new(1);
+    let (a, b) = (world.instance(), world.instance());
+    a.bay.start();
+    world.settle().await;
+    b.bay.start();
+    world.pass(ms(120_000)).await;
+    long_job(&world, &b.bay, Placement::Anywhere);
+    world.pass(ms(2_000)).await;
+    let health = b.bay.health().await;
+    assert!(health.overall_healthy, "{:?}", health.issues);
+}
+
+#[tokio::test]
+async fn health_stays_good_while_a_lone_instance_holds_back_after_resigning() {
+    let world = World::new(1);
+    let a = world.instance();
+    a.bay.start();
+    world.pass(ms(62_500)).await;
+    a.bay.leadership().resign().await.unwrap();
+    world.pass(ms(300)).await;
+    let health = a.bay.health().await;
+    assert!(health.overall_healthy, "{:?}", health.issues);
+}
+
+#[tokio::test]
+async fn a_leaders_handler_is_told_when_leadership_is_gone_and_the_next_leader_goes_on() {
+    let world = World::new(1);
+    let (a, b) = (world.instance(), world.instance());
+    a.bay.start();
+    world.settle().await;
+    let told = long_job(&world, &a.bay, Placement::LeaderOnly);
+    world.pass(ms(100)).await;
+    b.bay.start();
+    a.bay.leadership().resign().await.unwrap();
+    world.pass(ms(200)).await;
+    assert!(b.bay.is_leader());
+    assert!(told.load(Ordering::SeqCst), "the handler was not told");
+    let claim = b.bay.claim(request(), Placement::LeaderOnly).await.unwrap();
+    let Claim::Claimed(job) = claim else { panic!("left hanging: {claim:?}") };
+    assert_eq!(job.attempt, 2);
+}
+
+#[tokio::test]
+async fn shutdown_with_a_store_that_hangs_still_cuts_handlers_off() {
+    let world = World::new(1);
+    let a = world.instance();
+    a.bay.start();
+    world.settle().await;
+    let told = long_job(&world, &a.bay, Placement::Anywhere);
+    world.pass(ms(100)).await;
+    a.store.set_delay(Duration::from_secs(600));
+    let bay = a.bay.clone();
+    let shutdown = tokio::spawn(async move { bay.shutdown().await });
+    world.pass(ms(4_600)).await;
+    assert!(shutdown.is_finished(), "took longer than its limit");
+    assert!(told.load(Ordering::SeqCst), "the handler runs on without knowing");
+}
+
+#[tokio::test]
+async fn a_cut_off_handler_is_told_before_its_claim_is_released() {
+    let world = World::new(1);
+    let a = world.instance();
+    let told = long_job(&world, &a.bay, Placement::Anywhere);
+    world.pass(ms(100)).await;
+    let bay = a.bay.clone();
+    tokio::spawn(async move { bay.shutdown().await });
+    world.pass(ms(2_400)).await;
+    a.store.set_delay(ms(300)); // the release takes a while
+    world.pass(ms(150)).await;
+    assert!(told.load(Ordering::SeqCst));
+}
+
+#[tokio::test]
+async fn a_held_lease_is_told_lost_when_its_instance_shuts_down() {
+    let world = World::new(1);
+    let a = world.instance();
+    let lease = a.bay.leases().hold("l", "me", ms(2_000)).await.unwrap();
+    let bay = a.bay.clone();
+    tokio::spawn(async move { bay.shutdown().await });
+    world.pass(ms(5_000)).await;
+    assert!(lease.right().lost().is_cancelled());
+    let late = a.bay.leases().hold("m", "me", ms(2_000)).await;
+    assert!(late.is_err(), "a closed instance took a lease");
+}
+
+#[tokio::test]
+async fn a_lapsed_claim_behind_many_live_ones_is_seen() {
+    let world = World::new(1);
+    let a = world.instance();
+    a.bay.start();
+    world.settle().await;
+    for n in 0..150 {
+        let claim_ttl = Some(Duration::from_secs(86_400));
+        let live = ClaimRequest::new("t", format!("live-{n}"), Json::null());
+        a.bay.jobs().claim(ClaimRequest { claim_ttl, ..live }).await.unwrap();
+        world.clock.advance(ms(1));
+    }
+    a.bay.jobs().claim(request()).await.unwrap();
+    assert!(a.bay.health().await.overall_healthy);
+    world.clock.advance(Duration::from_secs(1_000));
+    world.pass(ms(6_000)).await;
+    let health = a.bay.health().await;
+    assert!(!health.job_coordination_healthy, "{:?}", health.issues);
+}
+
+#[tokio::test]
+async fn failing_twice_with_one_token_succeeds_twice() {
+    let world = World::new(1);
+    let (a, b) = (world.instance().bay, world.instance().bay);
+    let Claim::Claimed(job) = a.jobs().claim(request()).await.unwrap() else { panic!() };
+    let first = a.jobs().fail(&job.job_id, &job.claim_token, "x", Retry::Allowed).await.unwrap();
+    for bay in [&a, &b] {
+        let again = bay.jobs().fail(&job.job_id, &job.claim_token, "x", Retry::Allowed).await;
+        assert_eq!(again.unwrap(), first);
+    }
+}
+
+#[tokio::test]
+async fn a_run_that_replays_failures_does_not_wait_for_a_retry_that_never_comes() {
+    let world = World::new(1);
+    let bay = world.instance().bay;
+    let request = ClaimRequest { on_failed: OnFailed::Replay, ..request() };
+    let handler = |_| async { Err(JobFailure::retryable("once")) };
+    let options = RunOptions::default();
+    // No time passes.
+    let outcome = bay.run_job(request, Placement::Anywhere, options, handler).await.unwrap();
+    assert_eq!(outcome, JobOutcome::Failed("once".into()));
+}
+
+#[tokio::test]
+async fn no_attempt_begins_after_shutdown_has_begun() {
+    let world = World::new(1);
+    let a = world.instance();
+    let bay = a.bay.clone();
+    let run = tokio::spawn(async move {
+        let handler = |_| async { Err(JobFailure::retryable("again")) };
+        bay.run_job(request(), Placement::Anywhere, RunOptions::default(), handler).await
+    });
+    world.pass(ms(100)).await;
+    let bay = a.bay.clone();
+    tokio::spawn(async move { bay.shutdown().await });
+    world.pass(ms(10)).await;
+    assert_eq!(run.await.unwrap().unwrap_err().kind(), ErrorKind::Unavailable);
+    assert!(a.bay.jobs().claim(request()).await.is_err());
+}
+
+#[tokio::test]
+async fn the_idempotency_token_survives_a_store_that_lost_the_job() {
+    let world = World::new(1);
+    let a = world.instance().bay;
+    let empty = world.memory.snapshot();
+    let Claim::Claimed(before) = a.jobs().claim(request()).await.unwrap() else { panic!() };
+    world.clock.advance(ms(1_000));
+    world.memory.restore(&empty);
+    a.store().accept().await.unwrap();
+    let Claim::Claimed(after) = a.jobs().claim(request()).await.unwrap() else { panic!() };
+    assert_eq!(before.idempotency_token, after.idempotency_token);
+    assert!(after.fencing_token > before.fencing_token);
+}
+
+#[tokio::test]
+async fn a_store_that_is_rolled_back_is_told_as_an_event() {
+    let world = World::new(1);
+    let a = world.instance();
+    let mut events = a.bay.subscribe();
+    a.bay.start();
+    world.settle().await;
+    world.memory.clear();
+    world.pass(ms(6_000)).await;
+    let told: Vec<&str> =
+        std::iter::from_fn(|| events.try_recv().ok()).map(|told| told.event.name()).collect();
+    assert!(told.contains(&"store_rolled_back") && told.contains(&"system_unhealthy"), "{told:?}");
+    assert!(!a.bay.is_leader());
+}
