@@ -197,7 +197,10 @@ mod tests {
     #[test]
     fn a_store_is_shown_without_its_password() {
         for (url, shown) in [
-            ("redis://user:p@ss@host:6379/0?namespace=pay&x=y", "redis://host:6379/0?namespace=pay"),
+            (
+                "redis://user:p@ss@host:6379/0?namespace=pay&x=y",
+                "redis://host:6379/0?namespace=pay",
+            ),
             ("rediss://:secret@host", "rediss://host"),
             ("sqlite:a@b/lockbay.db", "sqlite:a@b/lockbay.db"),
             ("memory:", "memory:"),

@@ -72,5 +72,8 @@ fn shown(value: String) -> String {
     if !value.chars().any(char::is_control) {
         return value;
     }
-    value.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
+    value
+        .chars()
+        .flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] })
+        .collect()
 }

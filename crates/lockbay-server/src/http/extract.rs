@@ -12,7 +12,7 @@ use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use futures_util::StreamExt;
-use serde::de::{DeserializeOwned, Error as _, Visitor};
+use serde::de::{DeserializeOwned, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::App;
@@ -151,13 +151,13 @@ fn parse_query<T: DeserializeOwned>(parts: &Parts) -> Result<T, Problem> {
     if !is_utf8_when_decoded(parts.uri.query().unwrap_or_default()) {
         return Err(Problem::invalid("the query is not UTF-8"));
     }
-    axum::extract::Query::try_from_uri(&parts.uri)
-        .map(|axum::extract::Query(query)| query)
-        .map_err(|rejection| {
+    axum::extract::Query::try_from_uri(&parts.uri).map(|axum::extract::Query(query)| query).map_err(
+        |rejection| {
             let text = rejection.body_text();
             let reason = text.strip_prefix("Failed to deserialize query string: ");
             Problem::invalid(format!("the query: {}", reason.unwrap_or(&text)))
-        })
+        },
+    )
 }
 
 /// The decoder of queries replaces what is not UTF-8, which could turn one key into another.
@@ -190,9 +190,7 @@ impl FromRequestParts<App> for Name {
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
         match Path::<String>::from_request_parts(parts, app).await {
             Ok(Path(name)) => Ok(Name(name)),
-            Err(rejection) => {
-                Err(Problem::invalid(format!("the path: {}", rejection.body_text())))
-            }
+            Err(rejection) => Err(Problem::invalid(format!("the path: {}", rejection.body_text()))),
         }
     }
 }

@@ -18,7 +18,11 @@ const MAX_IDEMPOTENCY_KEY: usize = 255;
 
 /// Refuses more than `max_in_flight` requests at once. There is no queue: who is refused knows it
 /// at once and comes back.
-pub(super) async fn limit_in_flight(State(app): State<App>, request: Request, next: Next) -> Response {
+pub(super) async fn limit_in_flight(
+    State(app): State<App>,
+    request: Request,
+    next: Next,
+) -> Response {
     let Ok(_permit) = app.in_flight.try_acquire() else {
         let detail = format!(
             "{} requests are in flight, as many as max_in_flight allows; nothing was done",

@@ -66,7 +66,9 @@ impl ClaimBody {
         let on_in_progress = match (self.on_in_progress, self.wait_seconds) {
             (InProgressPolicy::Reject, None) => OnInProgress::Reject,
             (InProgressPolicy::Reject, Some(_)) => {
-                return Err(Problem::invalid("wait_seconds goes with \"on_in_progress\": \"wait\""));
+                return Err(Problem::invalid(
+                    "wait_seconds goes with \"on_in_progress\": \"wait\"",
+                ));
             }
             (InProgressPolicy::Wait, None) => OnInProgress::Wait(DEFAULT_WAIT),
             (InProgressPolicy::Wait, Some(Seconds(wait))) if wait > MAX_WAIT => {
@@ -78,8 +80,7 @@ impl ClaimBody {
             }
             (InProgressPolicy::Wait, Some(Seconds(wait))) => OnInProgress::Wait(wait),
         };
-        let placement =
-            if self.leader_only { Placement::LeaderOnly } else { Placement::Anywhere };
+        let placement = if self.leader_only { Placement::LeaderOnly } else { Placement::Anywhere };
         let request = ClaimRequest {
             identity: self.identity,
             claim_ttl: self.claim_ttl_seconds.map(|Seconds(ttl)| ttl),

@@ -30,10 +30,7 @@ struct Listing {
     page_token: Option<String>,
 }
 
-async fn list(
-    State(app): State<App>,
-    Query(listing): Query<Listing>,
-) -> Result<Response, Problem> {
+async fn list(State(app): State<App>, Query(listing): Query<Listing>) -> Result<Response, Problem> {
     let limit = page::size(listing.page_size)?;
     let next = page::place(listing.page_token.as_deref())?;
     let filter = JobFilter {

@@ -100,10 +100,7 @@ struct Listing {
     page_token: Option<String>,
 }
 
-async fn list(
-    State(app): State<App>,
-    Query(listing): Query<Listing>,
-) -> Result<Response, Problem> {
+async fn list(State(app): State<App>, Query(listing): Query<Listing>) -> Result<Response, Problem> {
     let limit = page::size(listing.page_size)?;
     let after = page::place(listing.page_token.as_deref())?;
     let (leases, next) = app.bay.leases().list(after, limit).await?;

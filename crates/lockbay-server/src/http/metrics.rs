@@ -38,8 +38,7 @@ async fn metrics(State(app): State<App>, _: Query<Nothing>) -> Json<Document> {
     let health_status = bay.health().await;
     // With a store that does not answer, nobody is known to lead; health says why.
     let answers = health_status.state_manager_healthy;
-    let leader_info =
-        if answers { bay.leadership().current().await.ok().flatten() } else { None };
+    let leader_info = if answers { bay.leadership().current().await.ok().flatten() } else { None };
     Json(Document {
         instance_id: bay.instance_id().to_owned(),
         uptime_seconds: bay.uptime().as_secs_f64(),
