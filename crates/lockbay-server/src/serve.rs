@@ -72,7 +72,7 @@ impl ServeArgs {
 
 /// Serves until told to stop.
 pub(crate) async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
-    let config = args.config()?;
+    let config = args.config().map_err(told)?;
     start_log();
     let mut signals = Signals::listen()?;
     let listener = bind(&config.listen, args.insecure).await?;
@@ -169,9 +169,16 @@ async fn bind(listen: &str, insecure: bool) -> anyhow::Result<TcpListener> {
 async fn open(config: Config, store: &str) -> anyhow::Result<LockBay> {
     let clock = lockbay::clock::Clock::system();
     match clock.timeout(OPEN_WITHIN, LockBay::open(config)).await {
-        Some(opened) => opened.with_context(|| format!("cannot open the store {store}")),
+        Some(opened) => {
+            opened.map_err(told).with_context(|| format!("cannot open the store {store}"))
+        }
         None => bail!("cannot open the store {store}: no answer within {OPEN_WITHIN:?}"),
     }
+}
+
+/// The library's errors tell their sources already; told once is enough.
+pub(crate) fn told(error: lockbay::Error) -> anyhow::Error {
+    anyhow::Error::msg(error.to_string())
 }
 
 /// A store URL fit for a log: no user, no password, and of the query only the namespace.

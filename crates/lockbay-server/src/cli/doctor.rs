@@ -18,7 +18,7 @@ use serde::Serialize;
 
 use super::client::Failure;
 use super::{Ended, Shared, output};
-use crate::serve::without_credentials;
+use crate::serve::{told, without_credentials};
 
 /// How long the store may take to open and to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(15);
@@ -116,10 +116,12 @@ async fn open(args: &DoctorArgs, clock: &Clock, checks: &mut Vec<Check>) -> Opti
             Some(store)
         }
         Some(Err(error)) => {
-            let advice = match error.kind() {
-                ErrorKind::Invalid => "correct --store or LOCKBAY_STORE",
-                ErrorKind::Unauthorized => "correct the user and password of the store's URL",
-                _ => "start the store, or correct its address and the rights on its directory",
+            let advice = if error.kind() == ErrorKind::Invalid {
+                "correct --store or LOCKBAY_STORE"
+            } else if error.kind() == ErrorKind::Unauthorized {
+                "correct the user and password of the store's URL"
+            } else {
+                "start the store, or correct its address and the rights on its directory"
             };
             checks.push(Check::wrong("store", format!("{shown}: {error}"), advice));
             None
@@ -210,7 +212,7 @@ async fn accept(store: &dyn Store, sure: bool) -> Result<bool, Failure> {
             return Err(Failure::Usage(text.into()));
         }
     }
-    store.accept().await.context("cannot accept the store")?;
+    store.accept().await.map_err(told).context("cannot accept the store")?;
     output::talk("the store is accepted: a new generation begins, and effects resume");
     Ok(true)
 }

@@ -42,29 +42,30 @@ pub(crate) fn ask(question: &str) -> Option<bool> {
 /// Writes rows in columns under their headings.
 pub(crate) fn table(heading: &[&str], rows: Vec<Vec<String>>) {
     let mut table = Table::new();
-    table.load_style(NOTHING).set_header(heading.iter().copied());
-    arrange(&mut table);
+    table.set_header(heading.iter().copied());
     table.add_rows(rows.into_iter().map(|row| row.into_iter().map(shown).collect::<Vec<_>>()));
-    data(&table.trim_fmt());
+    write_table(table);
 }
 
 /// Writes names and values.
 pub(crate) fn facts(facts: Vec<(&str, String)>) {
     let mut table = Table::new();
-    table.load_style(NOTHING);
-    arrange(&mut table);
     table.add_rows(facts.into_iter().map(|(name, value)| vec![name.to_owned(), shown(value)]));
-    data(&table.trim_fmt());
+    write_table(table);
 }
 
-/// Fits a terminal; anything else, such as grep, gets whole lines.
-fn arrange(table: &mut Table) {
+/// Plain columns that fit a terminal; anything else, such as grep, gets whole lines.
+fn write_table(mut table: Table) {
     let arrangement = if std::io::stdout().is_terminal() {
         ContentArrangement::Dynamic
     } else {
         ContentArrangement::Disabled
     };
-    table.set_content_arrangement(arrangement);
+    table.load_style(NOTHING).set_content_arrangement(arrangement);
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    data(&table.trim_fmt());
 }
 
 /// Values come from others: what would move the cursor or split a row is shown escaped.
