@@ -13,7 +13,7 @@ use serde_json::Value;
 pub(crate) const JSON: (&str, &str) = ("Content-Type", "application/json");
 
 /// How long an answer may take.
-const ANSWER_WITHIN: Duration = Duration::from_secs(70);
+const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 
 /// An answer.
 #[derive(Debug)]

@@ -58,12 +58,10 @@ impl Server {
         std::thread::spawn(move || {
             let _alive = alive; // dropped at the end of the log, which is the end of the process
             for line in stderr.lines().map_while(Result::ok) {
+                copy.lock().expect("the log is whole").push_str(&format!("{line}\n"));
                 if let Some(address) = listening(&line) {
                     let _ = tell_address.send(address);
                 }
-                let mut log = copy.lock().expect("the log is whole");
-                log.push_str(&line);
-                log.push('\n');
             }
         });
         match address.recv_timeout(PATIENCE) {
