@@ -30,7 +30,7 @@ const FINISH_WITHIN: Duration = Duration::from_millis(1_500);
 /// How long the library may take to hand everything over.
 const SHUTDOWN_WITHIN: Duration = Duration::from_secs(3);
 
-/// Serves the HTTP API until SIGTERM or SIGINT.
+/// Serve the HTTP API until SIGTERM or SIGINT
 ///
 /// Settings come from the file, then the environment (LOCKBAY_STORE, LOCKBAY_LISTEN and so on),
 /// then these flags.
@@ -84,6 +84,7 @@ pub(crate) async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
         "lockbay listening on http://{address} store={store} instance={}",
         bay.instance_id()
     ));
+    tell_warnings(&bay).await;
     let stopping = CancellationToken::new();
     let router = http::router(http::App::new(bay.clone(), stopping.clone()));
     let listener = listener.tap_io(|stream| {
@@ -179,6 +180,17 @@ async fn open(config: Config, store: &str) -> anyhow::Result<LockBay> {
 /// The library's errors tell their sources already; told once is enough.
 pub(crate) fn told(error: lockbay::Error) -> anyhow::Error {
     anyhow::Error::msg(error.to_string())
+}
+
+/// Logs which promises the store's settings do not let us keep.
+async fn tell_warnings(bay: &LockBay) {
+    if bay.store().describe().backend == "memory" {
+        tracing::warn!("the store is memory: everything is gone when this process ends");
+    }
+    let pong = bay.clock().timeout(Duration::from_secs(2), bay.store().ping()).await;
+    for warning in pong.and_then(Result::ok).map(|pong| pong.warnings).unwrap_or_default() {
+        tracing::warn!("store: {warning}");
+    }
 }
 
 /// A store URL fit for a log: no user, no password, and of the query only the namespace.

@@ -19,7 +19,7 @@ struct Shared {
 
 /// A SQLite file for several servers.
 fn shared_store() -> Shared {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().expect("a temporary directory");
     let store = format!("sqlite:{}", directory.path().join("data/lockbay.db").display());
     Shared { _directory: directory, store }
 }
@@ -28,10 +28,10 @@ fn shared_store() -> Shared {
 fn refused_start(args: &[&str], environment: &[(&str, &str)]) -> String {
     let mut command = lockbay();
     command.arg("serve").args(args).envs(environment.iter().copied()).stdin(Stdio::null());
-    let output = command.output().unwrap();
+    let output = command.output().expect("the binary runs");
     assert_eq!(output.status.code(), Some(1));
     assert!(output.stdout.is_empty());
-    let said = String::from_utf8(output.stderr).unwrap();
+    let said = String::from_utf8(output.stderr).expect("UTF-8");
     assert_eq!(said.trim_end().lines().count(), 1, "one line: {said}");
     said
 }

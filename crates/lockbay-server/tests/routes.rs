@@ -194,6 +194,7 @@ fn a_job_runs_once_and_its_outcome_is_replayed_with_every_digit() {
 
     let replay = server.post("/v1/jobs/claim", body);
     let replayed = replay.ok();
+    assert_eq!(replay.header("idempotency-replayed"), Some("true"));
     assert_eq!(replayed["outcome"], "replayed");
     assert_eq!(replayed["status"], "completed");
     assert_eq!(replayed["result_kept"], true);

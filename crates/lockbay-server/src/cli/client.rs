@@ -77,6 +77,7 @@ impl Failure {
                 }
                 let Problem { kind, status, detail, .. } = problem;
                 let kind = kind.rsplit('/').next().unwrap_or(kind);
+                let detail = output::shown(detail);
                 output::talk(&format!("lockbay: cannot {what}: {detail} ({kind}, {status})"));
                 output::talk(&format!("next: {}", next_step(kind, problem.retry_after_ms)));
             }

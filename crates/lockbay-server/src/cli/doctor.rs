@@ -137,7 +137,11 @@ async fn open(args: &DoctorArgs, clock: &Clock, checks: &mut Vec<Check>) -> Opti
 
 async fn examine(store: &dyn Store, clock: &Clock, checks: &mut Vec<Check>) {
     let store_is = store.describe();
-    checks.push(Check::fine("version", format!("{} {}", store_is.backend, store_is.version)));
+    let version = match store_is.version.strip_prefix(store_is.backend) {
+        Some(_) => store_is.version,
+        None => format!("{} {}", store_is.backend, store_is.version),
+    };
+    checks.push(Check::fine("version", version));
     checks.push(durability(store_is.backend, &store_is.durability));
     let (before, begun) = (clock.now(), clock.tick());
     let answer = clock.timeout(ANSWER_WITHIN, store.ping()).await;
@@ -168,15 +172,16 @@ async fn examine(store: &dyn Store, clock: &Clock, checks: &mut Vec<Check>) {
 }
 
 fn durability(backend: &str, durability: &str) -> Check {
-    if backend != "memory" {
+    if durability != "none" {
         return Check::fine("durability", durability);
     }
-    Check {
-        name: "durability",
-        state: State::Warning,
-        finding: "none: everything is gone when the process ends".into(),
-        advice: Some("use sqlite: or redis:// for anything but tests".into()),
-    }
+    let (finding, advice) = if backend == "memory" {
+        ("none: everything is gone when the process ends", "use sqlite: or redis:// but for tests")
+    } else {
+        ("none: a restart of the store loses commits", "see the settings below")
+    };
+    let advice = Some(advice.into());
+    Check { name: "durability", state: State::Warning, finding: finding.into(), advice }
 }
 
 /// Both clocks were read within the round trip, so a difference inside it proves nothing.

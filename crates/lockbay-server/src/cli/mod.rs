@@ -32,6 +32,7 @@ struct Cli {
 
 /// What every command takes.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Every command")]
 struct Shared {
     /// Write data as JSON
     #[arg(long, global = true)]

@@ -46,10 +46,10 @@ fn show_health(health: &Health) {
         ("last check", health.last_check.clone()),
     ]);
     for issue in &health.issues {
-        output::data(&format!("issue: {issue}"));
+        output::data(&format!("issue: {}", output::shown(issue)));
     }
     for warning in &health.warnings {
-        output::data(&format!("warning: {warning}"));
+        output::data(&format!("warning: {}", output::shown(warning)));
     }
 }
 
