@@ -5,14 +5,12 @@
 //! library hands over leadership and closes the store.
 
 use std::collections::BTreeMap;
-use std::future::IntoFuture;
 use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use axum::serve::ListenerExt;
 use clap::Args;
 use lockbay::{Config, LockBay};
 use tokio::net::TcpListener;
@@ -86,16 +84,8 @@ pub(crate) async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     ));
     tell_warnings(&bay).await;
     let stopping = CancellationToken::new();
-    let router = http::router(http::App::new(bay.clone(), stopping.clone()));
-    let listener = listener.tap_io(|stream| {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "TCP_NODELAY not set");
-        }
-    });
-    let server = axum::serve(listener, router)
-        .with_graceful_shutdown(stopping.clone().cancelled_owned())
-        .into_future();
-    let mut serving = tokio::spawn(server);
+    let app = http::App::new(bay.clone(), stopping.clone());
+    let mut serving = tokio::spawn(http::serve(listener, app));
     signals.next().await;
     tracing::info!("stopping: requests in flight are finished, leadership is handed over");
     tokio::spawn(async move {

@@ -2,6 +2,9 @@
 
 mod support;
 
+use std::io::Write;
+use std::net::TcpStream;
+
 use support::http::{JSON, send_bytes};
 use support::{Server, eventually};
 
@@ -203,4 +206,17 @@ fn a_server_that_is_full_says_busy_at_once_and_still_looks_alive() {
         assert!([409, 429].contains(&waited.status), "{}", waited.text());
     });
     server.get("/v1/jobs").ok();
+}
+
+#[test]
+fn a_client_that_goes_away_frees_its_place() {
+    let server = Server::start_with(&["--store", "memory:"], &[("LOCKBAY_MAX_IN_FLIGHT", "1")]);
+    server.post("/v1/jobs/claim", &format!("{{{CLAIM}}}")).ok();
+    let wait = format!(r#"{{{CLAIM},"on_in_progress":"wait","wait_seconds":60}}"#);
+    let mut client = TcpStream::connect(server.address()).unwrap();
+    let head = "POST /v1/jobs/claim HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n";
+    write!(client, "{head}Content-Length: {}\r\n\r\n{wait}", wait.len()).unwrap();
+    eventually("the server is full", || (server.get("/v1/jobs").status == 429).then_some(()));
+    drop(client);
+    eventually("there is room again", || (server.get("/v1/jobs").status == 200).then_some(()));
 }
