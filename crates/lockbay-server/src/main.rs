@@ -1,8 +1,9 @@
 //! The `lockbay` binary: an HTTP server over the library, and the commands that talk to it.
 //!
-//! [`serve`] runs one instance, [`http`] is its API, [`cli`] is everything else. All business
+//! [`serve`] runs one instance, [`http`] is its API, [`bench`] measures, [`cli`] is everything else. All business
 //! meaning is in the library; here are only words: HTTP, JSON shapes, tables and exit codes.
 
+mod bench;
 mod cli;
 mod http;
 mod serve;

@@ -5,14 +5,12 @@
 //! library hands over leadership and closes the store.
 
 use std::collections::BTreeMap;
-use std::future::IntoFuture;
 use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use axum::serve::ListenerExt;
 use clap::Args;
 use lockbay::{Config, LockBay};
 use tokio::net::TcpListener;
@@ -28,9 +26,9 @@ const OPEN_WITHIN: Duration = Duration::from_secs(15);
 /// How long requests in flight may take to end once the server stops.
 const FINISH_WITHIN: Duration = Duration::from_millis(1_500);
 /// How long the library may take to hand everything over.
-const SHUTDOWN_WITHIN: Duration = Duration::from_secs(3);
+const SHUTDOWN_WITHIN: Duration = Duration::from_millis(3_300);
 
-/// Serves the HTTP API until SIGTERM or SIGINT.
+/// Serve the HTTP API until SIGTERM or SIGINT
 ///
 /// Settings come from the file, then the environment (LOCKBAY_STORE, LOCKBAY_LISTEN and so on),
 /// then these flags.
@@ -72,8 +70,11 @@ impl ServeArgs {
 
 /// Serves until told to stop.
 pub(crate) async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
-    let config = args.config()?;
+    let config = args.config().map_err(told)?;
     start_log();
+    for name in Config::unknown_environment() {
+        tracing::warn!(name, "there is no such setting; is it misspelt?");
+    }
     let mut signals = Signals::listen()?;
     let listener = bind(&config.listen, args.insecure).await?;
     let address = listener.local_addr().context("cannot read the address listened on")?;
@@ -84,17 +85,10 @@ pub(crate) async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
         "lockbay listening on http://{address} store={store} instance={}",
         bay.instance_id()
     ));
+    tell_warnings(&bay).await;
     let stopping = CancellationToken::new();
-    let router = http::router(http::App::new(bay.clone(), stopping.clone()));
-    let listener = listener.tap_io(|stream| {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "TCP_NODELAY not set");
-        }
-    });
-    let server = axum::serve(listener, router)
-        .with_graceful_shutdown(stopping.clone().cancelled_owned())
-        .into_future();
-    let mut serving = tokio::spawn(server);
+    let app = http::App::new(bay.clone(), stopping.clone());
+    let mut serving = tokio::spawn(http::serve(listener, app));
     signals.next().await;
     tracing::info!("stopping: requests in flight are finished, leadership is handed over");
     tokio::spawn(async move {
@@ -169,8 +163,26 @@ async fn bind(listen: &str, insecure: bool) -> anyhow::Result<TcpListener> {
 async fn open(config: Config, store: &str) -> anyhow::Result<LockBay> {
     let clock = lockbay::clock::Clock::system();
     match clock.timeout(OPEN_WITHIN, LockBay::open(config)).await {
-        Some(opened) => opened.with_context(|| format!("cannot open the store {store}")),
+        Some(opened) => {
+            opened.map_err(told).with_context(|| format!("cannot open the store {store}"))
+        }
         None => bail!("cannot open the store {store}: no answer within {OPEN_WITHIN:?}"),
+    }
+}
+
+/// The library's errors tell their sources already; told once is enough.
+pub(crate) fn told(error: lockbay::Error) -> anyhow::Error {
+    anyhow::Error::msg(error.to_string())
+}
+
+/// Logs which promises the store's settings do not let us keep.
+async fn tell_warnings(bay: &LockBay) {
+    if bay.store().describe().backend == "memory" {
+        tracing::warn!("the store is memory: everything is gone when this process ends");
+    }
+    let pong = bay.clock().timeout(Duration::from_secs(2), bay.store().ping()).await;
+    for warning in pong.and_then(Result::ok).map(|pong| pong.warnings).unwrap_or_default() {
+        tracing::warn!("store: {warning}");
     }
 }
 

@@ -49,7 +49,7 @@ impl FromStr for Span {
         if !(0.0..=3.2e9).contains(&seconds) {
             return Err(refused());
         }
-        Ok(Span(Duration::from_micros((seconds * 1e6).round() as u64)))
+        Duration::try_from_secs_f64(seconds).map(Span).map_err(|_| refused())
     }
 }
 
@@ -78,10 +78,7 @@ impl<'de> Deserialize<'de> for Span {
 /// A number that may come as text from the environment.
 fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
     let value = toml::Value::deserialize(deserializer)?;
-    let text = match &value {
-        toml::Value::String(text) => text.clone(),
-        other => other.to_string(),
-    };
+    let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     text.trim().parse().map_err(|_| D::Error::custom(format!("not a whole number: {text}")))
 }
 

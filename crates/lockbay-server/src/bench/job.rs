@@ -4,9 +4,7 @@
 //! without fingerprints, decisions, records or caches.
 
 use lockbay::job::{Claim, ClaimRequest};
-use lockbay::store::{
-    Commit, Deadline, Fence, Guard, Key, Kind, Partition, Reply, Write,
-};
+use lockbay::store::{Commit, Deadline, Fence, Guard, Key, Kind, Partition, Reply, Write};
 use lockbay::{Json, LockBay};
 
 use super::load::{self, Measured};
@@ -18,7 +16,11 @@ const PARAMETERS: &str = r#"{"user_id":12345,"amount":1000.0,"currency":"USD"}"#
 const RESULT: &str = r#"{"transaction_id":"txn_12345"}"#;
 const HOUR: std::time::Duration = std::time::Duration::from_secs(3_600);
 
-pub(super) async fn ours(bay: &LockBay, concurrency: usize, count: usize) -> anyhow::Result<Measured> {
+pub(super) async fn ours(
+    bay: &LockBay,
+    concurrency: usize,
+    count: usize,
+) -> anyhow::Result<Measured> {
     let run = bay.clock().random_id();
     let (parameters, result) = (Json::parse(PARAMETERS)?, Json::parse(RESULT)?);
     let bay = bay.clone();
@@ -31,14 +33,20 @@ pub(super) async fn ours(bay: &LockBay, concurrency: usize, count: usize) -> any
                 Claim::Claimed(job) => {
                     Ok(bay.jobs().complete(&job.job_id, &job.claim_token, result).await?)
                 }
-                other => anyhow::bail!("a new job was not claimed: {other:?}"),
+                other @ (Claim::Replayed(_) | Claim::InProgress(_)) => {
+                    anyhow::bail!("a new job was not claimed: {other:?}")
+                }
             }
         }
     })
     .await
 }
 
-pub(super) async fn raw(bay: &LockBay, concurrency: usize, count: usize) -> anyhow::Result<Measured> {
+pub(super) async fn raw(
+    bay: &LockBay,
+    concurrency: usize,
+    count: usize,
+) -> anyhow::Result<Measured> {
     let (store, clock) = (bay.store().clone(), bay.clock().clone());
     let (claimed_bytes, completed_bytes) = record_sizes(bay).await?;
     load::run(concurrency, count, move |_| {

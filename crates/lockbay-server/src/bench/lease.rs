@@ -12,7 +12,11 @@ use super::load::{self, Measured};
 
 const TTL: Duration = Duration::from_secs(30);
 
-pub(super) async fn ours(bay: &LockBay, concurrency: usize, count: usize) -> anyhow::Result<Measured> {
+pub(super) async fn ours(
+    bay: &LockBay,
+    concurrency: usize,
+    count: usize,
+) -> anyhow::Result<Measured> {
     let run = bay.clock().random_id();
     let bay = bay.clone();
     load::run(concurrency, count, move |n| {
@@ -31,7 +35,11 @@ pub(super) async fn ours(bay: &LockBay, concurrency: usize, count: usize) -> any
     .await
 }
 
-pub(super) async fn raw(bay: &LockBay, concurrency: usize, count: usize) -> anyhow::Result<Measured> {
+pub(super) async fn raw(
+    bay: &LockBay,
+    concurrency: usize,
+    count: usize,
+) -> anyhow::Result<Measured> {
     let run = bay.clock().random_id();
     let store = bay.store().clone();
     load::run(concurrency, count, move |n| {

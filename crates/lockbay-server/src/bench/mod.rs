@@ -9,21 +9,21 @@ mod job;
 mod lease;
 mod load;
 
-use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
+use lockbay::LockBay;
 use lockbay::clock::Clock;
 use lockbay::config::Config;
 use lockbay::store::{self, Commit, Kind, MAX_PAGE, Partition, Range, Store, Write};
-use lockbay::LockBay;
 
+use crate::cli::output;
 use load::Measured;
 
 /// What to measure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Subject {
+pub(crate) enum Subject {
     /// Claim and complete jobs that nobody has claimed before.
     Job,
     /// Acquire and release leases; and how long is_leader() takes.
@@ -32,8 +32,8 @@ pub enum Subject {
 
 /// Arguments of `lockbay bench`.
 #[derive(Debug, Args)]
-pub struct BenchArgs {
-    /// What to measure.
+pub(crate) struct BenchArgs {
+    /// What to measure
     subject: Subject,
     /// The store; by default an SQLite file in the current directory, removed afterwards.
     #[arg(long)]
@@ -53,15 +53,13 @@ pub struct BenchArgs {
 const TURNS: usize = 4;
 
 /// Runs the benchmark; one line of JSON per measurement, or of text.
-pub async fn run(args: BenchArgs, json: bool, out: &mut dyn FnMut(String)) -> anyhow::Result<ExitCode> {
-    let scratch = match &args.store {
-        Some(_) => None,
-        None => Some(tempdir().context("cannot make a directory for the benchmark's file")?),
-    };
-    let url = match (&args.store, &scratch) {
-        (Some(url), _) => own_namespace(url),
-        (None, Some(dir)) => format!("sqlite:{}/bench.db", dir.0.display()),
-        (None, None) => unreachable_store()?,
+pub(crate) async fn run(args: BenchArgs, json: bool) -> anyhow::Result<()> {
+    let (url, scratch) = match &args.store {
+        Some(url) => (own_namespace(url), None),
+        None => {
+            let dir = tempdir().context("cannot make a directory for the benchmark's file")?;
+            (format!("sqlite:{}/bench.db", dir.0.display()), Some(dir))
+        }
     };
     let clock = Clock::system();
     let store = store::open(&url, &clock).await?;
@@ -74,11 +72,12 @@ pub async fn run(args: BenchArgs, json: bool, out: &mut dyn FnMut(String)) -> an
             _ => 160_000,
         });
         let line = measure(args.subject, &bay, concurrency.max(1), count, args.raw).await?;
-        out(if json { line.json(&store.describe()) } else { line.text(&store.describe()) });
+        let store = store.describe();
+        output::data(&if json { line.json(&store) } else { line.text(&store) });
     }
     if args.subject == Subject::Lease {
         let nanos = lease::is_leader_nanos(&bay).await;
-        out(if json {
+        output::data(&if json {
             format!(r#"{{"bench":"is_leader","nanoseconds":{nanos:.2}}}"#)
         } else {
             format!("is_leader()  {nanos:.2} ns")
@@ -88,7 +87,7 @@ pub async fn run(args: BenchArgs, json: bool, out: &mut dyn FnMut(String)) -> an
         empty(&*store).await?;
     }
     bay.shutdown().await;
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 /// One row of the result.
@@ -174,7 +173,8 @@ impl Line {
             self.ours.millis(99.0),
         );
         if let Some(raw) = &self.raw {
-            line += &format!("  bare store {:.0}/s  ratio {:.3}", raw.per_second(), self.ratio(raw));
+            line +=
+                &format!("  bare store {:.0}/s  ratio {:.3}", raw.per_second(), self.ratio(raw));
         }
         line
     }
@@ -187,10 +187,6 @@ fn own_namespace(url: &str) -> String {
     }
     let joint = if url.contains('?') { '&' } else { '?' };
     format!("{url}{joint}namespace=bench-{}", Clock::system().random_id())
-}
-
-fn unreachable_store() -> anyhow::Result<String> {
-    anyhow::bail!("no store was given and none was made")
 }
 
 /// Removes what the benchmark wrote.
@@ -215,7 +211,8 @@ async fn empty(store: &dyn Store) -> anyhow::Result<()> {
 struct Scratch(std::path::PathBuf);
 
 fn tempdir() -> std::io::Result<Scratch> {
-    let path = std::env::current_dir()?.join(format!("lockbay-bench-{}", Clock::system().random_id()));
+    let path =
+        std::env::current_dir()?.join(format!("lockbay-bench-{}", Clock::system().random_id()));
     std::fs::create_dir(&path)?;
     Ok(Scratch(path))
 }

@@ -1,33 +1,97 @@
 //! The command line: what can be said to `lockbay`, and the exit code it ends with.
 //!
-//! One file per group of commands. All but `serve` and `doctor` are clients of a server's HTTP
-//! API; they know nothing that another program could not know. Exit codes: 0 done, 1 refused or
-//! failed, 2 unreachable or wrong usage.
+//! One file per group of commands. `serve` and `doctor` (and `bench`, in a module of its own) open
+//! a store; all others are clients of a server's HTTP API and know nothing that another program
+//! could not know. Exit codes: 0 done, 1 refused or failed, 2 unreachable or wrong usage.
 
+mod client;
+mod doctor;
+mod job;
+mod leader;
+mod lease;
 pub(crate) mod output;
+mod status;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 
+use self::client::{Client, Failure};
+use crate::bench;
 use crate::serve::{self, ServeArgs};
 
 /// Leader election, idempotent jobs and leases for services that move money.
 #[derive(Debug, Parser)]
 #[command(name = "lockbay", version, max_term_width = 100)]
 struct Cli {
+    #[command(flatten)]
+    shared: Shared,
     #[command(subcommand)]
     command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Every command")]
+struct Shared {
+    /// Write data as JSON
+    #[arg(long, global = true)]
+    json: bool,
+    /// The server to talk to
+    #[arg(
+        long,
+        global = true,
+        env = "LOCKBAY_URL",
+        default_value = "http://127.0.0.1:5000",
+        hide_env_values = true
+    )]
+    url: String,
+    /// The bearer token to show it
+    #[arg(long, global = true, env = "LOCKBAY_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    /// Do not ask before a change that hurts
+    #[arg(long, short, global = true)]
+    yes: bool,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(ServeArgs),
+    Doctor(doctor::DoctorArgs),
+    /// Say whether a server is healthy: exit code 0 if it is, 1 if not, 2 if it is not reached
+    Health,
+    /// Show what a server has done and how it is
+    Metrics,
+    /// Who leads
+    #[command(subcommand)]
+    Leader(leader::LeaderCommand),
+    /// Named leases
+    #[command(subcommand)]
+    Lease(lease::LeaseCommand),
+    /// Jobs
+    #[command(subcommand)]
+    Job(job::JobCommand),
+    /// Measure what the services reach here, beside the bare store doing the same writes
+    Bench(bench::BenchArgs),
+    /// Write completions for a shell
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+}
+
+/// How a command that was carried out ended.
+enum Ended {
+    /// It is done.
+    Done,
+    /// It is done, and the answer is no: unhealthy, wrong, not confirmed.
+    No,
 }
 
 /// Reads the arguments and does what they say.
 pub(crate) fn run() -> ExitCode {
-    let cli = Cli::parse();
+    let Cli { shared, command } = Cli::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -35,15 +99,40 @@ pub(crate) fn run() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let ended = match cli.command {
-        Command::Serve(args) => runtime.block_on(serve::serve(&args)),
-    };
+    let ended = runtime.block_on(obey(&shared, command));
+    // What still runs has been given its time already.
     runtime.shutdown_background();
     match ended {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            output::talk(&format!("lockbay: {error:#}"));
-            ExitCode::FAILURE
+        Ok(Ended::Done) => ExitCode::SUCCESS,
+        Ok(Ended::No) => ExitCode::FAILURE,
+        Err(failure) => {
+            failure.tell(shared.json);
+            failure.exit_code()
+        }
+    }
+}
+
+async fn obey(shared: &Shared, command: Command) -> Result<Ended, Failure> {
+    match command {
+        Command::Serve(args) => {
+            serve::serve(&args).await?;
+            Ok(Ended::Done)
+        }
+        Command::Doctor(args) => doctor::doctor(&args, shared).await,
+        Command::Health => status::health(&Client::new(shared)?).await,
+        Command::Metrics => status::metrics(&Client::new(shared)?).await,
+        Command::Leader(command) => leader::obey(&Client::new(shared)?, command).await,
+        Command::Lease(command) => lease::obey(&Client::new(shared)?, command).await,
+        Command::Job(command) => job::obey(&Client::new(shared)?, command).await,
+        Command::Bench(args) => {
+            bench::run(args, shared.json).await?;
+            Ok(Ended::Done)
+        }
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "lockbay", &mut script);
+            output::raw(&script);
+            Ok(Ended::Done)
         }
     }
 }

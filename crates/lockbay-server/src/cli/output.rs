@@ -42,38 +42,49 @@ pub(crate) fn ask(question: &str) -> Option<bool> {
 /// Writes rows in columns under their headings.
 pub(crate) fn table(heading: &[&str], rows: Vec<Vec<String>>) {
     let mut table = Table::new();
-    table.load_style(NOTHING).set_header(heading.iter().copied());
-    arrange(&mut table);
-    table.add_rows(rows.into_iter().map(|row| row.into_iter().map(shown).collect::<Vec<_>>()));
-    data(&table.trim_fmt());
+    table.set_header(heading.iter().copied());
+    table.add_rows(
+        rows.into_iter().map(|row| row.into_iter().map(|value| shown(&value)).collect::<Vec<_>>()),
+    );
+    write_table(table);
 }
 
 /// Writes names and values.
 pub(crate) fn facts(facts: Vec<(&str, String)>) {
     let mut table = Table::new();
-    table.load_style(NOTHING);
-    arrange(&mut table);
-    table.add_rows(facts.into_iter().map(|(name, value)| vec![name.to_owned(), shown(value)]));
-    data(&table.trim_fmt());
+    table.add_rows(facts.into_iter().map(|(name, value)| vec![name.to_owned(), shown(&value)]));
+    write_table(table);
 }
 
-/// Fits a terminal; anything else, such as grep, gets whole lines.
-fn arrange(table: &mut Table) {
+/// Plain columns that fit a terminal; anything else, such as grep, gets whole lines.
+fn write_table(mut table: Table) {
     let arrangement = if std::io::stdout().is_terminal() {
         ContentArrangement::Dynamic
     } else {
         ContentArrangement::Disabled
     };
-    table.set_content_arrangement(arrangement);
+    table.load_style(NOTHING).set_content_arrangement(arrangement);
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    data(&table.trim_fmt());
 }
 
 /// Values come from others: what would move the cursor or split a row is shown escaped.
-fn shown(value: String) -> String {
-    if !value.chars().any(char::is_control) {
-        return value;
+pub(crate) fn shown(value: &str) -> String {
+    let mut text = String::with_capacity(value.len());
+    for c in value.chars() {
+        if c.is_control() { text.extend(c.escape_default()) } else { text.push(c) }
     }
-    value
-        .chars()
-        .flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] })
-        .collect()
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::shown;
+
+    #[test]
+    fn a_value_cannot_move_the_cursor_or_split_a_row() {
+        assert_eq!(shown("a\u{1b}[2J\nb é"), "a\\u{1b}[2J\\nb é");
+    }
 }

@@ -32,14 +32,17 @@ struct Listing {
 
 async fn list(State(app): State<App>, Query(listing): Query<Listing>) -> Result<Response, Problem> {
     let limit = page::size(listing.page_size)?;
-    let next = page::place(listing.page_token.as_deref())?;
+    let Listing { status, job_type, job_key, .. } = &listing;
+    // What page tokens are bound to: the list with its filter.
+    let list_name = format!("jobs {status:?} {job_type:?} {job_key:?}");
+    let next = page::place(&list_name, listing.page_token.as_deref())?;
     let filter = JobFilter {
         status: listing.status.as_deref().map(JobStatus::parse).transpose()?,
         job_type: listing.job_type,
         job_key: listing.job_key,
     };
     let page = app.bay.jobs().list(&filter, next, limit).await?;
-    Ok(Page::new(page.items, page.next).into_response())
+    Ok(Page::new(&list_name, page.items, page.next).into_response())
 }
 
 async fn show(
@@ -57,7 +60,7 @@ struct ReasonBody {
 }
 
 #[derive(Serialize)]
-struct Operated {
+struct Cancelled {
     job_id: String,
     status: &'static str,
 }
@@ -66,20 +69,28 @@ async fn cancel(
     State(app): State<App>,
     Name(job_id): Name,
     JsonBody(body): JsonBody<ReasonBody>,
-) -> Result<Json<Operated>, Problem> {
+) -> Result<Json<Cancelled>, Problem> {
     check_reason(&body.reason)?;
     app.bay.jobs().cancel(&job_id, &body.reason).await?;
     tracing::info!(job_id, reason = body.reason, "job_cancelled");
-    Ok(Json(Operated { job_id, status: "cancelled" }))
+    Ok(Json(Cancelled { job_id, status: "cancelled" }))
+}
+
+/// The job stays `failed` until somebody claims it.
+#[derive(Serialize)]
+struct Reopened {
+    job_id: String,
+    status: &'static str,
+    will_retry: bool,
 }
 
 async fn retry(
     State(app): State<App>,
     Name(job_id): Name,
     JsonBody(body): JsonBody<ReasonBody>,
-) -> Result<Json<Operated>, Problem> {
+) -> Result<Json<Reopened>, Problem> {
     check_reason(&body.reason)?;
     app.bay.jobs().retry(&job_id).await?;
     tracing::info!(job_id, reason = body.reason, "job_retried");
-    Ok(Json(Operated { job_id, status: "failed" }))
+    Ok(Json(Reopened { job_id, status: "failed", will_retry: true }))
 }

@@ -13,6 +13,9 @@ use super::extract::{JsonBody, Name, Nothing, Query, Seconds};
 use super::page::{self, Page};
 use super::problem::Problem;
 
+/// What page tokens of this list are bound to.
+const LIST: &str = "leases";
+
 pub(super) fn routes() -> Router<App> {
     Router::new()
         .route("/v1/leases", get(list))
@@ -102,7 +105,7 @@ struct Listing {
 
 async fn list(State(app): State<App>, Query(listing): Query<Listing>) -> Result<Response, Problem> {
     let limit = page::size(listing.page_size)?;
-    let after = page::place(listing.page_token.as_deref())?;
+    let after = page::place(LIST, listing.page_token.as_deref())?;
     let (leases, next) = app.bay.leases().list(after, limit).await?;
-    Ok(Page::new(leases, next).into_response())
+    Ok(Page::new(LIST, leases, next).into_response())
 }

@@ -12,6 +12,7 @@ mod job;
 mod job_list;
 mod leader;
 mod lease;
+mod listen;
 mod metrics;
 mod page;
 mod problem;
@@ -29,6 +30,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 
+pub(crate) use self::listen::serve;
 use self::problem::Problem;
 
 /// What every handler can reach. Cheap to clone.

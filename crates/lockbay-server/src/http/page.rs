@@ -1,7 +1,8 @@
 //! Pages of lists: the size asked for, and opaque tokens for where to go on.
 //!
-//! A token is the place in the list in hexadecimal digits, so that clients do not build their own
-//! and a token survives any URL. It grants nothing: a place outside the list is refused by the list.
+//! A token is the place in the list in hexadecimal digits and a checksum over it and the list it
+//! belongs to, so that a token is not built by hand, not mixed up between lists, and survives any
+//! URL. It is no secret and grants nothing.
 
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -21,9 +22,9 @@ pub(super) struct Page<T> {
 }
 
 impl<T: Serialize> Page<T> {
-    /// These items, going on behind `next`.
-    pub(super) fn new(items: Vec<T>, next: Option<String>) -> Self {
-        Page { items, next_page_token: next.map(|place| token_of(&place)) }
+    /// These items of a list, going on behind `next`.
+    pub(super) fn new(list: &str, items: Vec<T>, next: Option<String>) -> Self {
+        Page { items, next_page_token: next.map(|place| token_of(list, &place)) }
     }
 }
 
@@ -42,28 +43,38 @@ pub(super) fn size(asked: Option<usize>) -> Result<usize, Problem> {
     Err(Problem::invalid(format!("page_size is from 1 to {MAX_PAGE_SIZE}, not {size}")))
 }
 
-/// The place that a token stands for.
-pub(super) fn place(token: Option<&str>) -> Result<Option<String>, Problem> {
+/// The place in a list that a token stands for.
+pub(super) fn place(list: &str, token: Option<&str>) -> Result<Option<String>, Problem> {
     let Some(token) = token else { return Ok(None) };
-    let decoded = decode(token).filter(|place| !place.is_empty() && place.len() <= 1_024);
-    match decoded.filter(|place| !place.chars().any(char::is_control)) {
+    let place = token.split_at_checked(CHECKSUM_DIGITS).and_then(|(_, place)| decode(place));
+    match place.filter(|place| token_of(list, place) == token) {
         Some(place) => Ok(Some(place)),
         None => Err(Problem::invalid(format!(
-            "a page token is the next_page_token of an earlier page, not {token:?}"
+            "a page_token is the next_page_token of an earlier page of the same list, not {token:?}"
         ))),
     }
 }
 
-fn token_of(place: &str) -> String {
-    place.bytes().map(|byte| format!("{byte:02x}")).collect()
+/// How many digits of a token are its checksum.
+const CHECKSUM_DIGITS: usize = 16;
+
+fn token_of(list: &str, place: &str) -> String {
+    let mut token = format!("{:016x}", checksum(list, place));
+    token.extend(place.bytes().map(|byte| format!("{byte:02x}")));
+    token
 }
 
-fn decode(token: &str) -> Option<String> {
-    if !token.len().is_multiple_of(2) {
-        return None;
-    }
+/// FNV-1a with 64 bits.
+fn checksum(list: &str, place: &str) -> u64 {
+    let bytes = list.bytes().chain([0]).chain(place.bytes());
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+fn decode(digits: &str) -> Option<String> {
     let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    let pairs = token.as_bytes().chunks(2);
+    let pairs = digits.as_bytes().chunks_exact(2);
     let bytes = pairs.map(|pair| Some(digit(pair[0])? * 16 + digit(pair[1])?));
     String::from_utf8(bytes.collect::<Option<Vec<u8>>>()?).ok()
 }
@@ -73,11 +84,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_leads_back_to_its_place_and_nothing_else_is_one() {
-        let token = token_of("claimed/00é");
-        assert_eq!(place(Some(&token)).ok().flatten().as_deref(), Some("claimed/00é"));
-        for token in ["", "x", "xx", "ff", "00", "é"] {
-            assert!(place(Some(token)).is_err(), "{token}");
+    fn a_token_leads_back_to_its_place_in_its_list_and_nothing_else_is_one() {
+        let token = token_of("jobs", "claimed/00é");
+        let found = place("jobs", Some(&token)).ok().flatten();
+        assert_eq!(found.as_deref(), Some("claimed/00é"));
+        assert!(place("leases", Some(&token)).is_err(), "a token of another list");
+        let odd = format!("{token}0");
+        for token in ["", "x", "61626364", "cbf29ce484222325ff", "é", &odd, &token[1..]] {
+            assert!(place("jobs", Some(token)).is_err(), "{token}");
         }
     }
 }

@@ -90,11 +90,6 @@ impl Problem {
         self.0.retry_after_ms = Some(u64::try_from(after.as_millis()).unwrap_or(u64::MAX));
         self
     }
-
-    /// What kind of problem this is, for the log.
-    pub(crate) fn kind(&self) -> &str {
-        &self.0.kind
-    }
 }
 
 impl From<Error> for Problem {

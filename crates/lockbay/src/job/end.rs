@@ -154,6 +154,8 @@ impl Jobs {
         result: &Json,
     ) -> Result<(Arc<Live>, (JobRecord, Commit))> {
         check_payload("result", result)?;
+        // Refuses what readers would disagree about, as for parameters.
+        result.digest()?;
         let live = self.live(job_id, claim_token).await?;
         let ending = self.ending(job_id, &live, Ending::Completed(result.clone()))?;
         Ok((live, ending))

@@ -16,7 +16,7 @@ const MAX_BYTES: u64 = 16 * 1024 * 1024;
 /// What an entry weighs besides its result.
 const OVERHEAD: usize = 400;
 
-pub(super) struct Replays(Cache<Box<str>, Arc<Entry>>);
+pub(super) struct Replays(Cache<String, Arc<Entry>>);
 
 struct Entry {
     digest: Option<ParameterDigest>,
@@ -26,7 +26,7 @@ struct Entry {
 
 impl Replays {
     pub(super) fn new() -> Self {
-        let weigh = |_: &Box<str>, entry: &Arc<Entry>| {
+        let weigh = |_: &String, entry: &Arc<Entry>| {
             let result = entry.replayed.result.as_ref().map_or(0, |result| result.text().len());
             u32::try_from(result + OVERHEAD).unwrap_or(u32::MAX)
         };

@@ -1,0 +1,277 @@
+//! The way to a server: one request, one answer, and what its refusals mean to a person.
+//!
+//! Answers are kept as bytes, so that `--json` shows exactly what the server said. It never
+//! repeats a request by itself: after a broken connection the outcome may be unknown.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use reqwest::header::CONTENT_TYPE;
+use reqwest::{Method, StatusCode, Url};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::{Shared, output};
+
+/// How long a connection may take, and an answer.
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+
+/// A server, and how its answers are shown.
+pub(super) struct Client {
+    base: Url,
+    token: Option<String>,
+    http: reqwest::Client,
+    /// Show answers as the server gave them.
+    pub(super) json: bool,
+    sure: bool,
+}
+
+/// What a server answered.
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    is_problem: bool,
+    body: Vec<u8>,
+}
+
+/// A problem as the server tells it.
+#[derive(Debug, Deserialize)]
+pub(super) struct Problem {
+    #[serde(rename = "type")]
+    kind: String,
+    status: u16,
+    detail: String,
+    retry_after_ms: Option<u64>,
+}
+
+/// Why a command was not carried out.
+pub(super) enum Failure {
+    /// The arguments cannot be meant.
+    Usage(String),
+    /// No server, or none that answers as ours does.
+    Unreachable(String),
+    /// The server refused.
+    Refused { what: String, problem: Problem, body: Vec<u8> },
+    /// Something failed here.
+    Failed(anyhow::Error),
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Failure::Failed(error)
+    }
+}
+
+impl Failure {
+    /// Tells what failed, with which value, and what to do next.
+    pub(super) fn tell(&self, json: bool) {
+        match self {
+            Failure::Usage(text) | Failure::Unreachable(text) => {
+                output::talk(&format!("lockbay: {text}"));
+            }
+            Failure::Failed(error) => output::talk(&format!("lockbay: {error:#}")),
+            Failure::Refused { what, problem, body } => {
+                if json {
+                    output::data(&String::from_utf8_lossy(body));
+                }
+                let Problem { kind, status, detail, .. } = problem;
+                let kind = kind.rsplit('/').next().unwrap_or(kind);
+                let detail = output::shown(detail);
+                output::talk(&format!("lockbay: cannot {what}: {detail} ({kind}, {status})"));
+                output::talk(&format!("next: {}", next_step(kind, problem.retry_after_ms)));
+            }
+        }
+    }
+
+    /// 1 if it was refused or failed, 2 if it was never asked.
+    pub(super) fn exit_code(&self) -> ExitCode {
+        match self {
+            Failure::Usage(_) | Failure::Unreachable(_) => ExitCode::from(2),
+            Failure::Refused { .. } | Failure::Failed(_) => ExitCode::FAILURE,
+        }
+    }
+}
+
+fn next_step(kind: &str, retry_after_ms: Option<u64>) -> String {
+    match (kind, retry_after_ms) {
+        ("held", Some(after)) => format!("try again in {:.1} s", after as f64 / 1e3),
+        ("held", None) => "look at its state; it does not allow this now".into(),
+        ("busy", _) => "try again in a moment, or raise max_in_flight of the server".into(),
+        ("fenced", _) => "stop: somebody else may have it; look before you go on".into(),
+        ("key-reused", _) => "use another key for other parameters".into(),
+        ("not-found", _) => "list what there is, and check the name".into(),
+        ("unauthorized" | "forbidden", _) => "give a token: --token or LOCKBAY_TOKEN".into(),
+        ("unavailable", _) => "check the store with `lockbay doctor`, then try again".into(),
+        ("unknown-outcome", _) => "look whether it was done before you repeat it".into(),
+        ("rolled-back", _) => {
+            "restore the store, or accept it with `lockbay doctor --accept-store`".into()
+        }
+        ("invalid", _) => "correct the value named above".into(),
+        (_, _) => "look into the log of the server".into(),
+    }
+}
+
+impl Client {
+    /// A client of the server that the arguments name.
+    pub(super) fn new(shared: &Shared) -> Result<Self, Failure> {
+        let wrong = |reason: String| {
+            Failure::Usage(format!("--url is like http://127.0.0.1:5000, not {reason}"))
+        };
+        let base =
+            Url::parse(&shared.url).map_err(|error| wrong(format!("{:?}: {error}", shared.url)))?;
+        if base.scheme() != "http" || base.cannot_be_a_base() {
+            return Err(wrong(format!("{:?}: this version speaks plain http only", shared.url)));
+        }
+        let http = reqwest::Client::builder()
+            .no_proxy() // a proxy of the environment would be asked for our loopback
+            .connect_timeout(CONNECT_WITHIN)
+            .timeout(ANSWER_WITHIN)
+            .build()
+            .map_err(|error| Failure::Failed(error.into()))?;
+        let token = shared.token.clone().filter(|token| !token.is_empty());
+        Ok(Client { base, token, http, json: shared.json, sure: shared.yes })
+    }
+
+    /// The address of a resource; each part is escaped.
+    pub(super) fn address(&self, path: &[&str], query: &[(&str, Option<String>)]) -> Url {
+        let mut url = self.base.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().extend(path);
+        }
+        let given = query.iter().filter_map(|(name, value)| Some((name, value.as_ref()?)));
+        for (name, value) in given {
+            url.query_pairs_mut().append_pair(name, value);
+        }
+        url
+    }
+
+    /// Asks, and gives the answer if it is not a refusal. `what` completes "cannot …".
+    pub(super) async fn get(&self, what: &str, url: Url) -> Result<Answer, Failure> {
+        self.ask(Method::GET, url, None).await?.accepted(what)
+    }
+
+    /// Sends a change, and gives the answer if it is not a refusal.
+    pub(super) async fn change(
+        &self,
+        what: &str,
+        method: Method,
+        url: Url,
+        body: Option<Value>,
+    ) -> Result<Answer, Failure> {
+        self.ask(method, url, body).await?.accepted(what)
+    }
+
+    /// Asks, and gives whatever the server answers.
+    pub(super) async fn ask(
+        &self,
+        method: Method,
+        url: Url,
+        body: Option<Value>,
+    ) -> Result<Answer, Failure> {
+        let mut request = self.http.request(method, url);
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        let response = request.send().await.map_err(|error| self.unreachable(&error))?;
+        let status = response.status();
+        let kind = response.headers().get(CONTENT_TYPE);
+        let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+        let is_problem = kind.starts_with("application/problem+json");
+        if !is_problem && !kind.starts_with("application/json") {
+            return Err(self.stranger(status));
+        }
+        let body = response.bytes().await.map_err(|error| self.unreachable(&error))?.to_vec();
+        Ok(Answer { status, is_problem, body })
+    }
+
+    fn unreachable(&self, error: &reqwest::Error) -> Failure {
+        let base = &self.base;
+        if error.is_builder() {
+            return Failure::Usage(format!("the token or the address cannot be sent: {error}"));
+        }
+        if error.is_timeout() && !error.is_connect() {
+            return Failure::Unreachable(format!(
+                "no answer from {base} within {ANSWER_WITHIN:?}; a change may have been made, look \
+                 before you repeat it"
+            ));
+        }
+        let mut cause: &dyn std::error::Error = error;
+        while let Some(inner) = cause.source() {
+            cause = inner;
+        }
+        Failure::Unreachable(format!(
+            "cannot reach a server at {base}: {cause}; start one with `lockbay serve`, or name \
+             another with --url or LOCKBAY_URL"
+        ))
+    }
+
+    fn stranger(&self, status: StatusCode) -> Failure {
+        Failure::Unreachable(format!(
+            "what answers at {} ({status}) is not lockbay; name the server with --url or \
+             LOCKBAY_URL",
+            self.base
+        ))
+    }
+
+    /// Asks the person before a change that hurts. Scripts are not asked.
+    pub(super) fn confirm(&self, question: &str) -> bool {
+        self.sure || output::ask(question).unwrap_or(true)
+    }
+}
+
+impl Answer {
+    fn accepted(self, what: &str) -> Result<Answer, Failure> {
+        if self.status.is_success() && !self.is_problem {
+            return Ok(self);
+        }
+        match serde_json::from_slice(&self.body) {
+            Ok(problem) => {
+                Err(Failure::Refused { what: what.to_owned(), problem, body: self.body })
+            }
+            Err(_) => Err(Failure::Unreachable(format!(
+                "cannot {what}: the server answered {} without saying why",
+                self.status
+            ))),
+        }
+    }
+
+    /// As the server said it.
+    pub(super) fn show_raw(&self) {
+        output::data(&String::from_utf8_lossy(&self.body));
+    }
+
+    /// Whether this is a refusal.
+    pub(super) fn refused(self, what: &str) -> Result<Answer, Failure> {
+        if self.is_problem { self.accepted(what) } else { Ok(self) }
+    }
+
+    /// Reads it as what it should be.
+    pub(super) fn read<T: DeserializeOwned>(&self) -> Result<T, Failure> {
+        serde_json::from_slice(&self.body).map_err(|error| {
+            Failure::Unreachable(format!(
+                "the server's answer is not understood, its version may differ from this one: \
+                 {error}"
+            ))
+        })
+    }
+}
+
+/// A page of a list, as the server tells it.
+#[derive(Deserialize)]
+pub(super) struct Page<T> {
+    pub(super) items: Vec<T>,
+    pub(super) next_page_token: Option<String>,
+}
+
+impl<T> Page<T> {
+    /// Says how to see the rest.
+    pub(super) fn tell_rest(&self) {
+        if let Some(token) = &self.next_page_token {
+            output::talk(&format!("there may be more: --page-token {token}"));
+        }
+    }
+}

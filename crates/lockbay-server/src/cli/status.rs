@@ -1,0 +1,84 @@
+//! `lockbay health` and `lockbay metrics`: how a server is.
+
+use reqwest::Method;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::client::{Client, Failure};
+use super::{Ended, output};
+
+#[derive(Deserialize)]
+struct Health {
+    leader_election_healthy: bool,
+    job_coordination_healthy: bool,
+    saga_coordination_healthy: bool,
+    cleanup_service_healthy: bool,
+    state_manager_healthy: bool,
+    overall_healthy: bool,
+    last_check: String,
+    issues: Vec<String>,
+    #[serde(default)]
+    warnings: Vec<String>,
+}
+
+/// Exit code 0 if the server is healthy, 1 if it is not.
+pub(super) async fn health(client: &Client) -> Result<Ended, Failure> {
+    let url = client.address(&["api", "advanced-state", "health"], &[]);
+    let answer = client.ask(Method::GET, url, None).await?.refused("read health")?;
+    let health: Health = answer.read()?;
+    if client.json {
+        answer.show_raw();
+    } else {
+        show_health(&health);
+    }
+    Ok(if health.overall_healthy { Ended::Done } else { Ended::No })
+}
+
+fn show_health(health: &Health) {
+    let word = |healthy: bool| if healthy { "healthy" } else { "UNHEALTHY" }.to_owned();
+    output::facts(vec![
+        ("overall", word(health.overall_healthy)),
+        ("leader election", word(health.leader_election_healthy)),
+        ("job coordination", word(health.job_coordination_healthy)),
+        ("saga coordination", word(health.saga_coordination_healthy)),
+        ("cleanup service", word(health.cleanup_service_healthy)),
+        ("state manager", word(health.state_manager_healthy)),
+        ("last check", health.last_check.clone()),
+    ]);
+    for issue in &health.issues {
+        output::data(&format!("issue: {}", output::shown(issue)));
+    }
+    for warning in &health.warnings {
+        output::data(&format!("warning: {}", output::shown(warning)));
+    }
+}
+
+/// Every number of the metrics document, by its path.
+pub(super) async fn metrics(client: &Client) -> Result<Ended, Failure> {
+    let url = client.address(&["api", "advanced-state", "metrics"], &[]);
+    let answer = client.get("read metrics", url).await?;
+    if client.json {
+        answer.show_raw();
+        return Ok(Ended::Done);
+    }
+    let mut rows = Vec::new();
+    flatten(String::new(), &answer.read()?, &mut rows);
+    output::table(&["METRIC", "VALUE"], rows);
+    Ok(Ended::Done)
+}
+
+fn flatten(path: String, value: &Value, rows: &mut Vec<Vec<String>>) {
+    match value {
+        Value::Object(members) => {
+            for (name, value) in members {
+                let dot = if path.is_empty() { "" } else { "." };
+                flatten(format!("{path}{dot}{name}"), value, rows);
+            }
+        }
+        Value::String(text) => rows.push(vec![path, text.clone()]),
+        Value::Null => rows.push(vec![path, "-".into()]),
+        Value::Bool(_) | Value::Number(_) | Value::Array(_) => {
+            rows.push(vec![path, value.to_string()]);
+        }
+    }
+}
