@@ -5,6 +5,7 @@
 
 #![allow(dead_code)] // each test file uses its part of this
 
+pub(crate) mod caller;
 pub(crate) mod http;
 
 use std::convert::Infallible;

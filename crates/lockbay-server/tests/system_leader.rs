@@ -1,0 +1,202 @@
+//! Leadership over several server processes that are killed, frozen, and asked to resign.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout)] // a test fails by panicking, and tells its figures
+
+#[path = "../../lockbay/tests/support/mod.rs"]
+mod stores;
+mod support;
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use lockbay::clock::{Clock, Tick};
+use serde_json::{Value, json};
+use stores::redis::RedisServer;
+use support::{Server, eventually};
+
+const TTL: Duration = Duration::from_secs(1);
+const ROUNDS: usize = 30;
+
+/// Servers on one store, and every token that anybody was seen to hold.
+struct Cluster {
+    store: String,
+    servers: Vec<Server>,
+    clock: Clock,
+    holders: HashMap<u64, String>,
+}
+
+/// Who leads, as the store says.
+struct Leader {
+    place: usize,
+    token: u64,
+}
+
+impl Cluster {
+    fn start(store: &str) -> Self {
+        let mut cluster = Cluster {
+            store: store.into(),
+            servers: Vec::new(),
+            clock: Clock::system(),
+            holders: HashMap::new(),
+        };
+        for _ in 0..3 {
+            cluster.add();
+        }
+        cluster
+    }
+
+    fn add(&mut self) {
+        let ttl = format!("{}", TTL.as_secs_f64());
+        let environment = [("REDIS_LEADER_ELECTION_TTL", ttl.as_str())];
+        self.servers.push(Server::start_with(&["--store", &self.store], &environment));
+    }
+
+    /// The leader, once there is one whose token is above `above`; asks the servers at `places`.
+    fn leader(&mut self, places: &[usize], above: u64) -> (Leader, Tick) {
+        let found = eventually("another leads", || {
+            places.iter().find_map(|place| {
+                let leader = self.servers[*place].leader()?;
+                let token: u64 = leader["fencing_token"].as_str()?.parse().ok()?;
+                (leader["is_self"] == true && token > above).then_some((*place, token, leader))
+            })
+        });
+        let seen = self.clock.tick();
+        let (place, token, leader) = found;
+        let instance = leader["instance_id"].as_str().unwrap().to_owned();
+        let before = self.holders.insert(token, instance.clone());
+        assert!(before.is_none_or(|before| before == instance), "two held token {token}");
+        (Leader { place, token }, seen)
+    }
+
+    fn all(&self) -> Vec<usize> {
+        (0..self.servers.len()).collect()
+    }
+}
+
+/// The greatest but for the worst one in thirty, and the greatest.
+fn tail(times: &mut [Duration]) -> (Duration, Duration) {
+    times.sort_unstable();
+    (times[times.len() - 2], times[times.len() - 1])
+}
+
+fn another_leads_soon_after_the_leader_is_killed(store: &str) {
+    let mut cluster = Cluster::start(store);
+    let mut times = Vec::new();
+    let (mut leader, _) = cluster.leader(&cluster.all(), 0);
+    for _ in 0..ROUNDS {
+        let killed_at = cluster.clock.tick();
+        let mut killed = cluster.servers.remove(leader.place);
+        killed.kill9();
+        let (next, seen) = cluster.leader(&cluster.all(), leader.token);
+        times.push(seen.since(killed_at));
+        leader = next;
+        cluster.add();
+    }
+    let (most, worst) = tail(&mut times);
+    println!(
+        "failover after kill -9, TTL {TTL:?}: median {:?}, worst {worst:?}",
+        times[ROUNDS / 2]
+    );
+    assert!(most <= TTL + Duration::from_millis(200), "{times:?}");
+}
+
+#[test]
+fn another_leads_within_ttl_and_a_fifth_of_a_second_after_kill_9_on_redis() {
+    let redis = RedisServer::start();
+    another_leads_soon_after_the_leader_is_killed(&redis.url());
+}
+
+#[test]
+fn another_leads_within_ttl_and_a_fifth_of_a_second_after_kill_9_on_sqlite() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = format!("sqlite:{}", dir.path().join("leader.db").display());
+    another_leads_soon_after_the_leader_is_killed(&store);
+}
+
+fn resigning_hands_over_at_once(store: &str) {
+    let mut cluster = Cluster::start(store);
+    let mut times = Vec::new();
+    let (mut leader, _) = cluster.leader(&cluster.all(), 0);
+    for _ in 0..ROUNDS {
+        let resigned_at = cluster.clock.tick();
+        cluster.servers[leader.place].post("/v1/leader/resign", "").ok();
+        let others: Vec<usize> = cluster.all().into_iter().filter(|n| *n != leader.place).collect();
+        let (next, seen) = cluster.leader(&others, leader.token);
+        times.push(seen.since(resigned_at));
+        leader = next;
+        // The one that resigned holds back for a moment; let it come back into the race.
+        support::eventually("the resigned one follows", || {
+            let wait = cluster.clock.tick().since(resigned_at) > Duration::from_millis(600);
+            wait.then_some(())
+        });
+    }
+    let (most, worst) = tail(&mut times);
+    println!("graceful handover: median {:?}, worst {worst:?}", times[ROUNDS / 2]);
+    assert!(most <= Duration::from_millis(50), "{times:?}");
+}
+
+#[test]
+fn resigning_hands_over_within_50_ms_on_redis() {
+    let redis = RedisServer::start();
+    resigning_hands_over_at_once(&redis.url());
+}
+
+#[test]
+fn resigning_hands_over_within_50_ms_on_sqlite() {
+    let dir = tempfile::tempdir().unwrap();
+    resigning_hands_over_at_once(&format!("sqlite:{}", dir.path().join("leader.db").display()));
+}
+
+fn a_frozen_leader_is_refused_when_it_wakes(store: &str) {
+    let mut cluster = Cluster::start(store);
+    let (mut leader, _) = cluster.leader(&cluster.all(), 0);
+    for round in 0..10 {
+        let frozen = &cluster.servers[leader.place];
+        let claim = json!({
+            "job_type": "reconcile", "job_key": format!("{round}"), "parameters": null,
+            "leader_only": true, "claim_ttl_seconds": 600,
+        });
+        let claimed = frozen.post("/v1/jobs/claim", &claim.to_string()).ok();
+        frozen.sigstop();
+        let others: Vec<usize> = cluster.all().into_iter().filter(|n| *n != leader.place).collect();
+        let (next, _) = cluster.leader(&others, leader.token);
+        let zombie = &cluster.servers[leader.place];
+        zombie.sigcont();
+        // The first thing it is asked: whether it believes that it leads.
+        let metrics = zombie.get("/api/advanced-state/metrics").json();
+        assert_eq!(metrics["is_leader"], Value::Bool(false), "round {round}: a zombie leads");
+        let job = claimed["job_id"].as_str().unwrap();
+        let complete = json!({"claim_token": claimed["claim_token"], "result": null});
+        let late = zombie.post(&format!("/v1/jobs/{job}/complete"), &complete.to_string());
+        late.problem(409, "fenced");
+        leader = next;
+    }
+}
+
+#[test]
+fn a_leader_frozen_past_its_lease_is_refused_every_time_on_redis() {
+    let redis = RedisServer::start();
+    a_frozen_leader_is_refused_when_it_wakes(&redis.url());
+}
+
+#[test]
+fn a_leader_frozen_past_its_lease_is_refused_every_time_on_sqlite() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = format!("sqlite:{}", dir.path().join("leader.db").display());
+    a_frozen_leader_is_refused_when_it_wakes(&store);
+}
+
+#[test]
+fn sigterm_hands_leadership_over_and_ends_within_five_seconds() {
+    let redis = RedisServer::start();
+    let mut cluster = Cluster::start(&redis.url());
+    let (leader, _) = cluster.leader(&cluster.all(), 0);
+    let asked_at = cluster.clock.tick();
+    let mut old = cluster.servers.remove(leader.place);
+    old.sigterm();
+    let (_, seen) = cluster.leader(&cluster.all(), leader.token);
+    let status = old.wait_exit(Duration::from_secs(5));
+    assert!(status.success(), "{status}");
+    let took = seen.since(asked_at);
+    assert!(took < TTL, "not handed over but lapsed: {took:?}");
+}
