@@ -3,6 +3,7 @@
 mod support;
 
 use serde_json::json;
+use support::http;
 use support::{Server, eventually};
 
 fn server() -> Server {
@@ -300,4 +301,25 @@ fn a_job_for_the_leader_is_refused_elsewhere_with_the_leaders_id() {
     assert_eq!(problem["holder"], leader.instance_id());
     assert!(problem["detail"].as_str().unwrap().contains("only the leader"));
     assert_eq!(leader.post("/v1/jobs/claim", body).ok()["outcome"], "claimed");
+}
+
+#[test]
+fn a_request_repeated_with_its_idempotency_key_gets_its_claim_or_lease_again() {
+    let server = Server::start(&["--store", "memory:"]);
+    let headers = [http::JSON, ("Idempotency-Key", "request-1")];
+    let claim = br#"{"job_type":"t","job_key":"k","parameters":null}"#;
+    let lease = br#"{"holder":"h","ttl_seconds":30}"#;
+    for (path, body, token) in [
+        ("/v1/jobs/claim", &claim[..], "claim_token"),
+        ("/v1/leases/l", &lease[..], "fencing_token"),
+    ] {
+        let first = server.send("POST", path, &headers, body);
+        assert_eq!(first.header("idempotency-replayed"), None);
+        let again = server.send("POST", path, &headers, body);
+        assert_eq!(again.header("idempotency-replayed"), Some("true"));
+        assert_eq!(first.ok()[token], again.ok()[token]);
+        let other = [http::JSON, ("Idempotency-Key", "request-2")];
+        server.send("POST", path, &other, body).problem(409, "held");
+        server.send("POST", path, &[http::JSON], body).problem(409, "held");
+    }
 }

@@ -27,9 +27,12 @@ pub const MIN_TTL: Duration = Duration::from_millis(100);
 /// The longest lease that is granted.
 pub const MAX_TTL: Duration = Duration::from_secs(24 * 3600);
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct LeaseRecord {
     holder: String,
+    /// The idempotency key of the request that was granted it, if it had one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    key: Option<String>,
 }
 
 /// A lease as the store says.
@@ -50,6 +53,8 @@ pub struct LeaseInfo {
 pub enum Acquired {
     /// It is yours until `expires_at`.
     Granted(LeaseInfo),
+    /// It was granted to this very request before, and is still yours.
+    Replayed(LeaseInfo),
     /// Somebody has it.
     Held {
         /// Who, by its own word.
@@ -86,12 +91,32 @@ impl Leases {
     /// `Invalid` for a name or holder that is empty, too long or has control characters, and for a
     /// TTL outside 100 ms to 24 h.
     pub async fn acquire(&self, name: &str, holder: &str, ttl: Duration) -> Result<Acquired> {
+        self.acquire_once(name, holder, ttl, None).await
+    }
+
+    /// As [`acquire`](Leases::acquire), for a request that can be repeated after a lost reply:
+    /// repeated with the same key and holder while the lease is held, it gets that lease again.
+    ///
+    /// # Errors
+    /// As [`acquire`](Leases::acquire).
+    pub async fn acquire_once(
+        &self,
+        name: &str,
+        holder: &str,
+        ttl: Duration,
+        idempotency_key: Option<&str>,
+    ) -> Result<Acquired> {
         check_name("lease name", name, 256)?;
         check_name("holder", holder, 256)?;
         check_ttl(ttl)?;
+        let content =
+            LeaseRecord { holder: holder.into(), key: idempotency_key.map(str::to_owned) };
         let key = key(name);
-        let put =
-            Write::Put { key: key.clone(), value: encode(holder)?, deadline: Deadline::After(ttl) };
+        let put = Write::Put {
+            key: key.clone(),
+            value: encode(&content)?,
+            deadline: Deadline::After(ttl),
+        };
         let guards = vec![Guard::Lapsed(key.clone())];
         let commit = Commit::new(key.partition, guards, vec![put], Vec::new())?;
         match self.store.commit(&commit).await? {
@@ -104,16 +129,22 @@ impl Leases {
                     expires_at: now + ttl,
                 }))
             }
-            Reply::Conflict { found, now, .. } => {
-                self.metrics.count(Metric::LeaseConflicts);
-                let record = found.as_ref();
-                let left = record.and_then(|record| record.deadline).map(|end| end.since(now));
-                Ok(Acquired::Held {
-                    holder: record.map(holder_of).unwrap_or_default(),
-                    retry_after: left.unwrap_or_default(),
-                })
-            }
+            Reply::Conflict { found, now, .. } => Ok(self.held(found.as_ref(), &content, now)),
         }
+    }
+
+    /// What a request is answered for whose lease is held.
+    fn held(&self, found: Option<&Record>, wanted: &LeaseRecord, now: Timestamp) -> Acquired {
+        let held = found.map(content_of).unwrap_or_default();
+        if wanted.key.is_some()
+            && held == *wanted
+            && let Some(info) = found.and_then(info)
+        {
+            return Acquired::Replayed(info);
+        }
+        self.metrics.count(Metric::LeaseConflicts);
+        let left = found.and_then(|record| record.deadline).map(|end| end.since(now));
+        Acquired::Held { holder: held.holder, retry_after: left.unwrap_or_default() }
     }
 
     /// Takes the lease and keeps it renewed for as long as the returned [`HeldLease`] lives.
@@ -123,7 +154,7 @@ impl Leases {
     pub async fn hold(&self, name: &str, holder: &str, ttl: Duration) -> Result<HeldLease> {
         let attempt = self.clock.tick();
         match self.acquire(name, holder, ttl).await? {
-            Acquired::Granted(info) => {
+            Acquired::Granted(info) | Acquired::Replayed(info) => {
                 let token = parse_token(&info.fencing_token)?;
                 let right = self.keeper.keep(Fence { key: key(name), token }, ttl, attempt);
                 Ok(HeldLease { leases: self.clone(), right })
@@ -241,20 +272,18 @@ fn key(name: &str) -> Key {
 fn info(record: &Record) -> Option<LeaseInfo> {
     Some(LeaseInfo {
         name: record.key.id.to_string(),
-        holder: holder_of(record),
+        holder: content_of(record).holder,
         fencing_token: record.revision.to_string(),
         expires_at: record.deadline?,
     })
 }
 
-fn holder_of(record: &Record) -> String {
-    serde_json::from_slice::<LeaseRecord>(&record.value)
-        .map(|content| content.holder)
-        .unwrap_or_default()
+fn content_of(record: &Record) -> LeaseRecord {
+    serde_json::from_slice(&record.value).unwrap_or_default()
 }
 
-fn encode(holder: &str) -> Result<Vec<u8>> {
-    serde_json::to_vec(&LeaseRecord { holder: holder.into() }).map_err(|error| {
+fn encode(content: &LeaseRecord) -> Result<Vec<u8>> {
+    serde_json::to_vec(content).map_err(|error| {
         Error::new(ErrorKind::Internal, "a lease record has no JSON form").with_source(error)
     })
 }

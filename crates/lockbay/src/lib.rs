@@ -5,6 +5,45 @@
 //! ([`job`]), and who holds which lease ([`lease`]), over a store that may be a file, a Redis, or
 //! memory ([`store`]).
 //!
+//! A job runs once, and a duplicate gets its outcome:
+//!
+//! ```
+//! # tokio_test(async {
+//! use lockbay::job::{ClaimRequest, JobOutcome, RunOptions};
+//! use lockbay::{Config, Json, LockBay, Placement};
+//!
+//! let bay = LockBay::open(Config { store: "memory:".into(), ..Config::default() }).await?;
+//! let request = ClaimRequest::new("payment", "order_17", Json::parse(r#"{"amount":10.00}"#)?);
+//! let pay = |_| async { Ok(Json::parse(r#"{"transaction":"t1"}"#)?) };
+//! let options = RunOptions::default();
+//! let first = bay.run_job(request.clone(), Placement::Anywhere, options, pay).await?;
+//! assert!(matches!(first, JobOutcome::Completed(_)));
+//! let second = bay.run_job(request, Placement::Anywhere, options, pay).await?;
+//! assert!(matches!(second, JobOutcome::Replayed(_)));
+//! # Ok(()) });
+//! # fn tokio_test(f: impl Future<Output = lockbay::Result<()>>) {
+//! #     tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(f).unwrap()
+//! # }
+//! ```
+//!
+//! A job for the leader alone is refused where nobody leads:
+//!
+//! ```
+//! # tokio_test(async {
+//! use lockbay::job::ClaimRequest;
+//! use lockbay::{Config, ErrorKind, Json, LockBay, Placement};
+//!
+//! let bay = LockBay::open(Config { store: "memory:".into(), ..Config::default() }).await?;
+//! // Not started: it does not run for leadership.
+//! let request = ClaimRequest::new("reconcile", "2026-11-24", Json::null());
+//! let refused = bay.claim(request, Placement::LeaderOnly).await.unwrap_err();
+//! assert_eq!(refused.kind(), ErrorKind::Held);
+//! # Ok(()) });
+//! # fn tokio_test(f: impl Future<Output = lockbay::Result<()>>) {
+//! #     tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(f).unwrap()
+//! # }
+//! ```
+//!
 //! The modules in reading order: [`store`] is the seam on which everything stands; [`leader`],
 //! [`lease`] and [`job`] are the services; [`LockBay`] owns them; [`monitor`] tells the truth.
 

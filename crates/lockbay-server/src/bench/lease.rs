@@ -28,7 +28,9 @@ pub(super) async fn ours(
                     let token = parse_token(&lease.fencing_token)?;
                     Ok(bay.leases().release(&name, token).await?)
                 }
-                held @ Acquired::Held { .. } => anyhow::bail!("a new lease is held: {held:?}"),
+                other @ (Acquired::Held { .. } | Acquired::Replayed(_)) => {
+                    anyhow::bail!("a new lease is not free: {other:?}")
+                }
             }
         }
     })

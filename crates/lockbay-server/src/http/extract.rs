@@ -195,6 +195,18 @@ impl FromRequestParts<App> for Name {
     }
 }
 
+/// The `Idempotency-Key` of a request, if it has one. Its form was checked on the way here.
+pub(super) struct IdempotencyKey(pub(super) Option<String>);
+
+impl FromRequestParts<App> for IdempotencyKey {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Problem> {
+        let key = parts.headers.get("idempotency-key").and_then(|key| key.to_str().ok());
+        Ok(IdempotencyKey(key.map(str::to_owned)))
+    }
+}
+
 /// A length of time in seconds, fractions allowed.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Seconds(pub(super) Duration);

@@ -35,7 +35,8 @@ pub(super) async fn limit_in_flight(
 
 /// Checks headers that every call takes.
 ///
-/// An `Idempotency-Key` is accepted on every POST. Claims need none: a job is its own key.
+/// An `Idempotency-Key` is accepted on every POST. Claims and leases are given again to a request
+/// that is repeated with it; all other POSTs can be repeated as they are.
 pub(super) async fn check_headers(request: Request, next: Next) -> Response {
     if *request.method() == Method::POST
         && let Some(key) = request.headers().get("idempotency-key")

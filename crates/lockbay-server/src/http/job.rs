@@ -15,9 +15,9 @@ use lockbay::job::{
 use lockbay::{Error, ErrorKind, Placement};
 use serde::{Deserialize, Serialize};
 
-use super::App;
-use super::extract::{JsonBody, Name, Seconds};
+use super::extract::{IdempotencyKey, JsonBody, Name, Seconds};
 use super::problem::Problem;
+use super::{App, REPLAYED};
 
 /// How long a claim may wait for somebody else's outcome.
 const MAX_WAIT: Duration = Duration::from_secs(60);
@@ -97,19 +97,21 @@ impl ClaimBody {
 
 async fn claim(
     State(app): State<App>,
+    IdempotencyKey(key): IdempotencyKey,
     JsonBody(body): JsonBody<ClaimBody>,
 ) -> Result<Response, Problem> {
-    let (request, placement) = body.into_request()?;
+    let (mut request, placement) = body.into_request()?;
+    request.idempotency_key = key;
     let claim = match request.on_in_progress {
         OnInProgress::Reject => app.bay.claim(request, placement).await,
         OnInProgress::Wait(_) => claim_or_wait(&app, request, placement).await?,
     };
     match claim {
-        Ok(Claim::Claimed(job)) => Ok(Json(Claimed::from(job)).into_response()),
-        Ok(Claim::Replayed(job)) => {
-            let replayed = [("idempotency-replayed", "true")];
-            Ok((replayed, Json(Ended::from(job))).into_response())
+        Ok(Claim::Claimed(job)) if job.replayed => {
+            Ok((REPLAYED, Json(Claimed::from(job))).into_response())
         }
+        Ok(Claim::Claimed(job)) => Ok(Json(Claimed::from(job)).into_response()),
+        Ok(Claim::Replayed(job)) => Ok((REPLAYED, Json(Ended::from(job))).into_response()),
         Ok(Claim::InProgress(job)) => Err(in_progress(job)),
         Err(error) if placement == Placement::LeaderOnly => Err(led_elsewhere(&app, error).await),
         Err(error) => Err(error.into()),

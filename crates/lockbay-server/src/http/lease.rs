@@ -8,10 +8,10 @@ use lockbay::ErrorKind;
 use lockbay::lease::{Acquired, LeaseInfo, parse_token};
 use serde::{Deserialize, Serialize};
 
-use super::App;
-use super::extract::{JsonBody, Name, Nothing, Query, Seconds};
+use super::extract::{IdempotencyKey, JsonBody, Name, Nothing, Query, Seconds};
 use super::page::{self, Page};
 use super::problem::Problem;
+use super::{App, REPLAYED};
 
 /// What page tokens of this list are bound to.
 const LIST: &str = "leases";
@@ -32,10 +32,13 @@ struct Acquire {
 async fn acquire(
     State(app): State<App>,
     Name(name): Name,
+    IdempotencyKey(key): IdempotencyKey,
     JsonBody(wish): JsonBody<Acquire>,
-) -> Result<Json<LeaseInfo>, Problem> {
-    match app.bay.leases().acquire(&name, &wish.holder, wish.ttl_seconds.0).await? {
-        Acquired::Granted(lease) => Ok(Json(lease)),
+) -> Result<Response, Problem> {
+    let (leases, ttl) = (app.bay.leases(), wish.ttl_seconds.0);
+    match leases.acquire_once(&name, &wish.holder, ttl, key.as_deref()).await? {
+        Acquired::Granted(lease) => Ok(Json(lease).into_response()),
+        Acquired::Replayed(lease) => Ok((REPLAYED, Json(lease)).into_response()),
         Acquired::Held { holder, retry_after } => {
             let detail = format!("lease {name:?} is held by {holder:?}");
             Err(Problem::held(detail, holder, retry_after))

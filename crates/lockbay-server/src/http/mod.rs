@@ -33,6 +33,9 @@ use tower_http::catch_panic::CatchPanicLayer;
 pub(crate) use self::listen::serve;
 use self::problem::Problem;
 
+/// Says that an answer was given before: nothing was done anew.
+const REPLAYED: [(&str, &str); 1] = [("idempotency-replayed", "true")];
+
 /// What every handler can reach. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct App {

@@ -151,7 +151,10 @@ impl Jobs {
             );
             let next = match (decision, view) {
                 (Decision::KeyReused, _) => return Err(key_reused(named)),
-                (Decision::InProgress(left), Some((_, job))) => {
+                (Decision::InProgress(left), Some((record, job))) => {
+                    if let Some(again) = self.granted_before(named, record, job) {
+                        return Ok(Claim::Claimed(again));
+                    }
                     self.0.metrics.count(Metric::CoordinationConflicts);
                     return Ok(Claim::InProgress(progress(named, job, left)));
                 }
@@ -181,6 +184,9 @@ impl Jobs {
         check_name("job_key", &request.job_key, 512)?;
         if let Some(holder) = &request.holder {
             check_name("holder", holder, 256)?;
+        }
+        if let Some(key) = &request.idempotency_key {
+            check_name("idempotency key", key, 255)?;
         }
         check_payload("parameters", &request.parameters)?;
         if let Some(ttl) = request.claim_ttl {
@@ -251,6 +257,7 @@ impl Jobs {
             max_retries: request.max_retries.unwrap_or(defaults.max_retries),
             holder: request.holder.clone().unwrap_or_else(|| defaults.holder.clone()),
             claim_token: self.0.clock.random_id(),
+            claim_key: request.idempotency_key.clone(),
             claim_ttl_us: micros(request.claim_ttl.unwrap_or(defaults.claim_ttl)),
             result_ttl_us: micros(defaults.result_ttl),
             horizon_us: micros(defaults.horizon),
@@ -284,11 +291,36 @@ impl Jobs {
             fencing_token: revision,
             idempotency_token: job.idempotency_token(&named.key.id),
             expires_at: now + Duration::from_micros(job.claim_ttl_us),
+            replayed: false,
             since: started,
         };
         let live = Live { job, revision, since: started, renewed: started };
         self.0.live.lock().insert(&claimed.job_id, live, self.0.clock.tick());
         claimed
+    }
+
+    /// The claim that this very request was granted before, if its key says so: its reply was lost.
+    fn granted_before(
+        &self,
+        named: &Named,
+        record: &Record,
+        job: &JobRecord,
+    ) -> Option<ClaimedJob> {
+        let key = named.request.idempotency_key.as_ref()?;
+        if job.status != JobStatus::Claimed || job.claim_key.as_ref() != Some(key) {
+            return None;
+        }
+        Some(ClaimedJob {
+            job_id: named.key.id.to_string(),
+            attempt: job.attempt,
+            claim_token: job.claim_token.clone(),
+            fencing_token: record.revision,
+            idempotency_token: job.idempotency_token(&named.key.id),
+            expires_at: record.deadline?,
+            replayed: true,
+            // Nothing is known of when it began: whoever renews it counts from its renewal.
+            since: Tick::default(),
+        })
     }
 
     /// The outcome, if it is in the local cache.

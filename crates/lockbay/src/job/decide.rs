@@ -81,6 +81,9 @@ pub(crate) struct JobRecord {
     pub(crate) max_retries: u32,
     pub(crate) holder: String,
     pub(crate) claim_token: String,
+    /// The idempotency key of the request that claimed it, if it had one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) claim_key: Option<String>,
     pub(crate) claim_ttl_us: u64,
     /// How long the result is kept, and how long the key is remembered, from the end of the job.
     pub(crate) result_ttl_us: u64,
@@ -274,6 +277,7 @@ mod tests {
             max_retries: 3,
             holder: "h".into(),
             claim_token: "c".into(),
+            claim_key: None,
             claim_ttl_us: HOUR,
             result_ttl_us: HOUR,
             horizon_us: 7 * 24 * HOUR,

@@ -103,6 +103,9 @@ pub struct ClaimRequest {
     pub on_failed: OnFailed,
     /// Who claims, for people.
     pub holder: Option<String>,
+    /// Names this request, so that it can be repeated after a lost reply: repeated while its claim
+    /// is held, it gets that claim again.
+    pub idempotency_key: Option<String>,
     /// When it was due, for people.
     pub scheduled_time: Option<Timestamp>,
     /// The right to lead, for a job that only the leader may run: the claim and the completion are
@@ -123,6 +126,7 @@ impl ClaimRequest {
             on_in_progress: OnInProgress::default(),
             on_failed: OnFailed::default(),
             holder: None,
+            idempotency_key: None,
             scheduled_time: None,
             leader: None,
         }
@@ -155,6 +159,8 @@ pub struct ClaimedJob {
     pub idempotency_token: String,
     /// When the claim lapses unless it is renewed, by the store's clock.
     pub expires_at: Timestamp,
+    /// Whether it was granted before, to the same request.
+    pub replayed: bool,
     /// When the call that granted it began.
     pub(crate) since: Tick,
 }
