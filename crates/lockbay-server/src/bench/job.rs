@@ -50,24 +50,29 @@ pub(super) async fn raw(
     let (store, clock) = (bay.store().clone(), bay.clock().clone());
     let (claimed_bytes, completed_bytes) = record_sizes(bay).await?;
     load::run(concurrency, count, move |_| {
-        let store = store.clone();
+        let (store, clock) = (store.clone(), clock.clone());
         // As random as a fingerprint: where keys fall decides how many pages a commit touches.
         let id = format!("{}{}", clock.random_id(), clock.random_id());
         async move {
             let key = Key::new(Partition::FIRST, RAW, id.as_str());
-            let entry = |status: &str| {
-                let id = format!("{status}/0123456789abcdef/{id}");
+            // In time, as the service lists jobs; ended ones with the newest first.
+            let entry = |status: &str, micros: u64| {
+                let id = format!("{status}/{micros:016x}/{id}");
                 Key::new(Partition::FIRST, RAW_LIST, id)
             };
-            let put = |bytes: usize| Write::Put {
+            let put = |bytes: usize, deadline| Write::Put {
                 key: key.clone(),
                 value: vec![b'x'; bytes],
-                deadline: Deadline::After(HOUR),
+                deadline,
             };
+            let claimed_at = clock.now().as_micros();
             let claim = Commit::new(
                 Partition::FIRST,
                 vec![Guard::Absent(key.clone())],
-                vec![put(claimed_bytes), Write::Mark { key: entry("claimed") }],
+                vec![
+                    put(claimed_bytes, Deadline::After(HOUR)),
+                    Write::Mark { key: entry("claimed", claimed_at) },
+                ],
                 vec![],
             )?;
             let token = match store.commit(&claim).await? {
@@ -78,9 +83,9 @@ pub(super) async fn raw(
                 Partition::FIRST,
                 vec![Guard::Held(Fence { key: key.clone(), token })],
                 vec![
-                    put(completed_bytes),
-                    Write::Delete { key: entry("claimed") },
-                    Write::Mark { key: entry("completed") },
+                    put(completed_bytes, Deadline::Never),
+                    Write::Delete { key: entry("claimed", claimed_at) },
+                    Write::Mark { key: entry("completed", u64::MAX - clock.now().as_micros()) },
                 ],
                 vec![key.clone()],
             )?;
