@@ -306,3 +306,27 @@ async fn a_store_that_is_rolled_back_is_told_as_an_event() {
     assert!(told.contains(&"store_rolled_back") && told.contains(&"system_unhealthy"), "{told:?}");
     assert!(!a.bay.is_leader());
 }
+
+#[tokio::test]
+async fn two_runs_with_one_idempotency_key_never_run_side_by_side() {
+    let world = World::new(1);
+    let (a, b) = (world.instance().bay, world.instance().bay);
+    let keyed = || ClaimRequest { idempotency_key: Some("request-1".into()), ..request() };
+    let clock = world.clock.clone();
+    let first = tokio::spawn(async move {
+        let handler = move |_| {
+            let clock = clock.clone();
+            async move {
+                clock.sleep(ms(1_000)).await;
+                Ok(Json::null())
+            }
+        };
+        a.run_job(keyed(), Placement::Anywhere, RunOptions::default(), handler).await
+    });
+    world.pass(ms(100)).await;
+    let handler = |_| async { panic!("ran beside the first") };
+    let second = b.run_job(keyed(), Placement::Anywhere, RunOptions::default(), handler).await;
+    assert!(matches!(second.unwrap(), JobOutcome::InProgress(_)));
+    world.pass(ms(1_000)).await;
+    assert!(matches!(first.await.unwrap().unwrap(), JobOutcome::Completed(_)));
+}

@@ -17,9 +17,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::Metric;
 use crate::name::check_name;
 use crate::store::{
-    Commit, Deadline, Guard, Key, Partition, Range, Record, Reply, Revision, Write,
+    Commit, Deadline, Guard, Hint, Key, Partition, Range, Record, Reply, Revision, Write,
 };
 
+/// How long those who wait spread out after a hint that says too little.
+const CROWD: Duration = Duration::from_millis(30);
 /// How often a waiting claim looks without having got a hint.
 const POLL: Duration = Duration::from_secs(1);
 
@@ -67,8 +69,10 @@ impl Jobs {
             }
             let lapse = progress.retry_after + Duration::from_millis(1);
             let pause = left.min(lapse).min(POLL);
-            if let Some(hints) = &mut hints {
-                self.0.clock.timeout(pause, hints.next()).await;
+            let Some(hints) = &mut hints else { continue };
+            if self.0.clock.timeout(pause, hints.next()).await == Some(Hint::Anything) {
+                // Most likely something else has changed: not everybody needs to look at once.
+                self.0.clock.sleep(self.0.clock.jitter(CROWD)).await;
             }
         }
     }
@@ -136,7 +140,7 @@ impl Jobs {
                 }
                 Reply::Conflict { guard, found, now } => (guard, found, now),
             };
-            if *attempt.commit.guards[guard].key() != named.key {
+            if attempt.commit.guards.get(guard).is_none_or(|guard| *guard.key() != named.key) {
                 return Err(Error::new(
                     ErrorKind::Fenced,
                     "leadership is gone: the job was not claimed",
@@ -177,9 +181,6 @@ impl Jobs {
 
     /// Checks a request and gives it its key.
     pub(super) fn name(&self, request: ClaimRequest) -> Result<Named> {
-        if self.0.closing.is_cancelled() {
-            return Err(shutting_down());
-        }
         check_name("job_type", &request.job_type, 128)?;
         check_name("job_key", &request.job_key, 512)?;
         if let Some(holder) = &request.holder {
@@ -208,6 +209,9 @@ impl Jobs {
         decision: Decision,
         found: Option<(&Record, &JobRecord)>,
     ) -> Result<Attempt> {
+        if self.0.closing.is_cancelled() {
+            return Err(shutting_down());
+        }
         let key = &named.key;
         let job = self.claimed_record(named, &decision, found.map(|(_, job)| job));
         let mut guards = match found {

@@ -109,6 +109,8 @@ impl Jobs {
         F: Future<Output = std::result::Result<Json, JobFailure>>,
     {
         let mut request = request;
+        // A run is no repetition of a lost request: it must not join an attempt that is running.
+        request.idempotency_key = None;
         loop {
             let claimed = match self.claim(request.clone()).await? {
                 Claim::Claimed(claimed) => claimed,
