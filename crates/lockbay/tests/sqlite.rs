@@ -388,7 +388,7 @@ async fn rows_deleted_behind_our_back_halt_effects() {
     let store = place.open();
     committed(&store, &commit(vec![], vec![put("a", "1")])).await;
     let vandal = Connection::open(place.path()).unwrap();
-    vandal.execute_batch("DELETE FROM record; DELETE FROM space").unwrap();
+    vandal.execute_batch("DELETE FROM record; DELETE FROM key; DELETE FROM space").unwrap();
     assert!(refused(&store).await.message().contains("emptied"));
     refused(&place.open()).await;
 }
@@ -480,6 +480,11 @@ async fn it_answers_as_the_store_in_memory_does() {
         );
         assert_eq!(due.0.unwrap(), due.1.unwrap(), "step {step}");
     }
+    let strays = "SELECT (SELECT count(*) FROM record) - count(number) + count(record) - \
+         count(number) FROM key LEFT JOIN record ON number = record AND record.id = key.id";
+    let other = Connection::open(place.path()).unwrap();
+    let strays: i64 = other.query_row(strays, [], |row| row.get(0)).unwrap();
+    assert_eq!(strays, 0, "every record has its key, and every key that leads to one has it");
 }
 
 const CHILD_FILE: &str = "LOCKBAY_TEST_CHILD_FILE";

@@ -20,10 +20,13 @@ use crate::store::{Key, Kind, MAX_PAGE, Page, Partition, Range, Read, Record, Re
 const READERS: usize = 3;
 
 const SPACE: &str = "SELECT id FROM space WHERE namespace = ?1 AND partition = ?2";
-const GET: &str = "SELECT id, revision, deadline, value FROM record \
-     WHERE space = ?1 AND kind = ?2 AND id = ?3 AND value IS NOT NULL";
-const SCAN: &str = "SELECT id, revision, deadline, value FROM record \
-     WHERE space = ?1 AND kind = ?2 AND id >= ?3 AND id < ?4 ORDER BY id LIMIT ?5";
+const GET: &str = "SELECT key.id, revision, deadline, value FROM key \
+     CROSS JOIN record ON number = record \
+     WHERE key.space = ?1 AND key.kind = ?2 AND key.id = ?3";
+const SCAN: &str = "SELECT key.id, coalesce(revision, 0), deadline, value FROM key \
+     LEFT JOIN record ON number = record \
+     WHERE key.space = ?1 AND key.kind = ?2 AND key.id >= ?3 AND key.id < ?4 \
+     ORDER BY key.id LIMIT ?5";
 const DUE: &str = "SELECT id, revision, deadline, value FROM record INDEXED BY record_due \
      WHERE space = ?1 AND kind = ?2 AND deadline <= ?3 ORDER BY deadline, id LIMIT ?4";
 

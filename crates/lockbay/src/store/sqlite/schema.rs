@@ -23,11 +23,13 @@ const SCHEMA_VERSION: i64 = 1;
 const APPLICATION_ID: i64 = 0x4c6b_4279;
 /// How long SQLite itself waits for locks where our own loop does not: opening, and reads.
 const LOCK_WAIT: Duration = Duration::from_secs(10);
-/// Pages in the write-ahead log before a commit also copies them into the file.
-const CHECKPOINT_PAGES: u32 = 4_000;
-/// What a log that had grown is cut back to.
-const LOG_LIMIT_BYTES: u32 = 64 * 1024 * 1024;
-const CACHE_KIB: i32 = 32 * 1024;
+/// Pages in the write-ahead log, 64 MB, before a commit also copies them into the file. The more
+/// there are, the more changes of a page are copied as one.
+const CHECKPOINT_PAGES: u32 = 16_000;
+/// What a log that had grown is cut back to. Above what it has at a checkpoint: a log of steady
+/// length is written over, which is cheaper than one that grows anew.
+const LOG_LIMIT_BYTES: u32 = 128 * 1024 * 1024;
+const CACHE_KIB: i32 = 64 * 1024;
 
 /// One opening at a time in this process, so that creating a file cannot drop another's locks.
 static OPENING: Mutex<()> = Mutex::new(());

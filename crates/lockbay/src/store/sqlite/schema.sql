@@ -12,17 +12,27 @@ CREATE TABLE space (
     UNIQUE (namespace, partition)
 ) STRICT;
 
--- Records, and index entries: those have no value, no deadline and revision 0.
+-- Keys in order: small rows, because ids may be hashes, and then each falls on a page of its own.
+-- An index entry is a key without a record.
+CREATE TABLE key (
+    space  INTEGER NOT NULL,
+    kind   TEXT    NOT NULL,
+    id     TEXT    NOT NULL,
+    record INTEGER,
+    PRIMARY KEY (space, kind, id)
+) STRICT, WITHOUT ROWID;
+
+-- Records in the order in which they came, so that new ones, and changes of them, share pages.
 -- The value stands last, so that a guard reads revision and deadline without its pages.
 CREATE TABLE record (
+    number   INTEGER PRIMARY KEY,
     space    INTEGER NOT NULL,
     kind     TEXT    NOT NULL,
     id       TEXT    NOT NULL,
     revision INTEGER NOT NULL,
     deadline INTEGER,
-    value    BLOB,
-    PRIMARY KEY (space, kind, id)
-) STRICT, WITHOUT ROWID;
+    value    BLOB    NOT NULL
+) STRICT;
 
 -- What is due. Records without a deadline pay nothing for it.
 CREATE INDEX record_due ON record (space, kind, deadline) WHERE deadline IS NOT NULL;

@@ -14,17 +14,20 @@ use crate::store::operation::{Answers, Seen, straggler};
 use crate::store::witness::{Standing, Verdict};
 use crate::store::{Commit, Deadline, Guard, Key, Partition, Pong, Record, Reply, Revision, Write};
 
-const FIND: &str = "SELECT revision, deadline, value FROM record \
-     WHERE space = ?1 AND kind = ?2 AND id = ?3 AND value IS NOT NULL";
-const PUT: &str = "INSERT INTO record (space, kind, id, revision, deadline, value) \
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO UPDATE SET \
-     revision = excluded.revision, deadline = excluded.deadline, value = excluded.value";
-const TOUCH: &str = "UPDATE record SET deadline = ?4 \
-     WHERE space = ?1 AND kind = ?2 AND id = ?3 AND value IS NOT NULL";
-const DELETE: &str = "DELETE FROM record WHERE space = ?1 AND kind = ?2 AND id = ?3";
-const MARK: &str = "INSERT INTO record (space, kind, id, revision) VALUES (?1, ?2, ?3, 0) \
-     ON CONFLICT DO UPDATE SET revision = 0, deadline = NULL, value = NULL \
-     WHERE value IS NOT NULL";
+const FIND: &str = "SELECT number, revision, deadline, value FROM key \
+     LEFT JOIN record ON number = record \
+     WHERE key.space = ?1 AND key.kind = ?2 AND key.id = ?3";
+const LOCATE: &str = "SELECT record FROM key WHERE space = ?1 AND kind = ?2 AND id = ?3";
+const SET_KEY: &str = "INSERT INTO key (space, kind, id, record) VALUES (?1, ?2, ?3, ?4) \
+     ON CONFLICT DO UPDATE SET record = excluded.record";
+const MARK: &str = "INSERT INTO key (space, kind, id) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
+const DELETE_KEY: &str =
+    "DELETE FROM key WHERE space = ?1 AND kind = ?2 AND id = ?3 RETURNING record";
+const ADD: &str = "INSERT INTO record (space, kind, id, revision, deadline, value) \
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+const CHANGE: &str = "UPDATE record SET revision = ?2, deadline = ?3, value = ?4 WHERE number = ?1";
+const TOUCH: &str = "UPDATE record SET deadline = ?2 WHERE number = ?1";
+const DELETE: &str = "DELETE FROM record WHERE number = ?1";
 const SPACE: &str = "SELECT id, generation, revision, accepted, halted FROM space \
      WHERE namespace = ?1 AND partition = ?2";
 const NEW_SPACE: &str = "INSERT INTO space (namespace, partition, generation, revision, accepted) \
@@ -235,16 +238,23 @@ impl<'a> Transaction<'a> {
             }
         }
         let now = self.now;
-        for (place, guard) in commit.guards.iter().enumerate() {
-            if let Refused::Yes(found) = self.statements.check(space.id, guard, now)? {
-                return Ok(Ok(Reply::Conflict { guard: place, found, now }));
+        let mut places = Vec::with_capacity(commit.guards.len());
+        for (guard_place, guard) in commit.guards.iter().enumerate() {
+            match self.statements.check(space.id, guard, now)? {
+                Checked::Holds(place) => places.push((guard.key(), place)),
+                Checked::Refused(found) => {
+                    return Ok(Ok(Reply::Conflict { guard: guard_place, found, now }));
+                }
             }
         }
         space.last = (space.last + 1).max(now.as_micros());
         space.changed = true;
         let revision = space.revision();
         for write in &commit.writes {
-            self.statements.write(space.id, write, revision, now)?;
+            // What a guard has found holds until the first write of that key.
+            let known = places.iter().position(|(key, _)| *key == write.key());
+            let known = known.map(|at| places.swap_remove(at).1);
+            self.statements.write(space.id, write, known, revision, now)?;
         }
         let reply = Reply::Committed { revision, now };
         self.fresh.remember(&commit.operation, reply.clone());
@@ -285,56 +295,91 @@ impl<'a> Transaction<'a> {
 }
 
 /// What a guard says to a commit.
-enum Refused {
-    No,
-    Yes(Option<Record>),
+enum Checked {
+    Holds(Place),
+    Refused(Option<Record>),
+}
+
+/// Where what belongs to a key is.
+enum Place {
+    Nowhere,
+    /// It is an index entry, and has no record.
+    Entry,
+    Record(i64),
+}
+
+impl Place {
+    /// Of a key that is there, from the number of its record.
+    fn of(number: Option<i64>) -> Self {
+        number.map_or(Place::Entry, Place::Record)
+    }
 }
 
 /// The statements of a transaction, prepared once for all its commits.
 struct Statements<'c> {
+    connection: &'c Connection,
     find: CachedStatement<'c>,
-    put: CachedStatement<'c>,
+    locate: CachedStatement<'c>,
+    set_key: CachedStatement<'c>,
+    mark: CachedStatement<'c>,
+    delete_key: CachedStatement<'c>,
+    add: CachedStatement<'c>,
+    change: CachedStatement<'c>,
     touch: CachedStatement<'c>,
     delete: CachedStatement<'c>,
-    mark: CachedStatement<'c>,
 }
 
 impl<'c> Statements<'c> {
     fn prepare(connection: &'c Connection) -> rusqlite::Result<Self> {
         Ok(Statements {
+            connection,
             find: connection.prepare_cached(FIND)?,
-            put: connection.prepare_cached(PUT)?,
+            locate: connection.prepare_cached(LOCATE)?,
+            set_key: connection.prepare_cached(SET_KEY)?,
+            mark: connection.prepare_cached(MARK)?,
+            delete_key: connection.prepare_cached(DELETE_KEY)?,
+            add: connection.prepare_cached(ADD)?,
+            change: connection.prepare_cached(CHANGE)?,
             touch: connection.prepare_cached(TOUCH)?,
             delete: connection.prepare_cached(DELETE)?,
-            mark: connection.prepare_cached(MARK)?,
         })
     }
 
-    fn check(&mut self, space: i64, guard: &Guard, now: Timestamp) -> rusqlite::Result<Refused> {
+    fn check(&mut self, space: i64, guard: &Guard, now: Timestamp) -> rusqlite::Result<Checked> {
         let key = guard.key();
         let mut rows = self.find.query(params![space, key.kind.name(), &*key.id])?;
-        let Some(row) = rows.next()? else {
-            return Ok(if guard.holds(None, now) { Refused::No } else { Refused::Yes(None) });
+        let row = rows.next()?;
+        let place = row.map_or(Ok(Place::Nowhere), |row| row.get(0).map(Place::of))?;
+        let (Some(row), Place::Record(_)) = (row, &place) else {
+            let holds = guard.holds(None, now);
+            return Ok(if holds { Checked::Holds(place) } else { Checked::Refused(None) });
         };
-        let (revision, deadline) = reader::stamps(row, 0)?;
+        let (revision, deadline) = reader::stamps(row, 1)?;
         // No guard looks at the value; it is read only to be shown.
         let mut record = Record { key: key.clone(), value: Vec::new(), revision, deadline };
         if guard.holds(Some(&record), now) {
-            return Ok(Refused::No);
+            return Ok(Checked::Holds(place));
         }
-        record.value = row.get(2)?;
-        Ok(Refused::Yes(Some(record)))
+        record.value = row.get(3)?;
+        Ok(Checked::Refused(Some(record)))
     }
 
+    fn locate(&mut self, space: i64, key: &Key) -> rusqlite::Result<Place> {
+        let mut rows = self.locate.query(params![space, key.kind.name(), &*key.id])?;
+        rows.next()?.map_or(Ok(Place::Nowhere), |row| row.get(0).map(Place::of))
+    }
+
+    /// Does one write, on a key of which `known` may already tell where it leads.
     fn write(
         &mut self,
         space: i64,
         write: &Write,
+        known: Option<Place>,
         revision: Revision,
         now: Timestamp,
     ) -> rusqlite::Result<()> {
-        let Key { kind, id, .. } = write.key();
-        let (kind, id) = (kind.name(), &**id);
+        let key = write.key();
+        let (kind, id) = (key.kind.name(), &*key.id);
         match write {
             Write::Put { value, deadline, .. } => {
                 let deadline = match deadline {
@@ -342,17 +387,37 @@ impl<'c> Statements<'c> {
                     Deadline::After(ttl) => Some(integer((now + *ttl).as_micros())),
                 };
                 let revision = integer(revision.number());
-                self.put.execute(params![space, kind, id, revision, deadline, value])?;
+                let place = known.map_or_else(|| self.locate(space, key), Ok)?;
+                if let Place::Record(number) = place
+                    && self.change.execute(params![number, revision, deadline, value])? > 0
+                {
+                    return Ok(());
+                }
+                self.add.execute(params![space, kind, id, revision, deadline, value])?;
+                let number = self.connection.last_insert_rowid();
+                self.set_key.execute(params![space, kind, id, number])?;
             }
             Write::Touch { ttl, .. } => {
-                let deadline = integer((now + *ttl).as_micros());
-                self.touch.execute(params![space, kind, id, deadline])?;
+                let place = known.map_or_else(|| self.locate(space, key), Ok)?;
+                if let Place::Record(number) = place {
+                    let deadline = integer((now + *ttl).as_micros());
+                    self.touch.execute(params![number, deadline])?;
+                }
             }
             Write::Delete { .. } => {
-                self.delete.execute(params![space, kind, id])?;
+                let record = self.delete_key.query_row(params![space, kind, id], |row| row.get(0));
+                let number: Option<i64> = record.optional()?.flatten();
+                if let Some(number) = number {
+                    self.delete.execute([number])?;
+                }
             }
             Write::Mark { .. } => {
-                self.mark.execute(params![space, kind, id])?;
+                if self.mark.execute(params![space, kind, id])? == 0
+                    && let Place::Record(number) = self.locate(space, key)?
+                {
+                    self.delete.execute([number])?;
+                    self.set_key.execute(params![space, kind, id, None::<i64>])?;
+                }
             }
         }
         Ok(())
