@@ -296,6 +296,7 @@ impl fmt::Debug for Clock {
 }
 
 /// Sleeps in a thread that is not the runtime's, such as the SQLite writer.
+#[cfg(feature = "sqlite")]
 pub(crate) fn block_for(duration: Duration) {
     std::thread::sleep(duration);
 }

@@ -103,6 +103,7 @@ impl Hub {
     }
 
     /// Whether anybody watches.
+    #[cfg(feature = "sqlite")]
     pub(super) fn is_watched(&self) -> bool {
         self.0.lock().iter().any(|watcher| watcher.strong_count() > 0)
     }
@@ -121,6 +122,7 @@ impl Hub {
     }
 
     /// Wakes everybody: what changed is not known.
+    #[cfg(any(feature = "sqlite", feature = "redis"))]
     pub(super) fn tell_all(&self) {
         for watcher in self.0.lock().iter().filter_map(Weak::upgrade) {
             watcher.give(None);

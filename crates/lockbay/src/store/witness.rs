@@ -66,6 +66,7 @@ struct Seen {
 }
 
 impl Witness {
+    #[cfg(feature = "redis")]
     /// The generation and the floor to send along, if this partition was seen before.
     pub(super) fn expectation(&self, partition: Partition) -> Option<(String, Revision)> {
         let seen = self.0.lock();
