@@ -220,3 +220,21 @@ fn a_client_that_goes_away_frees_its_place() {
     drop(client);
     eventually("there is room again", || (server.get("/v1/jobs").status == 200).then_some(()));
 }
+
+#[test]
+fn a_web_page_from_elsewhere_changes_nothing() {
+    let server = Server::start(&["--store", "memory:"]);
+    server.wait_until_leading();
+    for headers in [
+        [("Origin", "http://evil.example"), ("Accept", "*/*")],
+        [("Origin", "null"), ("Accept", "*/*")],
+        [("Origin", "http://localhost.evil.example:5000"), ("Accept", "*/*")],
+        [("Sec-Fetch-Site", "cross-site"), ("Accept", "*/*")],
+    ] {
+        let refused = server.send("POST", "/v1/leader/resign", &headers, b"");
+        refused.problem(403, "forbidden");
+    }
+    assert_eq!(server.leader().map(|leader| leader["term"].clone()), Some(1.into()));
+    let own = [("Origin", "http://localhost:5000")];
+    assert_eq!(server.send("POST", "/v1/leader/resign", &own, b"").status, 200);
+}

@@ -17,7 +17,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
-use rand::{RngExt, SeedableRng, rngs::StdRng};
+use rand::rngs::{StdRng, SysRng};
+use rand::{RngExt, SeedableRng, TryRng};
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tokio::sync::oneshot;
@@ -267,7 +268,11 @@ impl Clock {
     /// A random number.
     pub fn random(&self) -> u64 {
         match &self.0 {
-            Inner::System => rand::rng().random(),
+            // From the system each time: a generator of our own would be copied by a fork, and two
+            // processes would draw the same identities and tokens.
+            Inner::System => SysRng
+                .try_next_u64()
+                .expect("the system has random numbers: nothing here is safe without them"),
             Inner::Manual(manual) => manual.lock().rng.random(),
         }
     }

@@ -46,6 +46,10 @@ const BID_SPREAD: Duration = Duration::from_millis(20);
 /// How long an instance that resigned lets the others bid before it bids again.
 const HOLD_BACK: Duration = Duration::from_millis(500);
 
+/// The longest pause between bids while the store does not answer; up to as much jitter comes on
+/// top.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
 /// How long a handover at shutdown may take.
 const HANDOVER: Duration = Duration::from_secs(1);
 
@@ -376,9 +380,14 @@ impl Leadership {
         };
         let mut hints = None;
         while !stop.is_cancelled() {
+            // A bid on its way is waited for, or its lease would belong to nobody.
+            let stopped = async {
+                stop.cancelled().await;
+                self.0.clock.sleep(HANDOVER).await;
+            };
             tokio::select! {
-                () = stop.cancelled() => break,
-                () = self.follow(&range, &mut hints) => {}
+                () = stopped => break,
+                () = self.follow(&range, &mut hints, &stop) => {}
             }
             let Some(term) = self.0.term.lock().clone() else { continue };
             tokio::select! {
@@ -425,14 +434,11 @@ impl Leadership {
         reason
     }
 
-    /// Bids until this instance leads.
-    async fn follow(&self, range: &Range, hints: &mut Option<Hints>) {
+    /// Bids until this instance leads, or is stopped.
+    async fn follow(&self, range: &Range, hints: &mut Option<Hints>, stop: &CancellationToken) {
         let mut seen = Seen::Nothing;
         let mut errors = 0u32;
-        loop {
-            if hints.is_none() {
-                *hints = self.0.store.watch(range).await.ok();
-            }
+        while !stop.is_cancelled() {
             match decide(&seen) {
                 step @ (Step::Bid { .. } | Step::Rebid { .. }) => match self.bid(&step).await {
                     Ok(None) => return,
@@ -443,13 +449,20 @@ impl Leadership {
                     Err(error) => {
                         errors += 1;
                         tracing::warn!(%error, "bid for leadership failed");
-                        let pause = self.0.candidate.ttl / 20 * errors.min(5);
-                        self.0.clock.sleep(pause + self.0.clock.jitter(pause)).await;
+                        let pause = (self.0.candidate.ttl / 20 * errors.min(5)).min(LONGEST_PAUSE);
+                        let pause = pause + self.0.clock.jitter(pause);
+                        self.0.clock.timeout(pause, stop.cancelled()).await;
                         seen = Seen::Nothing;
                     }
                 },
                 Step::Wait(left) => {
-                    self.wait(left, hints).await;
+                    // Where there are no hints, the exact lapse is waited for.
+                    if hints.is_none() {
+                        *hints = self.0.store.watch(range).await.ok();
+                    }
+                    if stop.run_until_cancelled(self.wait(left, hints)).await.is_none() {
+                        return;
+                    }
                     seen = self.look().await;
                 }
             }

@@ -55,6 +55,8 @@ struct Inner {
     leases: Leases,
     jobs: Jobs,
     life: Mutex<Life>,
+    /// Set by the first shutdown, for which others wait.
+    down: tokio::sync::OnceCell<()>,
     health: tokio::sync::Mutex<Option<(Tick, Health)>>,
 }
 
@@ -141,6 +143,7 @@ impl LockBay {
             leases,
             jobs,
             life: Mutex::default(),
+            down: tokio::sync::OnceCell::new(),
             health: tokio::sync::Mutex::default(),
         }))
     }
@@ -165,6 +168,10 @@ impl LockBay {
     /// and release the rest, stop renewing, flush and close the store. Takes at most the grace and
     /// two seconds, whatever the store does; what could not be released by then lapses.
     pub async fn shutdown(&self) {
+        self.0.down.get_or_init(|| self.shut_down()).await;
+    }
+
+    async fn shut_down(&self) {
         let inner = &self.0;
         let life = std::mem::replace(&mut *inner.life.lock(), Life::ShutDown);
         let grace = inner.config.shutdown_grace.0;

@@ -574,3 +574,18 @@ async fn two_namespaces_on_one_server_do_not_meet() {
         assert_eq!(error.kind(), ErrorKind::Invalid, "{name}");
     }
 }
+
+/// A user as an operator makes one: all keys, all commands, and since Redis 7 no channel.
+#[tokio::test]
+async fn a_commit_whose_hint_may_not_be_published_is_applied_whole() {
+    let server = RedisServer::start_with(&["appendonly no", "user app on >pw ~* +@all"]);
+    let store = open(&server.url().replace("redis://", "redis://app:pw@")).await;
+    let hinted =
+        Commit::new(Partition::FIRST, vec![], vec![put("b", "1")], vec![key("b")]).unwrap();
+    let neighbour = commit(vec![Guard::Absent(key("a"))], vec![put("a", "1")]);
+    for answer in store.commit_all(&[neighbour, hinted]).await {
+        assert!(matches!(answer, Ok(Reply::Committed { .. })), "{answer:?}");
+    }
+    let page = store.scan(&all(), 10).await.unwrap();
+    assert_eq!(page.records.len(), 2, "records and their index are written together");
+}

@@ -8,18 +8,24 @@ mod support {
 }
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
+use lockbay::clock::Clock;
 use lockbay::config::Config;
 use lockbay::event::Event;
 use lockbay::job::{
-    Claim, ClaimRequest, JobContext, JobFailure, JobOutcome, OnFailed, Retry, RunOptions,
+    Claim, ClaimRequest, JobContext, JobFailure, JobFilter, JobOutcome, OnFailed, OnInProgress,
+    Retry, RunOptions,
 };
 use lockbay::leader::Edge;
 use lockbay::store::faulty::Faults;
-use lockbay::store::{Commit, Deadline, Key, Kind, Partition, Store, Write};
-use lockbay::{ErrorKind, Json, LockBay, Placement};
+use lockbay::store::{
+    Commit, Deadline, Description, Hints, Key, Kind, Page, Partition, Pong, Range, Read, Reply,
+    Store, Write,
+};
+use lockbay::{Error, ErrorKind, Json, LockBay, Placement};
 use support::stepped::{World, seconds};
 
 fn ms(millis: u64) -> Duration {
@@ -329,4 +335,305 @@ async fn two_runs_with_one_idempotency_key_never_run_side_by_side() {
     assert!(matches!(second.unwrap(), JobOutcome::InProgress(_)));
     world.pass(ms(1_000)).await;
     assert!(matches!(first.await.unwrap().unwrap(), JobOutcome::Completed(_)));
+}
+
+/// The handler has had its effect, its result cannot be recorded: it runs again for ever.
+#[tokio::test]
+async fn a_result_that_is_refused_does_not_make_the_job_run_again_and_again() {
+    let world = World::new(1);
+    let bay = world.instance().bay;
+    let effects = Arc::new(AtomicU32::new(0));
+    for _ in 0..5 {
+        let counter = Arc::clone(&effects);
+        let handler = move |_| {
+            counter.fetch_add(1, Ordering::SeqCst);
+            async { Ok::<_, JobFailure>(Json::parse(r#"{"a":1,"a":2}"#).unwrap()) }
+        };
+        let options = RunOptions::default();
+        let _ = bay.run_job(request(), Placement::Anywhere, options, handler).await;
+        world.pass(ms(100)).await;
+        world.clock.advance(Duration::from_secs(61));
+        world.settle().await;
+    }
+    assert_eq!(effects.load(Ordering::SeqCst), 1);
+}
+
+/// The handler ran, and run says "nothing was done".
+#[tokio::test]
+async fn a_run_whose_outcome_could_not_be_recorded_is_not_called_undone() {
+    let world = World::new(1);
+    let a = world.instance();
+    let ran = Arc::new(AtomicBool::new(false));
+    let (bay, store, flag) = (a.bay.clone(), a.store.clone(), ran.clone());
+    let run = tokio::spawn(async move {
+        let handler = move |_| {
+            flag.store(true, Ordering::SeqCst);
+            store.set(Faults { refused: 1_000, ..Faults::default() });
+            async { Ok::<_, JobFailure>(Json::null()) }
+        };
+        bay.run_job(request(), Placement::Anywhere, RunOptions::default(), handler).await
+    });
+    world.pass(ms(20_000)).await;
+    assert!(ran.load(Ordering::SeqCst));
+    let error = run.await.unwrap().unwrap_err();
+    assert_ne!(error.kind(), ErrorKind::Unavailable, "says that nothing was done: {error}");
+}
+
+/// A claim that waits is granted after shutdown began.
+#[tokio::test]
+async fn a_waiting_claim_begins_no_attempt_after_shutdown_has_begun() {
+    let world = World::new(1);
+    let (a, b) = (world.instance(), world.instance());
+    let short = ClaimRequest { claim_ttl: Some(ms(1_000)), ..request() };
+    a.bay.jobs().claim(short.clone()).await.unwrap();
+    let begun = Arc::new(AtomicBool::new(false));
+    // something else that keeps the drain going
+    let (bay, clock) = (b.bay.clone(), world.clock.clone());
+    tokio::spawn(async move {
+        let other = ClaimRequest::new("t", "other", Json::null());
+        let handler = |_| {
+            let clock = clock.clone();
+            async move {
+                clock.sleep(Duration::from_secs(3_600)).await;
+                Ok::<_, JobFailure>(Json::null())
+            }
+        };
+        bay.run_job(other, Placement::Anywhere, RunOptions::default(), handler).await
+    });
+    let (bay, flag) = (b.bay.clone(), begun.clone());
+    tokio::spawn(async move {
+        let wait =
+            ClaimRequest { on_in_progress: OnInProgress::Wait(Duration::from_secs(30)), ..short };
+        let handler = |_| {
+            flag.store(true, Ordering::SeqCst);
+            async { Ok::<_, JobFailure>(Json::null()) }
+        };
+        bay.run_job(wait, Placement::Anywhere, RunOptions::default(), handler).await
+    });
+    world.pass(ms(100)).await;
+    let bay = b.bay.clone();
+    tokio::spawn(async move { bay.shutdown().await });
+    world.pass(ms(2_000)).await;
+    assert!(!begun.load(Ordering::SeqCst), "an attempt began during shutdown");
+}
+
+/// After an outage, a service with the guide's TTL of 90 s is led again soon.
+#[tokio::test]
+async fn after_an_outage_there_is_soon_a_leader_whatever_the_ttl() {
+    for seed in 1..4 {
+        let world = World::new(seed);
+        let a = world.instance_with(Config { leader_ttl: seconds(90), ..Config::default() });
+        a.store.set(Faults { refused: 1_000, ..Faults::default() });
+        a.bay.start();
+        world.pass(Duration::from_secs(110)).await;
+        a.store.set(Faults::default());
+        let mut without = Duration::ZERO;
+        while !a.bay.is_leader() {
+            world.pass(ms(500)).await;
+            without += ms(500);
+        }
+        assert!(without < Duration::from_secs(5), "{without:?}");
+    }
+}
+
+/// A store whose hints do not work.
+struct NoHints(Arc<dyn Store>);
+#[async_trait]
+impl Store for NoHints {
+    async fn get(&self, keys: &[Key]) -> Result<Read, Error> {
+        self.0.get(keys).await
+    }
+    async fn scan(&self, r: &Range, l: usize) -> Result<Page, Error> {
+        self.0.scan(r, l).await
+    }
+    async fn due(&self, p: Partition, k: Kind, l: usize) -> Result<Page, Error> {
+        self.0.due(p, k, l).await
+    }
+    async fn commit(&self, c: &Commit) -> Result<Reply, Error> {
+        self.0.commit(c).await
+    }
+    async fn watch(&self, _: &Range) -> Result<Hints, Error> {
+        Err(Error::new(ErrorKind::Unavailable, "redis did not acknowledge a subscription in time"))
+    }
+    async fn ping(&self) -> Result<Pong, Error> {
+        self.0.ping().await
+    }
+    fn describe(&self) -> Description {
+        self.0.describe()
+    }
+    async fn accept(&self) -> Result<(), Error> {
+        self.0.accept().await
+    }
+    async fn close(&self) {
+        self.0.close().await
+    }
+}
+
+#[tokio::test]
+async fn a_claim_waits_by_polling_where_there_are_no_hints() {
+    let world = World::new(1);
+    let store = Arc::new(NoHints(Arc::new(world.memory.client())));
+    let bay = LockBay::with_store(Config::default(), store, world.clock.clone());
+    let Claim::Claimed(job) = bay.jobs().claim(request()).await.unwrap() else { panic!() };
+    let waiter = tokio::spawn({
+        let bay = bay.clone();
+        async move {
+            let wait = OnInProgress::Wait(Duration::from_secs(30));
+            bay.jobs().claim(ClaimRequest { on_in_progress: wait, ..request() }).await
+        }
+    });
+    world.pass(ms(100)).await;
+    bay.jobs().complete(&job.job_id, &job.claim_token, Json::null()).await.unwrap();
+    world.pass(ms(2_000)).await;
+    let claim = waiter.await.unwrap();
+    assert!(matches!(claim, Ok(Claim::Replayed(_))), "{claim:?}");
+}
+
+/// Said twice, answered as the first time?
+#[tokio::test]
+async fn a_failure_whose_reply_was_lost_is_answered_as_it_was_recorded() {
+    let world = World::new(3);
+    let a = world.instance();
+    let Claim::Claimed(job) = a.bay.jobs().claim(request()).await.unwrap() else { panic!() };
+    a.store.set(Faults { reply_lost: 1_000, ..Faults::default() });
+    let lost = a.bay.jobs().fail(&job.job_id, &job.claim_token, "x", Retry::Allowed).await;
+    assert_eq!(lost.unwrap_err().kind(), ErrorKind::Unknown);
+    a.store.set(Faults::default());
+    let again =
+        a.bay.jobs().fail(&job.job_id, &job.claim_token, "x", Retry::Allowed).await.unwrap();
+    let info = a.bay.jobs().show(&job.job_id).await.unwrap();
+    let recorded = info.next_retry_at.unwrap().since(world.clock.now());
+    assert_eq!(again.retry_after, Some(recorded));
+}
+
+#[tokio::test]
+async fn a_failure_said_twice_never_claims_that_there_is_no_retry() {
+    let world = World::new(3);
+    let a = world.instance();
+    let Claim::Claimed(job) = a.bay.jobs().claim(request()).await.unwrap() else { panic!() };
+    a.store.set(Faults { reply_lost: 1_000, ..Faults::default() });
+    let _ = a.bay.jobs().fail(&job.job_id, &job.claim_token, "x", Retry::Allowed).await;
+    a.store.set(Faults::default());
+    let again = a.bay.jobs().fail(&job.job_id, &job.claim_token, "x", Retry::Never).await.unwrap();
+    let info = a.bay.jobs().show(&job.job_id).await.unwrap();
+    assert_eq!(again.retry_after.is_some(), info.next_retry_at.is_some());
+}
+
+/// Health is blind behind jobs that failed and were not tried again.
+#[tokio::test]
+async fn a_lapsed_claim_behind_many_failed_jobs_is_seen() {
+    let world = World::new(1);
+    let a = world.instance();
+    a.bay.start();
+    world.settle().await;
+    for n in 0..201 {
+        let failed = ClaimRequest::new("t", format!("failed-{n}"), Json::null());
+        let Claim::Claimed(job) = a.bay.jobs().claim(failed).await.unwrap() else { panic!() };
+        a.bay.jobs().fail(&job.job_id, &job.claim_token, "x", Retry::Allowed).await.unwrap();
+    }
+    world.pass(ms(2_000)).await;
+    a.bay.jobs().claim(request()).await.unwrap();
+    world.clock.advance(Duration::from_secs(1_000));
+    world.pass(ms(6_000)).await;
+    let health = a.bay.health().await;
+    assert!(!health.job_coordination_healthy, "says healthy: {:?}", health.issues);
+}
+
+/// One call of list makes thousands of round trips.
+#[tokio::test]
+async fn a_list_call_makes_a_bounded_number_of_round_trips() {
+    let world = World::new(1);
+    let a = world.instance();
+    for n in 0..6_000 {
+        let job = ClaimRequest::new("t", format!("{n}"), Json::null());
+        a.bay.jobs().claim(job).await.unwrap();
+    }
+    let before = a.store.calls();
+    let filter = JobFilter { job_type: Some("none".into()), ..JobFilter::default() };
+    a.bay.jobs().list(&filter, None, 1).await.unwrap();
+    let calls = a.store.calls() - before;
+    assert!(calls <= 60, "{calls} round trips for one page");
+}
+
+/// A claim whose answer came after its trust ended does not start the handler.
+#[tokio::test]
+async fn a_handler_does_not_begin_when_trust_has_ended_before_the_answer_came() {
+    let world = World::new(1);
+    let a = world.instance();
+    let begun = Arc::new(AtomicBool::new(false));
+    a.store.set_delay(ms(5_000));
+    let (bay, flag) = (a.bay.clone(), begun.clone());
+    tokio::spawn(async move {
+        let short = ClaimRequest { claim_ttl: Some(ms(1_000)), ..request() };
+        let handler = |_| {
+            flag.store(true, Ordering::SeqCst);
+            async {
+                std::future::pending::<()>().await;
+                Ok::<_, JobFailure>(Json::null())
+            }
+        };
+        bay.run_job(short, Placement::Anywhere, RunOptions::default(), handler).await
+    });
+    world.pass(ms(5_100)).await;
+    assert!(!begun.load(Ordering::SeqCst), "the handler began under a right that is not held");
+}
+
+/// A bid in flight when the instance stops leaves no lease behind.
+#[tokio::test]
+async fn a_bid_on_its_way_at_shutdown_leaves_no_lease_behind() {
+    let world = World::new(1);
+    let slow = Arc::new(SlowCommits(Arc::new(world.memory.client()), world.clock.clone()));
+    let config = Config { leader_ttl: seconds(90), ..Config::default() };
+    let bay = LockBay::with_store(config, slow, world.clock.clone());
+    bay.start();
+    world.pass(ms(100)).await;
+    let stopper = bay.clone();
+    let done = tokio::spawn(async move { stopper.shutdown().await });
+    world.pass(ms(5_000)).await;
+    assert!(done.is_finished());
+    let b = world.instance_with(Config { leader_ttl: seconds(90), ..Config::default() });
+    b.bay.start();
+    world.pass(ms(5_000)).await;
+    assert!(b.bay.is_leader(), "waits for the lapse of a lease that a stopped instance holds");
+}
+
+/// Commits take effect a while after they were handed over, even if the caller goes away: as the
+/// Queues of SQLite and Redis do.
+struct SlowCommits(Arc<dyn Store>, Clock);
+#[async_trait]
+impl Store for SlowCommits {
+    async fn get(&self, keys: &[Key]) -> Result<Read, Error> {
+        self.0.get(keys).await
+    }
+    async fn scan(&self, r: &Range, l: usize) -> Result<Page, Error> {
+        self.0.scan(r, l).await
+    }
+    async fn due(&self, p: Partition, k: Kind, l: usize) -> Result<Page, Error> {
+        self.0.due(p, k, l).await
+    }
+    async fn commit(&self, c: &Commit) -> Result<Reply, Error> {
+        let (inner, clock, c) = (self.0.clone(), self.1.clone(), c.clone());
+        tokio::spawn(async move {
+            clock.sleep(Duration::from_millis(300)).await;
+            inner.commit(&c).await
+        })
+        .await
+        .unwrap()
+    }
+    async fn watch(&self, r: &Range) -> Result<Hints, Error> {
+        self.0.watch(r).await
+    }
+    async fn ping(&self) -> Result<Pong, Error> {
+        self.0.ping().await
+    }
+    fn describe(&self) -> Description {
+        self.0.describe()
+    }
+    async fn accept(&self) -> Result<(), Error> {
+        self.0.accept().await
+    }
+    async fn close(&self) {
+        self.1.sleep(Duration::from_millis(400)).await; // finishes what it has
+        self.0.close().await
+    }
 }

@@ -5,7 +5,7 @@
 use std::any::Any;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, Method, header};
+use axum::http::{HeaderMap, HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use lockbay::ErrorKind;
@@ -37,7 +37,15 @@ pub(super) async fn limit_in_flight(
 ///
 /// An `Idempotency-Key` is accepted on every POST. Claims and leases are given again to a request
 /// that is repeated with it; all other POSTs can be repeated as they are.
+///
+/// A browser says where a page comes from that asks for a change; a page from another machine may
+/// not ask. It needs no token here, so it could otherwise use the one thing it has: to run on this
+/// machine.
 pub(super) async fn check_headers(request: Request, next: Next) -> Response {
+    if !request.method().is_safe() && comes_from_a_foreign_page(request.headers()) {
+        let detail = "a web page from elsewhere asked for this change; nothing was done";
+        return Problem::forbidden(detail).into_response();
+    }
     if *request.method() == Method::POST
         && let Some(key) = request.headers().get("idempotency-key")
     {
@@ -53,6 +61,18 @@ pub(super) async fn check_headers(request: Request, next: Next) -> Response {
         }
     }
     next.run(request).await
+}
+
+fn comes_from_a_foreign_page(headers: &HeaderMap) -> bool {
+    let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
+    let cross_site = text("sec-fetch-site").is_some_and(|site| site == "cross-site");
+    let foreign = text("origin").is_some_and(|origin| {
+        let host = origin.split_once("://").map_or(origin, |(_, rest)| rest);
+        let name = host.rsplit_once(':').filter(|(_, port)| !port.contains(']'));
+        let name = name.map_or(host, |(name, _)| name);
+        !matches!(name, "localhost" | "127.0.0.1" | "[::1]")
+    });
+    cross_site || foreign
 }
 
 /// Answers are about a moment, and are what they say they are.

@@ -2,6 +2,7 @@
 //!
 //! Parameters and results are kept as the text they came in.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
@@ -12,9 +13,11 @@ use lockbay::clock::Timestamp;
 use lockbay::job::{
     Claim, ClaimRequest, ClaimedJob, Identity, InProgress, OnFailed, OnInProgress, Replayed, Retry,
 };
-use lockbay::{Error, ErrorKind, Placement};
+use lockbay::{Error, ErrorKind, LockBay, Placement};
 use serde::{Deserialize, Serialize};
+use tokio::sync::OwnedSemaphorePermit;
 
+use super::abandoned::see_through;
 use super::extract::{IdempotencyKey, JsonBody, Name, Seconds};
 use super::problem::Problem;
 use super::{App, REPLAYED};
@@ -102,10 +105,27 @@ async fn claim(
 ) -> Result<Response, Problem> {
     let (mut request, placement) = body.into_request()?;
     request.idempotency_key = key;
-    let claim = match request.on_in_progress {
-        OnInProgress::Reject => app.bay.claim(request, placement).await,
-        OnInProgress::Wait(_) => claim_or_wait(&app, request, placement).await?,
+    let waiting = match request.on_in_progress {
+        OnInProgress::Reject => None,
+        OnInProgress::Wait(_) => Some(waiting_permit(&app)?),
     };
+    let repeatable = request.idempotency_key.is_some();
+    let work = {
+        let app = app.clone();
+        async move {
+            let claim = claim_until_the_end(&app, request, placement).await;
+            drop(waiting);
+            claim
+        }
+    };
+    // A client that named its request will come back for it.
+    let bay = app.bay.clone();
+    let undo = move |claim| async move {
+        if let (Ok(Ok(Claim::Claimed(job))), false) = (claim, repeatable) {
+            give_back(&bay, &job).await;
+        }
+    };
+    let claim = see_through(work, undo).await??;
     match claim {
         Ok(Claim::Claimed(job)) if job.replayed => {
             Ok((REPLAYED, Json(Claimed::from(job))).into_response())
@@ -118,23 +138,32 @@ async fn claim(
     }
 }
 
-/// Waits on a permit of its own, so that those who wait cannot keep out those who would end the
-/// wait; and not past the end of this server.
-async fn claim_or_wait(
+/// Those who wait have permits of their own, so that they cannot keep out those who would end the
+/// wait.
+fn waiting_permit(app: &App) -> Result<OwnedSemaphorePermit, Problem> {
+    Arc::clone(&app.waiting).try_acquire_owned().map_err(|_| {
+        Problem::new(ErrorKind::Busy, "too many claims wait already; nothing was done")
+    })
+}
+
+/// A claim does not wait past the end of this server.
+async fn claim_until_the_end(
     app: &App,
     request: ClaimRequest,
     placement: Placement,
 ) -> Result<lockbay::Result<Claim>, Problem> {
-    let Ok(_permit) = app.waiting.try_acquire() else {
-        let detail = "too many claims wait already; nothing was done";
-        return Err(Problem::new(ErrorKind::Busy, detail));
-    };
     tokio::select! {
         claim = app.bay.claim(request, placement) => Ok(claim),
         () = app.stopping.cancelled() => Err(Problem::new(
             ErrorKind::Unknown,
             "this instance shuts down while the claim waits; ask another",
         )),
+    }
+}
+
+async fn give_back(bay: &LockBay, job: &ClaimedJob) {
+    if let Err(error) = bay.jobs().give_back(&job.job_id, &job.claim_token).await {
+        tracing::warn!(job = %job.job_id, %error, "abandoned claim not given back, it lapses");
     }
 }
 

@@ -5,9 +5,10 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use lockbay::ErrorKind;
-use lockbay::lease::{Acquired, LeaseInfo, parse_token};
+use lockbay::lease::{Acquired, LeaseInfo, Leases, parse_token};
 use serde::{Deserialize, Serialize};
 
+use super::abandoned::see_through;
 use super::extract::{IdempotencyKey, JsonBody, Name, Nothing, Query, Seconds};
 use super::page::{self, Page};
 use super::problem::Problem;
@@ -35,14 +36,32 @@ async fn acquire(
     IdempotencyKey(key): IdempotencyKey,
     JsonBody(wish): JsonBody<Acquire>,
 ) -> Result<Response, Problem> {
-    let (leases, ttl) = (app.bay.leases(), wish.ttl_seconds.0);
-    match leases.acquire_once(&name, &wish.holder, ttl, key.as_deref()).await? {
+    let (leases, ttl) = (app.bay.leases().clone(), wish.ttl_seconds.0);
+    let repeatable = key.is_some();
+    let work = {
+        let (leases, name) = (leases.clone(), name.clone());
+        async move { leases.acquire_once(&name, &wish.holder, ttl, key.as_deref()).await }
+    };
+    // A client that named its request will come back for it.
+    let undo = move |acquired| async move {
+        if let (Ok(Acquired::Granted(lease)), false) = (acquired, repeatable) {
+            give_back(&leases, &lease).await;
+        }
+    };
+    match see_through(work, undo).await?? {
         Acquired::Granted(lease) => Ok(Json(lease).into_response()),
         Acquired::Replayed(lease) => Ok((REPLAYED, Json(lease)).into_response()),
         Acquired::Held { holder, retry_after } => {
             let detail = format!("lease {name:?} is held by {holder:?}");
             Err(Problem::held(detail, holder, retry_after))
         }
+    }
+}
+
+async fn give_back(leases: &Leases, lease: &LeaseInfo) {
+    let Ok(token) = parse_token(&lease.fencing_token) else { return };
+    if let Err(error) = leases.release(&lease.name, token).await {
+        tracing::warn!(lease = %lease.name, %error, "abandoned lease not released, it lapses");
     }
 }
 

@@ -5,6 +5,7 @@
 //! problem, headers that every call shares are checked, the number of requests in flight is
 //! limited (probes are not, so that a busy server does not look dead), and then comes the handler.
 
+mod abandoned;
 mod extract;
 mod guard;
 mod health;

@@ -67,6 +67,15 @@ impl Problem {
         problem
     }
 
+    /// The caller may not ask for this.
+    pub(crate) fn forbidden(detail: impl Into<String>) -> Self {
+        let mut problem = Problem::new(ErrorKind::Unauthorized, detail);
+        problem.0.kind = "/problems/forbidden".into();
+        problem.0.title = "not allowed";
+        problem.0.status = StatusCode::FORBIDDEN;
+        problem
+    }
+
     /// Somebody has it.
     pub(crate) fn held(detail: impl Into<String>, holder: String, after: Duration) -> Self {
         Problem::new(ErrorKind::Held, detail).holder(holder).retry_after(after)

@@ -17,7 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::Metric;
 use crate::name::check_name;
 use crate::store::{
-    Commit, Deadline, Guard, Hint, Key, Partition, Range, Record, Reply, Revision, Write,
+    Commit, Deadline, Guard, Hint, Hints, Key, Partition, Range, Record, Reply, Revision, Write,
 };
 
 /// How long those who wait spread out after a hint that says too little.
@@ -54,7 +54,7 @@ impl Jobs {
         };
         let until = self.0.clock.tick() + limit;
         let range = Range::new(named.key.partition, JOB, &*named.key.id);
-        let mut hints = None;
+        let (mut hints, mut subscribed) = (None, false);
         loop {
             let claim = self.claim_once(&named).await?;
             let Claim::InProgress(progress) = &claim else { return Ok(claim) };
@@ -63,17 +63,33 @@ impl Jobs {
                 return Ok(claim);
             }
             // Subscribed before the next look, so that the end of the job is not slept through.
-            if hints.is_none() {
-                hints = Some(self.0.store.watch(&range).await?);
+            if !subscribed {
+                subscribed = true;
+                // Without hints it polls.
+                hints = self
+                    .0
+                    .clock
+                    .timeout(left, self.0.store.watch(&range))
+                    .await
+                    .and_then(Result::ok);
                 continue;
             }
             let lapse = progress.retry_after + Duration::from_millis(1);
             let pause = left.min(lapse).min(POLL);
-            let Some(hints) = &mut hints else { continue };
-            if self.0.clock.timeout(pause, hints.next()).await == Some(Hint::Anything) {
-                // Most likely something else has changed: not everybody needs to look at once.
-                self.0.clock.sleep(self.0.clock.jitter(CROWD)).await;
+            let woken = self.0.closing.run_until_cancelled(self.wait(pause, &mut hints)).await;
+            if woken.is_none() {
+                return Err(shutting_down());
             }
+        }
+    }
+
+    /// Waits for a hint, or for this long.
+    async fn wait(&self, pause: Duration, hints: &mut Option<Hints>) {
+        let clock = &self.0.clock;
+        let Some(hints) = hints else { return clock.sleep(pause).await };
+        if clock.timeout(pause, hints.next()).await == Some(Hint::Anything) {
+            // Most likely something else has changed: not everybody needs to look at once.
+            clock.sleep(clock.jitter(CROWD)).await;
         }
     }
 

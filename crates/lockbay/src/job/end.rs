@@ -51,6 +51,14 @@ enum Ending {
     Reopened,
 }
 
+/// When the end of an attempt was recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Recorded {
+    Now,
+    /// By an earlier copy of the same call, whose reply was lost.
+    Before,
+}
+
 impl Jobs {
     /// Extends a claim to its full length from now. One round trip.
     ///
@@ -81,7 +89,7 @@ impl Jobs {
     /// there is no such job. `Invalid` if the result is over its limit.
     pub async fn complete(&self, job_id: &str, claim_token: &str, result: Json) -> Result<()> {
         match self.completion(job_id, claim_token, &result).await {
-            Ok((live, ending)) => self.end(job_id, &live, ending).await,
+            Ok((live, ending)) => self.end(job_id, &live, ending).await.map(drop),
             Err(error) if error.kind() == ErrorKind::Fenced => {
                 let record = self.read(job_id).await?;
                 let job = JobRecord::decode(&record)?;
@@ -111,7 +119,7 @@ impl Jobs {
             let commits = [ending.1.clone(), attempt.commit.clone()];
             let mut replies = self.0.store.commit_all(&commits).await.into_iter();
             let mut reply = || replies.next().unwrap_or_else(|| Err(lost_reply()));
-            let completed = self.end_with(job_id, live, &ending.0, reply());
+            let completed = self.end_with(job_id, live, &ending.0, reply()).map(drop);
             return (completed, self.settle(named, attempt, reply()).await);
         }
         let completed = self.complete(job_id, claim_token, result).await;
@@ -137,7 +145,7 @@ impl Jobs {
             answers.push(match ready {
                 Ok((live, (ended, _))) => {
                     let reply = replies.next().unwrap_or_else(|| Err(lost_reply()));
-                    self.end_with(&job_id, &live, &ended, reply)
+                    self.end_with(&job_id, &live, &ended, reply).map(drop)
                 }
                 // One that was not to be completed that way gets the whole answer.
                 Err(_) => self.complete(&job_id, &claim_token, result).await,
@@ -185,7 +193,10 @@ impl Jobs {
         let retry_after = may_retry.then(|| backoff(failures, self.0.clock.random()));
         let ending =
             self.ending(job_id, &live, Ending::Failed { error: error.clone(), retry_after })?;
-        self.end(job_id, &live, ending).await?;
+        if self.end(job_id, &live, ending).await? == Recorded::Before {
+            let refusal = self.fenced(job_id);
+            return self.failed_before(job_id, claim_token, refusal).await;
+        }
         if retry_after.is_none() {
             let event = Event::JobFailed { job_id: job_id.into(), error };
             self.0.bus.tell(self.0.clock.now(), event);
@@ -344,12 +355,12 @@ impl Jobs {
     }
 
     /// Commits the end of an attempt, and remembers the outcome.
-    pub(super) async fn end(
+    async fn end(
         &self,
         job_id: &str,
         live: &Live,
         (ended, commit): (JobRecord, Commit),
-    ) -> Result<()> {
+    ) -> Result<Recorded> {
         let reply = self.0.store.commit(&commit).await;
         self.end_with(job_id, live, &ended, reply)
     }
@@ -360,12 +371,12 @@ impl Jobs {
         live: &Live,
         ended: &JobRecord,
         reply: Result<Reply>,
-    ) -> Result<()> {
+    ) -> Result<Recorded> {
         match reply? {
             Reply::Committed { .. } => {
                 self.0.live.lock().remove(job_id);
                 self.ended(job_id, live, ended);
-                Ok(())
+                Ok(Recorded::Now)
             }
             Reply::Conflict { found, .. } => {
                 self.0.live.lock().remove(job_id);
@@ -375,6 +386,7 @@ impl Jobs {
                     confirm(&job, &ended.claim_token, ended.status, ended.result.as_ref())
                 })
                 .unwrap_or_else(|| Err(self.fenced(job_id)))
+                .map(|()| Recorded::Before)
             }
         }
     }
@@ -398,6 +410,16 @@ impl Jobs {
         };
         let until = now + Duration::from_micros(ended.result_ttl_us);
         self.0.replays.put(job_id, &ended.digest, replayed, until);
+    }
+
+    /// Lets a claim lapse now, for whoever was given it and cannot use it: the next attempt need
+    /// not wait. Nothing is said of the outcome.
+    ///
+    /// # Errors
+    /// As [`heartbeat`](Jobs::heartbeat).
+    pub async fn give_back(&self, job_id: &str, claim_token: &str) -> Result<()> {
+        let live = self.live(job_id, claim_token).await?;
+        self.release(job_id, &live).await
     }
 
     /// Lets a claim lapse now, whose handler was cut off: its outcome is unknown, and the next

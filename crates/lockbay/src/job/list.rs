@@ -17,11 +17,15 @@ use crate::json::Json;
 use crate::store::{Key, MAX_PAGE, Partition, Range, Record};
 
 /// How many list entries one call looks at before it returns what it has.
-const MAX_LOOKED_AT: usize = 5 * MAX_PAGE;
+const MAX_LOOKED_AT: usize = 2 * MAX_PAGE;
 
-/// How many due jobs a health check looks at. Besides lapsed claims, failed jobs that nobody tries
-/// again are due.
-const MAX_DUE_LOOKED_AT: usize = 200;
+/// How many jobs a health check looks at, of each sort.
+const MAX_LAPSES_LOOKED_AT: usize = 100;
+/// The least step of a search, so that a rare find does not cost a round trip per job.
+const STEP: usize = 200;
+/// Jobs read at once, and about the most bytes of a page: a job may have two megabytes.
+const CHUNK: usize = 50;
+const MAX_PAGE_BYTES: usize = 8 * 1024 * 1024;
 
 /// The id of a job's list entry.
 pub(super) fn entry(status: JobStatus, at: Timestamp, job_id: &str) -> String {
@@ -121,18 +125,26 @@ impl Jobs {
         if next.as_ref().is_some_and(|next| !next.starts_with(&range.prefix) || next.len() > 256) {
             return Err(Error::invalid("this page token does not belong to this list"));
         }
-        let mut after = next;
+        let step = match (&filter.job_key, &filter.job_type) {
+            (Some(_), _) => CHUNK,
+            (None, Some(_)) => limit.max(STEP),
+            (None, None) => limit,
+        };
+        let (mut after, mut looked_at, mut bytes) = (next, 0, 0);
         let mut items = Vec::new();
-        let mut looked_at = 0;
         loop {
-            let page = self.0.store.scan(&range.clone().after(after), limit).await?;
+            let page = self.0.store.scan(&range.clone().after(after), step).await?;
             looked_at += page.records.len();
             let last = page.records.last().map(|record| record.key.id.to_string());
-            let found = self.jobs_of(page.records).await?;
-            for (place, job) in found {
-                if matches(filter, &job) {
+            for places in page.records.chunks(CHUNK) {
+                for (place, job) in self.jobs_of(places).await? {
+                    if !matches(filter, &job) {
+                        continue;
+                    }
+                    bytes += job.parameters.text().len()
+                        + job.result.as_ref().map_or(0, |result| result.text().len());
                     items.push(job);
-                    if items.len() == limit {
+                    if items.len() == limit || bytes >= MAX_PAGE_BYTES {
                         let more = page.more || Some(&place) != last.as_ref();
                         return Ok(JobPage { items, next: more.then_some(place) });
                     }
@@ -146,35 +158,47 @@ impl Jobs {
     }
 
     /// The jobs behind list entries or records, each with its place in the list.
-    async fn jobs_of(&self, records: Vec<Record>) -> Result<Vec<(String, JobInfo)>> {
-        let places: Vec<String> = records.iter().map(|record| record.key.id.to_string()).collect();
-        let keys: Vec<Key> = places
-            .iter()
-            .map(|place| place.rsplit('/').next().unwrap_or(place))
-            .map(|id| Key::new(Partition::of(id), JOB, id))
-            .collect();
+    async fn jobs_of(&self, places: &[Record]) -> Result<Vec<(String, JobInfo)>> {
+        let keys: Vec<Key> = places.iter().map(job_behind).collect();
         if keys.is_empty() {
             return Ok(Vec::new());
         }
         let read = self.0.store.get(&keys).await?;
-        places
-            .into_iter()
-            .zip(read.records)
-            .filter_map(|(place, record)| record.map(|record| (place, record)))
+        let found = places.iter().zip(read.records);
+        found
+            .filter_map(|(place, record)| record.map(|record| (place.key.id.to_string(), record)))
             .map(|(place, record)| Ok((place, info(&record, read.now)?)))
             .collect()
     }
 
     /// How long the longest lapsed claim has waited for somebody to take it over, if any has.
+    ///
+    /// Looks at what has been due for longest, and at the oldest claims: failed jobs that nobody
+    /// tries again are due too, and long jobs are old too, but hardly both at once.
     pub(crate) async fn oldest_lapse(&self) -> Result<Option<Duration>> {
-        let page = self.0.store.due(Partition::FIRST, JOB, MAX_DUE_LOOKED_AT).await?;
-        for record in &page.records {
-            if JobRecord::decode(record)?.status == JobStatus::Claimed {
-                return Ok(record.deadline.map(|deadline| page.now.since(deadline)));
+        let due = self.0.store.due(Partition::FIRST, JOB, MAX_LAPSES_LOOKED_AT).await?;
+        let claimed = format!("{}/", JobStatus::Claimed.name());
+        let range = Range::new(Partition::FIRST, JOB_LIST, claimed);
+        let oldest = self.0.store.scan(&range, MAX_LAPSES_LOOKED_AT).await?;
+        let keys: Vec<Key> = oldest.records.iter().map(job_behind).collect();
+        let oldest = match keys.is_empty() {
+            true => Vec::new(),
+            false => self.0.store.get(&keys).await?.records,
+        };
+        let mut longest = None;
+        for record in due.records.iter().chain(oldest.iter().flatten()) {
+            if record.lapsed(due.now) && JobRecord::decode(record)?.status == JobStatus::Claimed {
+                longest = longest.max(record.deadline.map(|deadline| due.now.since(deadline)));
             }
         }
-        Ok(None)
+        Ok(longest)
     }
+}
+
+/// The job that a list entry, or its own record, stands for.
+fn job_behind(place: &Record) -> Key {
+    let id = place.key.id.rsplit('/').next().unwrap_or(&place.key.id);
+    Key::new(Partition::of(id), JOB, id)
 }
 
 fn matches(filter: &JobFilter, job: &JobInfo) -> bool {

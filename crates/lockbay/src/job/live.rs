@@ -37,7 +37,12 @@ impl Live {
 pub(super) struct LiveClaims {
     claims: HashMap<Box<str>, Arc<Live>>,
     bytes: usize,
+    /// When lapsed claims were last looked for: it takes a walk over all of them.
+    purged: Tick,
 }
+
+/// How often lapsed claims are looked for, at most.
+const PURGE: Duration = Duration::from_secs(1);
 
 impl LiveClaims {
     pub(super) fn get(&self, job_id: &str) -> Option<Arc<Live>> {
@@ -47,7 +52,8 @@ impl LiveClaims {
     /// Keeps a claim, if there is room; those that have lapsed make it.
     pub(super) fn insert(&mut self, job_id: &str, claim: Live, now: Tick) {
         self.remove(job_id);
-        if self.bytes + claim.bytes() > MAX_BYTES {
+        if self.bytes + claim.bytes() > MAX_BYTES && now.since(self.purged) >= PURGE {
+            self.purged = now;
             self.claims.retain(|_, live| {
                 now.since(live.renewed) < Duration::from_micros(live.job.claim_ttl_us)
             });

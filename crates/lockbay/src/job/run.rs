@@ -96,7 +96,8 @@ impl Jobs {
     ///
     /// # Errors
     /// `Fenced` if the claim or the leadership was lost while the handler ran: its effect may have
-    /// happened. `Unavailable` if this instance shuts down first. Others as
+    /// happened. `Unknown` if the handler ran and its outcome could not be recorded. `Unavailable`
+    /// if this instance shuts down first, or the store is away before the handler ran. Others as
     /// [`claim`](Jobs::claim).
     pub async fn run<H, F>(
         &self,
@@ -153,6 +154,11 @@ impl Jobs {
         let ttl = request.claim_ttl.unwrap_or(inner.defaults.claim_ttl);
         // Given up, and the handler's tasks told, on every way out of here, also by a drop.
         let right = Kept { right: inner.keeper.keep(fence, ttl, claimed.since), jobs: self };
+        if !right.right.is_held() {
+            // The answer came so late that trust has ended, or this instance is closing.
+            drop(right);
+            return Err(self.cut(claimed, Cut::TooLate).await);
+        }
         let lost = right.right.lost();
         let leader_lost = follow_leader(request.leader.as_ref(), lost);
         let context = JobContext {
@@ -196,6 +202,7 @@ impl Jobs {
         let why = match cut {
             Cut::ClaimLost | Cut::LeadershipLost => "leadership was lost",
             Cut::Shutdown => "this instance shuts down",
+            Cut::TooLate => "the claim was granted too late to be trusted; nothing was run",
         };
         Error::new(ErrorKind::Fenced, format!("job {job_id} was cut off: {why}"))
     }
@@ -246,35 +253,51 @@ impl Jobs {
         outcome: std::result::Result<Json, JobFailure>,
     ) -> Result<Ended> {
         let ClaimedJob { job_id, claim_token, .. } = claimed;
-        match outcome {
+        let failure = match outcome {
             Ok(result) => {
-                self.persist(|| self.complete(job_id, claim_token, result.clone())).await?;
-                Ok(Ended::Completed(result))
+                match self.persist(|| self.complete(job_id, claim_token, result.clone())).await {
+                    Ok(()) => return Ok(Ended::Completed(result)),
+                    // The effect has happened, and another attempt would return the same.
+                    Err(error) if error.kind() == ErrorKind::Invalid => {
+                        let why = format!("the handler returned a result that is refused: {error}");
+                        JobFailure::permanent(why)
+                    }
+                    Err(error) => return Err(error),
+                }
             }
-            Err(JobFailure { error, retry }) => {
-                let failed = self.persist(|| self.fail(job_id, claim_token, &error, retry)).await?;
-                Ok(Ended::Failed { error, retry_after: failed.retry_after })
-            }
-        }
+            Err(failure) => failure,
+        };
+        let JobFailure { error, retry } = failure;
+        let failed = self.persist(|| self.fail(job_id, claim_token, &error, retry)).await?;
+        Ok(Ended::Failed { error, retry_after: failed.retry_after })
     }
 
     /// Repeats the recording of an outcome over a short outage: the claim is still being renewed,
-    /// and recording twice is harmless.
+    /// and recording twice is harmless. The handler has run, so what cannot be recorded is not
+    /// undone but unknown.
     async fn persist<T, F: Future<Output = Result<T>>>(&self, record: impl Fn() -> F) -> Result<T> {
         let mut pause = Duration::from_millis(50);
         for _ in 0..8 {
             match record().await {
-                Err(error)
-                    if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Unknown) =>
-                {
+                Err(error) if may_not_be_recorded(&error) => {
                     self.0.clock.sleep(pause).await;
                     pause *= 2;
                 }
                 other => return other,
             }
         }
-        record().await
+        record().await.map_err(|error| {
+            if !may_not_be_recorded(&error) {
+                return error;
+            }
+            let message = "the job ran, and its outcome could not be recorded";
+            Error::new(ErrorKind::Unknown, message).with_source(error)
+        })
     }
+}
+
+fn may_not_be_recorded(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Unknown | ErrorKind::Busy)
 }
 
 enum Ended {
@@ -288,6 +311,7 @@ enum Cut {
     ClaimLost,
     LeadershipLost,
     Shutdown,
+    TooLate,
 }
 
 /// A claim that is renewed until this goes out of scope.

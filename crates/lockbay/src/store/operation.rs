@@ -25,41 +25,46 @@ pub struct Operation {
     pub sequence: u64,
 }
 
-struct Allocator {
-    client: u64,
-    state: Mutex<State>,
-}
-
+/// The slots of this process. A process that was forked off begins anew, as another client.
 #[derive(Default)]
-struct State {
+struct Allocator {
+    process: u32,
+    client: u64,
     free: BTreeSet<u32>,
     slots: u32,
     sequence: u64,
 }
 
-fn allocator() -> &'static Allocator {
-    static ALLOCATOR: OnceLock<Allocator> = OnceLock::new();
-    ALLOCATOR
-        .get_or_init(|| Allocator { client: Clock::system().random(), state: Mutex::default() })
+fn allocator() -> &'static Mutex<Allocator> {
+    static ALLOCATOR: OnceLock<Mutex<Allocator>> = OnceLock::new();
+    ALLOCATOR.get_or_init(Mutex::default)
 }
 
 impl Operation {
     /// A new identity, unlike every other of this and any other process.
     pub(super) fn begin() -> Operation {
-        let allocator = allocator();
-        let mut state = allocator.state.lock();
-        state.sequence += 1;
-        let slot = state.free.pop_first().unwrap_or_else(|| {
-            state.slots += 1;
-            state.slots - 1
+        let mut allocator = allocator().lock();
+        let process = std::process::id();
+        if allocator.process != process {
+            let client = Clock::system().random();
+            *allocator = Allocator { process, client, ..Allocator::default() };
+        }
+        allocator.sequence += 1;
+        let slot = allocator.free.pop_first().unwrap_or_else(|| {
+            allocator.slots += 1;
+            allocator.slots - 1
         });
-        Operation { client: allocator.client, slot, sequence: state.sequence }
+        Operation { client: allocator.client, slot, sequence: allocator.sequence }
     }
 }
 
 impl Drop for Operation {
     fn drop(&mut self) {
-        allocator().state.lock().free.insert(self.slot);
+        let mut allocator = allocator().lock();
+        // The slots of another client, from before a fork, are not ours to free.
+        if allocator.client == self.client {
+            allocator.free.insert(self.slot);
+        }
     }
 }
 

@@ -108,7 +108,7 @@ end
 -- One commit. Sets are gathered as ids[kind][id] = true or false, deadlines[kind][id] = µs or
 -- false, and answers[slot] = text.
 
-local ids, deadlines, answers = {}, {}, {}
+local ids, deadlines, answers, channels = {}, {}, {}, {}
 
 local function gather(set, kind, id, what)
   local members = set[kind]
@@ -188,7 +188,7 @@ local function apply(commit)
     write(writes[at], writes[at + 1], writes[at + 2], writes[at + 3], writes[at + 4], revision)
   end
   for at = 1, #hints, 2 do
-    call('PUBLISH', tag .. 'h:' .. hints[at] .. '/' .. hints[at + 1], '')
+    channels[#channels + 1] = tag .. 'h:' .. hints[at] .. '/' .. hints[at + 1]
   end
   held[slot] = sequence .. ':' .. revision .. ':' .. now_text
   answers[slot] = held[slot]
@@ -239,5 +239,11 @@ if refresh then
 end
 if last > before then
   call('HSET', meta, 'revision', text(last))
+end
+
+-- Hints go last, and one that may not be published is no error: whoever waits also polls.
+
+for _, channel in ipairs(channels) do
+  redis.pcall('PUBLISH', channel, '')
 end
 return reply

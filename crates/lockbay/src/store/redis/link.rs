@@ -236,7 +236,7 @@ fn classify(error: RedisError) -> Failure {
         "READONLY" | "LOADING" | "MASTERDOWN" | "BUSY" | "CLUSTERDOWN" | "TRYAGAIN"
         | "NOSCRIPT" => Failure::NotRun(error),
         "ERR" if detail.contains("-READONLY") => Failure::NotRun(error),
-        "OOM" | "MISCONF" | "NOREPLICAS" | "NOPERM" | "NOAUTH" => Failure::Refused(error),
+        "OOM" | "MISCONF" | "NOREPLICAS" | "NOAUTH" => Failure::Refused(error),
         "ERR" if ["-OOM", "-MISCONF", "-NOREPLICAS"].iter().any(|c| detail.contains(c)) => {
             Failure::Refused(error)
         }
