@@ -323,34 +323,3 @@ fn a_request_repeated_with_its_idempotency_key_gets_its_claim_or_lease_again() {
         server.send("POST", path, &[http::JSON], body).problem(409, "held");
     }
 }
-
-#[test]
-fn a_client_that_goes_away_leaves_no_lease_and_no_claim_behind() {
-    use std::io::Write;
-    let dir = tempfile::tempdir().expect("a temporary directory");
-    let store = format!("sqlite:{}", dir.path().join("gone.db").display());
-    let server = Server::start(&["--store", &store]);
-    let lease = r#"{"holder":"gone","ttl_seconds":86400}"#;
-    for n in 0..50 {
-        let claim = format!(
-            r#"{{"job_type":"t","job_key":"{n}","parameters":null,"claim_ttl_seconds":3600}}"#
-        );
-        for (path, body) in [(format!("/v1/leases/{n}"), lease), ("/v1/jobs/claim".into(), &claim)]
-        {
-            let mut stream = std::net::TcpStream::connect(server.address()).expect("it listens");
-            let head = format!(
-                "POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
-                body.len()
-            );
-            stream.write_all((head + body).as_bytes()).expect("it reads");
-            drop(stream);
-        }
-    }
-    let listed = |path: &str| server.get(path).ok()["items"].as_array().map_or(0, Vec::len);
-    eventually("what was granted to nobody is given back", || {
-        let jobs = server.get("/v1/jobs?status=claimed").ok();
-        let jobs = jobs["items"].as_array().cloned().unwrap_or_default();
-        let held = jobs.iter().filter(|job| job["lapsed"] == false).count();
-        (listed("/v1/leases") == 0 && held == 0).then_some(())
-    });
-}

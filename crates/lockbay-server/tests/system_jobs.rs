@@ -12,6 +12,7 @@ mod support;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Write;
+use std::net::TcpStream;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -328,4 +329,40 @@ fn a_claim_waits_as_long_as_it_was_told_and_no_longer() {
     server.post("/v1/jobs/claim", &wait.to_string()).problem(409, "held");
     let took = clock.tick().since(began);
     assert!(took >= Duration::from_millis(200), "{took:?}");
+}
+
+#[test]
+fn a_client_that_goes_away_before_its_answer_leaves_no_lease_and_no_claim_behind() {
+    let redis = RedisServer::start();
+    let server = Server::start(&["--store", &redis.url()]);
+    server.post("/v1/leases/warm", r#"{"holder":"up","ttl_seconds":0.1}"#).ok();
+    let breath = || std::thread::park_timeout(Duration::from_millis(300));
+    redis.pause();
+    let clients: Vec<TcpStream> = (0..20)
+        .map(|n| {
+            let (path, body) = match n % 2 {
+                0 => (format!("/v1/leases/{n}"), r#"{"holder":"h","ttl_seconds":86400}"#.into()),
+                _ => ("/v1/jobs/claim".to_owned(), claim(&n.to_string())),
+            };
+            let mut client = TcpStream::connect(server.address()).unwrap();
+            let length = body.len();
+            let kind = "Content-Type: application/json";
+            write!(client, "POST {path} HTTP/1.1\r\nHost: x\r\n{kind}\r\nContent-Length: {length}\r\n\r\n{body}")
+                .unwrap();
+            client
+        })
+        .collect();
+    breath();
+    drop(clients);
+    breath();
+    redis.resume();
+    let claims =
+        || server.get("/api/advanced-state/metrics").json()["job_idempotency_metrics"].clone();
+    eventually("the claims were granted", || (claims()["jobs_claimed"] == 10).then_some(()));
+    eventually("what was granted to nobody is given back", || {
+        let leases = server.get("/v1/leases").ok()["items"].as_array()?.len();
+        let jobs = server.get("/v1/jobs?status=claimed").ok();
+        let held = jobs["items"].as_array()?.iter().filter(|job| job["lapsed"] == false).count();
+        (leases == 0 && held == 0).then_some(())
+    });
 }
