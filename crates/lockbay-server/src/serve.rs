@@ -13,6 +13,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::Args;
 use lockbay::{Config, LockBay};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -25,6 +26,8 @@ use crate::http;
 const OPEN_WITHIN: Duration = Duration::from_secs(15);
 /// How long requests in flight may take to end once the server stops.
 const FINISH_WITHIN: Duration = Duration::from_millis(1_500);
+/// More open files than these are never needed.
+const MAX_FILES: u64 = 65_536;
 /// How long the library may take to hand everything over.
 const SHUTDOWN_WITHIN: Duration = Duration::from_millis(3_300);
 
@@ -75,6 +78,7 @@ pub(crate) async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     for name in Config::unknown_environment() {
         tracing::warn!(name, "there is no such setting; is it misspelt?");
     }
+    raise_file_limit();
     let mut signals = Signals::listen()?;
     let listener = bind(&config.listen, args.insecure).await?;
     let address = listener.local_addr().context("cannot read the address listened on")?;
@@ -105,6 +109,19 @@ pub(crate) async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
         tracing::warn!("the end did not wait for the store; what is held lapses by itself");
     }
     Ok(())
+}
+
+/// Allows as many open files as the system lets us have: connections that only wait must not keep
+/// the store from opening its own.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.unwrap_or(MAX_FILES).min(MAX_FILES);
+    let raised = Rlimit { current: Some(wanted), maximum: limit.maximum };
+    if limit.current.is_some_and(|current| current < wanted)
+        && let Err(error) = setrlimit(Resource::Nofile, raised)
+    {
+        tracing::warn!(%error, wanted, "the limit of open files stays as it is");
+    }
 }
 
 /// Logs to stderr, at `info` unless RUST_LOG says otherwise.
