@@ -191,7 +191,10 @@ fn a_server_that_is_full_says_busy_at_once_and_still_looks_alive() {
     std::thread::scope(|scope| {
         let waiter = scope.spawn(|| {
             let wait = format!(r#"{{{CLAIM},"on_in_progress":"wait","wait_seconds":2}}"#);
-            server.post("/v1/jobs/claim", &wait)
+            // The one place may just be taken by a look at whether it is.
+            eventually("the waiter gets a place", || {
+                Some(server.post("/v1/jobs/claim", &wait)).filter(|reply| reply.status != 429)
+            })
         });
         let busy = eventually("the server is full", || {
             let reply = server.get("/v1/jobs");
@@ -203,7 +206,7 @@ fn a_server_that_is_full_says_busy_at_once_and_still_looks_alive() {
         server.get("/health/live").ok();
         server.get("/health/ready").ok();
         let waited = waiter.join().expect("the waiter ends");
-        assert!([409, 429].contains(&waited.status), "{}", waited.text());
+        waited.problem(409, "held");
     });
     server.get("/v1/jobs").ok();
 }
@@ -213,10 +216,13 @@ fn a_client_that_goes_away_frees_its_place() {
     let server = Server::start_with(&["--store", "memory:"], &[("LOCKBAY_MAX_IN_FLIGHT", "1")]);
     server.post("/v1/jobs/claim", &format!("{{{CLAIM}}}")).ok();
     let wait = format!(r#"{{{CLAIM},"on_in_progress":"wait","wait_seconds":60}}"#);
-    let mut client = TcpStream::connect(server.address()).unwrap();
     let head = "POST /v1/jobs/claim HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n";
-    write!(client, "{head}Content-Length: {}\r\n\r\n{wait}", wait.len()).unwrap();
-    eventually("the server is full", || (server.get("/v1/jobs").status == 429).then_some(()));
+    // The one place may just be taken by a look at whether it is: then the client asks again.
+    let client = eventually("the server is full", || {
+        let mut client = TcpStream::connect(server.address()).unwrap();
+        write!(client, "{head}Content-Length: {}\r\n\r\n{wait}", wait.len()).unwrap();
+        (server.get("/v1/jobs").status == 429).then_some(client)
+    });
     drop(client);
     eventually("there is room again", || (server.get("/v1/jobs").status == 200).then_some(()));
 }
