@@ -637,3 +637,18 @@ impl Store for SlowCommits {
         self.0.close().await
     }
 }
+
+#[tokio::test]
+async fn a_handler_that_panics_before_its_first_await_is_an_attempt_that_failed() {
+    let world = World::new(1);
+    let bay = world.instance().bay;
+    let request = ClaimRequest { max_retries: Some(0), ..request() };
+    let handler = |job: JobContext| {
+        assert_eq!(job.attempt, 0, "boom");
+        std::future::ready(Ok::<_, JobFailure>(Json::null()))
+    };
+    let options = RunOptions::default();
+    let outcome = bay.run_job(request, Placement::Anywhere, options, handler).await.unwrap();
+    let JobOutcome::Failed(error) = outcome else { panic!("{outcome:?}") };
+    assert!(error.contains("boom"), "{error}");
+}

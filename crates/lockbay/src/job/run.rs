@@ -172,7 +172,8 @@ impl Jobs {
         };
         let cut = tokio::select! {
             biased;
-            outcome = self.supervise(options, handler(context)) => {
+            // Called inside the future, so that a panic of the call itself is caught as well.
+            outcome = self.supervise(options, async { handler(context).await }) => {
                 return self.record(claimed, outcome).await;
             }
             () = lost.cancelled() => Cut::ClaimLost,
