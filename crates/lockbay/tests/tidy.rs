@@ -28,10 +28,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("keeper.rs", &["clock", "metrics", "store"]),
     ("leader.rs", &["clock", "error", "event", "keeper", "metrics", "store"]),
     ("lease.rs", &["clock", "error", "keeper", "metrics", "name", "store"]),
-    (
-        "job/",
-        &["clock", "config", "error", "event", "json", "keeper", "metrics", "name", "store"],
-    ),
+    ("job/", &["clock", "config", "error", "event", "json", "keeper", "metrics", "name", "store"]),
     (
         "monitor/",
         &["clock", "error", "event", "job", "keeper", "leader", "lease", "metrics", "store"],
