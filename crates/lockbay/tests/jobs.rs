@@ -454,6 +454,8 @@ async fn a_leaders_job_is_refused_elsewhere_and_fenced_when_leadership_moves() {
     a.bay.leadership().resign().await.unwrap();
     world.pass(Duration::from_millis(100)).await;
     assert!(b.bay.is_leader());
+    let late = a.bay.jobs().heartbeat(&job.job_id, &job.claim_token).await;
+    assert_eq!(kind(late), ErrorKind::Fenced, "kept alive for one who leads no longer");
     let late = a.bay.jobs().complete(&job.job_id, &job.claim_token, Json::null()).await;
     assert_eq!(kind(late), ErrorKind::Fenced);
     assert_eq!(b.bay.jobs().show(&job.job_id).await.unwrap().status, JobStatus::Claimed);

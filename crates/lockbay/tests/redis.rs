@@ -589,3 +589,42 @@ async fn a_commit_whose_hint_may_not_be_published_is_applied_whole() {
     let page = store.scan(&all(), 10).await.unwrap();
     assert_eq!(page.records.len(), 2, "records and their index are written together");
 }
+
+/// The first to come after the loss knows nothing of it, and its commit lifts the revision above
+/// all that others have seen.
+#[tokio::test]
+async fn a_loss_that_a_stranger_has_covered_is_found_out_by_whoever_lost_a_commit() {
+    let mut server = RedisServer::start();
+    let store = open(&server.url()).await;
+    apply(&store, vec![], vec![put("a", "1")]).await;
+    let backup = server.backup();
+    for value in ["2", "3"] {
+        apply(&store, vec![], vec![put("a", value)]).await;
+    }
+    server.stop();
+    server.restore(&backup);
+    // A process of its own, so that it has slots of its own.
+    let stranger = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "a_stranger_commits", "--ignored"])
+        .env("STRANGER", server.url())
+        .output()
+        .unwrap();
+    assert!(stranger.status.success(), "{stranger:?}");
+    let error = store.commit(&commit(vec![], vec![put("b", "1")])).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::RolledBack, "{error}");
+    assert!(error.to_string().contains("no longer knows a commit"), "{error}");
+    store.accept().await.unwrap();
+    for value in ["2", "3"] {
+        apply(&store, vec![], vec![put("b", value)]).await;
+    }
+}
+
+/// The other process of the test above.
+#[tokio::test]
+#[ignore = "run by a_loss_that_a_stranger_has_covered_is_found_out_by_whoever_lost_a_commit"]
+async fn a_stranger_commits() {
+    let Ok(url) = std::env::var("STRANGER") else { return };
+    let store = open(&url).await;
+    apply(&store, vec![], vec![put("s", "1")]).await;
+    store.close().await;
+}

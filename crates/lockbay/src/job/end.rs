@@ -70,7 +70,10 @@ impl Jobs {
         let ttl = Duration::from_micros(live.job.claim_ttl_us);
         let touch = Write::Touch { key: fence.key.clone(), ttl };
         let partition = fence.key.partition;
-        let commit = Commit::new(partition, vec![Guard::Held(fence)], vec![touch], Vec::new())?;
+        // A leader's job is not kept alive for one who leads no longer.
+        let leader = live.job.leader.as_ref().map(|leader| leader.fence(self.0.leader_kind));
+        let guards = std::iter::once(fence).chain(leader).map(Guard::Held).collect();
+        let commit = Commit::new(partition, guards, vec![touch], Vec::new())?;
         match self.0.store.commit(&commit).await? {
             Reply::Committed { now, .. } => {
                 self.0.live.lock().renewed(job_id, self.0.clock.tick());

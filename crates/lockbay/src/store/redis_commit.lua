@@ -23,7 +23,8 @@
 --       6  sequences up to this one were sent before with unknown outcome: their conflicts are
 --          remembered too, or a copy that is still on its way could be applied after the answer
 --       7  "1" to refresh the expiry of the client's answers
---       8… one MessagePack array per commit: slot and sequence as text,
+--       8, 9 slot and sequence of the last commit that the client knows to be applied, or 0 and 0
+--       10… one MessagePack array per commit: slot and sequence as text,
 --            {guard, kind, id, revision, …}    1 absent, 2 revision is, 3 lapsed, 4 held
 --            {write, kind, id, value, ttl, …}  1 put, 2 touch, 3 delete, 4 mark; ttl in µs or -1
 --            {kind, id, …}                     hints
@@ -69,6 +70,13 @@ elseif expected ~= '' and generation ~= expected and not accepted then
   lost = 'it was emptied or replaced: generation was ' .. expected .. ', is ' .. generation
 elseif expected ~= '' and last < floor then
   lost = 'it went back from revision ' .. text(floor) .. ' to ' .. text(last)
+elseif generation == expected and ARGV[9] ~= '0' then
+  -- Later commits of others may have covered a loss; our own slot still tells. A slot that is not
+  -- there proves nothing: it may never have been used, or have expired.
+  local seen = call('HGET', tag .. 'op:' .. ARGV[4], ARGV[8])
+  if seen and tonumber(string.match(seen, '^%d+')) < tonumber(ARGV[9]) then
+    lost = 'it no longer knows a commit that it had acknowledged'
+  end
 end
 if lost then
   call('HSETNX', meta, 'halted', lost)
@@ -88,7 +96,7 @@ end
 local answers_key = tag .. 'op:' .. ARGV[4]
 local sending, doubtful = tonumber(ARGV[5]), tonumber(ARGV[6])
 local refresh = ARGV[7] == '1'
-local first = 8
+local first = 10
 
 local commits, slots = {}, {}
 for at = first, #ARGV do

@@ -67,6 +67,8 @@ struct Space {
     clock: Clock,
     link: Arc<Link>,
     witness: Witness,
+    /// The last commit of ours that was acknowledged.
+    applied: Mutex<Option<queue::Applied>>,
     scripts: Scripts,
 }
 
@@ -115,7 +117,8 @@ impl RedisStore {
         };
         let namespace = namespace.to_owned();
         let witness = Witness::default();
-        let space = Arc::new(Space { namespace, clock, link, witness, scripts });
+        let space =
+            Arc::new(Space { namespace, clock, link, witness, applied: Mutex::default(), scripts });
         let (tasks, closing) = (TaskTracker::new(), CancellationToken::new());
         tokio::spawn(Arc::clone(&space.link).run());
         let known = Known { settings: Settings::default(), at: space.clock.tick(), epoch: 0 };

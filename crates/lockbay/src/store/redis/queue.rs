@@ -20,7 +20,7 @@ use crate::clock::Tick;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::operation::straggler;
 use crate::store::witness::{Standing, rolled_back};
-use crate::store::{Commit, Partition, Reply};
+use crate::store::{Commit, CommitBody, Partition, Reply};
 
 /// How long a commit is tried before its caller hears `Unavailable` or `Unknown`.
 const BUDGET: Duration = Duration::from_secs(10);
@@ -183,7 +183,7 @@ async fn deliver(space: &Space, mut batch: Vec<Pending>, refresh: bool) {
         let call = call(space, &batch, partition, first.commit.operation.client, refresh);
         match up.run(&space.scripts.commit, &call).await {
             Ok(value) => match take_answer(space, partition, value) {
-                Ok(Some(judged)) => return settle(batch, judged),
+                Ok(Some(judged)) => return settle(space, batch, judged),
                 Ok(None) => {} // send again under the generation that was adopted
                 Err(error) => return give_up(batch, &error),
             },
@@ -236,6 +236,9 @@ pub(super) fn header(
     bytes: usize,
 ) -> redis::Cmd {
     let (generation, floor) = space.witness.expectation(partition).unwrap_or_default();
+    let applied = space.applied.lock();
+    let proof = applied.as_ref().and_then(|last| last.proof(partition, client, &generation));
+    let (slot, sequence) = proof.unwrap_or_default();
     let mut call = space.scripts.commit.call(&space.meta(partition), bytes);
     call.arg(generation)
         .arg(floor.number())
@@ -243,7 +246,9 @@ pub(super) fn header(
         .arg(format!("{client:016x}"))
         .arg(SENDING.fetch_add(1, Ordering::Relaxed))
         .arg(DOUBTFUL.load(Ordering::Acquire))
-        .arg(u8::from(refresh));
+        .arg(u8::from(refresh))
+        .arg(slot)
+        .arg(sequence);
     call
 }
 
@@ -259,8 +264,8 @@ pub(super) fn take_answer(
     let (judged, generation, revision, accepted) = match wire::answer(value)? {
         Answer::Halted(reason) => return Err(rolled_back(&reason)),
         Answer::Adopt { revision, generation } => (None, generation, revision, true),
-        Answer::Judged { judged, generation, accepted } => {
-            let revision = judged.revision;
+        Answer::Judged { judged, accepted } => {
+            let (generation, revision) = (judged.generation.clone(), judged.revision);
             (Some(judged), generation, revision, accepted)
         }
     };
@@ -275,13 +280,43 @@ pub(super) fn take_answer(
     Ok(judged)
 }
 
-/// Gives every commit of a batch its answer.
-fn settle(batch: Vec<Pending>, judged: Judged) {
+/// Gives every commit of a batch its answer, and remembers the last one that was applied.
+fn settle(space: &Space, batch: Vec<Pending>, judged: Judged) {
     let mut replies = judged.replies.into_iter();
     for pending in batch {
         let value = replies.next().unwrap_or_default();
         let reply = wire::reply(&pending.commit, value, judged.now);
+        if let Ok(Some(Reply::Committed { .. })) = &reply {
+            let CommitBody { partition, operation, .. } = &*pending.commit;
+            *space.applied.lock() = Some(Applied {
+                generation: judged.generation.clone(),
+                partition: *partition,
+                client: operation.client,
+                slot: operation.slot,
+                sequence: operation.sequence,
+            });
+        }
         pending.tell(reply.and_then(|reply| reply.ok_or_else(straggler)));
+    }
+}
+
+/// A commit of ours that the store has acknowledged, and so must still know.
+#[derive(Debug)]
+pub(super) struct Applied {
+    generation: String,
+    partition: Partition,
+    client: u64,
+    slot: u32,
+    sequence: u64,
+}
+
+impl Applied {
+    /// The slot and the sequence to be shown to the store, if this is a commit of that client in
+    /// that generation.
+    fn proof(&self, partition: Partition, client: u64, generation: &str) -> Option<(u32, u64)> {
+        let same =
+            self.partition == partition && self.client == client && self.generation == generation;
+        same.then_some((self.slot, self.sequence))
     }
 }
 

@@ -125,7 +125,7 @@ impl Pack {
 /// What the script said to a batch.
 pub(super) enum Answer {
     /// Each commit was judged.
-    Judged { judged: Judged, generation: String, accepted: bool },
+    Judged { judged: Judged, accepted: bool },
     /// Effects are halted, for this reason.
     Halted(String),
     /// The store was accepted as it is, under this generation.
@@ -134,6 +134,8 @@ pub(super) enum Answer {
 
 /// A batch that was run.
 pub(super) struct Judged {
+    /// The store's generation.
+    pub(super) generation: String,
     /// The server's time.
     pub(super) now: Timestamp,
     /// The last commit of the partition.
@@ -154,8 +156,8 @@ pub(super) fn answer(value: Value) -> Result<Answer> {
         0 => {
             let accepted = number(&next())? == 1;
             let replies = parts.collect();
-            let judged = Judged { now, revision, replies };
-            Ok(Answer::Judged { judged, generation: words, accepted })
+            let judged = Judged { generation: words, now, revision, replies };
+            Ok(Answer::Judged { judged, accepted })
         }
         1 => Ok(Answer::Halted(words)),
         2 => Ok(Answer::Adopt { revision, generation: words }),
