@@ -39,7 +39,7 @@ pub(crate) struct BenchArgs {
     #[arg(long)]
     store: Option<String>,
     /// Operations in flight; may be given several times [default: 1, 64 and 1024].
-    #[arg(long)]
+    #[arg(long, value_parser = parse_concurrency)]
     concurrency: Vec<usize>,
     /// Operations of each measurement [default: by concurrency].
     #[arg(long)]
@@ -47,6 +47,16 @@ pub(crate) struct BenchArgs {
     /// Measure the bare store doing the same writes, too.
     #[arg(long)]
     raw: bool,
+}
+
+/// The most callers: each is a task with a histogram of its own.
+const MAX_CONCURRENCY: usize = 16_384;
+
+fn parse_concurrency(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number) if (1..=MAX_CONCURRENCY).contains(&number) => Ok(number),
+        Ok(_) | Err(_) => Err(format!("a number from 1 to {MAX_CONCURRENCY}")),
+    }
 }
 
 /// In turns: raw, ours, raw, ours, and so on.
