@@ -244,3 +244,18 @@ fn a_web_page_from_elsewhere_changes_nothing() {
     let own = [("Origin", "http://localhost:5000")];
     assert_eq!(server.send("POST", "/v1/leader/resign", &own, b"").status, 200);
 }
+
+#[test]
+fn a_refusal_that_waiting_cannot_change_is_not_called_retryable() {
+    let server = Server::start(&["--store", "memory:"]);
+    let claimed = server.post("/v1/jobs/claim", &format!("{{{CLAIM}}}")).ok();
+    let held = server.post("/v1/jobs/claim", &format!("{{{CLAIM}}}")).problem(409, "held");
+    assert_eq!(held["retryable"], true);
+    let job = claimed["job_id"].as_str().unwrap();
+    let complete = format!(r#"{{"claim_token":{},"result":1}}"#, claimed["claim_token"]);
+    server.post(&format!("/v1/jobs/{job}/complete"), &complete).ok();
+    for verb in ["cancel", "retry"] {
+        let refused = server.post(&format!("/v1/jobs/{job}/{verb}"), r#"{"reason":"x"}"#);
+        assert_eq!(refused.problem(409, "held")["retryable"], false);
+    }
+}

@@ -11,7 +11,7 @@ use lockbay::{Config, Json, LockBay, Placement};
 /// this process die between the payment and its record.
 async fn pay(job: JobContext) -> Result<Json, JobFailure> {
     println!("paying {} (attempt {})", job.parameters.text(), job.attempt);
-    let transaction = format!("txn_{}", &job.idempotency_token[..8]);
+    let transaction = format!("txn_{}", job.idempotency_token);
     Ok(Json::from_value(&serde_json::json!({ "transaction_id": transaction }))?)
 }
 

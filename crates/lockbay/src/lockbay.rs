@@ -279,6 +279,8 @@ impl LockBay {
                     ErrorKind::Held,
                     "only the leader runs this job, and this instance does not lead",
                 )
+                // Leadership may move by then.
+                .with_retry_after(self.0.config.leader_ttl.0)
             })?;
             request.leader = Some(right);
         }

@@ -94,6 +94,12 @@ impl Problem {
         self
     }
 
+    /// Says that asking again does not help.
+    fn final_answer(mut self) -> Self {
+        self.0.retryable = false;
+        self
+    }
+
     /// Says when to ask again.
     pub(crate) fn retry_after(mut self, after: Duration) -> Self {
         self.0.retry_after_ms = Some(u64::try_from(after.as_millis()).unwrap_or(u64::MAX));
@@ -109,6 +115,8 @@ impl From<Error> for Problem {
         let problem = Problem::new(error.kind(), error.to_string());
         match error.retry_after() {
             Some(after) => problem.retry_after(after),
+            // Nothing lapses by itself here: asking again changes nothing.
+            None if error.kind() == ErrorKind::Held => problem.final_answer(),
             None => problem,
         }
     }
