@@ -88,8 +88,9 @@ impl Jobs {
     /// Called again with the same claim token and result after it succeeded, it succeeds again.
     ///
     /// # Errors
-    /// `KeyReused` if it was completed before with another result, which stays. `Fenced` if the claim has lapsed, or the leadership it was made under is gone. `NotFound` if
-    /// there is no such job. `Invalid` if the result is over its limit.
+    /// `KeyReused` if it was completed before with another result, which stays. `Fenced` if the
+    /// claim has lapsed, or the leadership it was made under is gone. `NotFound` if there is no
+    /// such job. `Invalid` if the result is over its limit, or readers would disagree about it.
     pub async fn complete(&self, job_id: &str, claim_token: &str, result: Json) -> Result<()> {
         match self.completion(job_id, claim_token, &result).await {
             Ok((live, ending)) => self.end(job_id, &live, ending).await.map(drop),
@@ -104,7 +105,7 @@ impl Jobs {
     }
 
     /// Completes one job and claims another, in one round trip where the store can. Each has its
-    /// own answer.
+    /// own answer. A request that asks to wait does not wait here.
     ///
     /// # Errors
     /// Of each, as [`complete`](Jobs::complete) and [`claim`](Jobs::claim).

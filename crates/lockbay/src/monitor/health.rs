@@ -1,7 +1,7 @@
 //! Health, judged by what happened.
 //!
 //! Nothing here is a flag that somebody set. A check makes a round trip to the store, reads who
-//! leads, looks at when renewals last succeeded, and finds the oldest work that nobody serves.
+//! leads, looks for renewals that are overdue, and finds the oldest work that nobody serves.
 
 use std::time::Duration;
 

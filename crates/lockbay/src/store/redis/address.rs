@@ -10,8 +10,9 @@ use crate::error::{Error, Result};
 
 /// How long connecting may take, greeting and TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long the server may take to answer. Long, because it says nothing while it waits for its
-/// disk, and giving up on it means sending everything again.
+/// How long the server may take to answer before it is asked again over a new connection. Long
+/// enough for a disk that is slow to sync, and short enough that a lease of 5 s survives one
+/// connection that has silently died.
 const RESPONSE_TIMEOUT: Duration = Duration::from_millis(1_500);
 
 /// A client for `redis://` or `rediss://`, with user, password and database as usual.
