@@ -145,8 +145,9 @@ struct Shared {
     stop: CancellationToken,
 }
 
-/// At most this many rights are renewed in one go; the others follow in the next.
-const BATCH: usize = 1_024;
+/// At most this many rights are renewed in one go, which is what one command to Redis carries; the
+/// others follow in the next.
+const BATCH: usize = 512;
 
 impl Keeper {
     pub(crate) fn new(store: Arc<dyn Store>, clock: Clock, metrics: Arc<Metrics>) -> Self {
