@@ -438,6 +438,7 @@ async fn after_an_outage_there_is_soon_a_leader_whatever_the_ttl() {
 
 /// A store whose hints do not work.
 struct NoHints(Arc<dyn Store>);
+
 #[async_trait]
 impl Store for NoHints {
     async fn get(&self, keys: &[Key]) -> Result<Read, Error> {
@@ -489,7 +490,7 @@ async fn a_claim_waits_by_polling_where_there_are_no_hints() {
     assert!(matches!(claim, Ok(Claim::Replayed(_))), "{claim:?}");
 }
 
-/// Said twice, answered as the first time?
+/// A failure that is said again after a lost reply is answered with what was recorded.
 #[tokio::test]
 async fn a_failure_whose_reply_was_lost_is_answered_as_it_was_recorded() {
     let world = World::new(3);
@@ -563,7 +564,7 @@ async fn a_handler_does_not_begin_when_trust_has_ended_before_the_answer_came() 
     let begun = Arc::new(AtomicBool::new(false));
     a.store.set_delay(ms(5_000));
     let (bay, flag) = (a.bay.clone(), begun.clone());
-    tokio::spawn(async move {
+    let run = tokio::spawn(async move {
         let short = ClaimRequest { claim_ttl: Some(ms(1_000)), ..request() };
         let handler = |_| {
             flag.store(true, Ordering::SeqCst);
@@ -574,8 +575,10 @@ async fn a_handler_does_not_begin_when_trust_has_ended_before_the_answer_came() 
         };
         bay.run_job(short, Placement::Anywhere, RunOptions::default(), handler).await
     });
-    world.pass(ms(5_100)).await;
+    // The claim takes 5 s, and so does giving it back.
+    world.pass(ms(10_100)).await;
     assert!(!begun.load(Ordering::SeqCst), "the handler began under a right that is not held");
+    assert_eq!(run.await.unwrap().unwrap_err().kind(), ErrorKind::Fenced);
 }
 
 /// A bid in flight when the instance stops leaves no lease behind.
@@ -598,8 +601,9 @@ async fn a_bid_on_its_way_at_shutdown_leaves_no_lease_behind() {
 }
 
 /// Commits take effect a while after they were handed over, even if the caller goes away: as the
-/// Queues of SQLite and Redis do.
+/// queues of SQLite and Redis do.
 struct SlowCommits(Arc<dyn Store>, Clock);
+
 #[async_trait]
 impl Store for SlowCommits {
     async fn get(&self, keys: &[Key]) -> Result<Read, Error> {
