@@ -30,6 +30,11 @@ impl Json {
         Json(RawValue::NULL.to_owned())
     }
 
+    /// An object without members.
+    pub fn empty_object() -> Self {
+        Json(RawValue::from_string("{}".into()).expect("this text is JSON"))
+    }
+
     /// Takes a text if it is one JSON value.
     ///
     /// # Errors
@@ -59,6 +64,11 @@ impl Json {
             .map_err(|error| Error::invalid("this JSON does not have the form").with_source(error))
     }
 
+    /// The value as it is kept.
+    pub(crate) fn raw(&self) -> &RawValue {
+        &self.0
+    }
+
     /// The text.
     pub fn text(&self) -> &str {
         self.0.get()
@@ -73,6 +83,13 @@ impl Json {
         let mut canonical = String::with_capacity(self.text().len());
         encode(&self.0, &mut canonical, 0)?;
         Ok(Sha256::digest(canonical.as_bytes()).into())
+    }
+}
+
+/// `null`.
+impl Default for Json {
+    fn default() -> Self {
+        Json::null()
     }
 }
 

@@ -60,6 +60,7 @@ mod lockbay;
 pub mod metrics;
 pub mod monitor;
 mod name;
+pub mod saga;
 pub mod store;
 
 pub use config::Config;

@@ -29,6 +29,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("leader.rs", &["clock", "error", "event", "keeper", "metrics", "store"]),
     ("lease.rs", &["clock", "error", "keeper", "metrics", "name", "store"]),
     ("job/", &["clock", "config", "error", "event", "json", "keeper", "metrics", "name", "store"]),
+    ("saga/", &["clock", "config", "error", "event", "json", "keeper", "metrics", "name", "store"]),
     (
         "monitor/",
         &["clock", "error", "event", "job", "keeper", "leader", "lease", "metrics", "store"],
@@ -39,7 +40,7 @@ const ROOMS: &[(&str, &[&str])] = &[
 
 const EVERYTHING: &[&str] = &[
     "clock", "config", "error", "event", "job", "json", "keeper", "leader", "lease", "lockbay",
-    "metrics", "monitor", "name", "store",
+    "metrics", "monitor", "name", "saga", "store",
 ];
 
 /// What some file uses against the table, and why that is borne for now.

@@ -43,7 +43,7 @@ impl Problem {
     /// A problem of this kind with its usual status.
     pub(crate) fn new(kind: ErrorKind, detail: impl Into<String>) -> Self {
         Problem(Box::new(Body {
-            kind: format!("/problems/{}", kind.name()),
+            kind: format!("/problems/{}", type_of(kind)),
             title: title_of(kind),
             status: status_of(kind),
             detail: detail.into(),
@@ -142,12 +142,18 @@ impl IntoResponse for Problem {
     }
 }
 
+/// The last part of the type. The public list of types is fixed, and its nearest word for a
+/// request that the business refuses is `invalid`; the status tells the two apart.
+fn type_of(kind: ErrorKind) -> &'static str {
+    if kind == ErrorKind::Refused { ErrorKind::Invalid.name() } else { kind.name() }
+}
+
 /// The table from kinds to statuses.
 fn status_of(kind: ErrorKind) -> StatusCode {
     match kind {
         ErrorKind::Held | ErrorKind::Fenced => StatusCode::CONFLICT,
         ErrorKind::Busy => StatusCode::TOO_MANY_REQUESTS,
-        ErrorKind::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
+        ErrorKind::KeyReused | ErrorKind::Refused => StatusCode::UNPROCESSABLE_ENTITY,
         ErrorKind::NotFound => StatusCode::NOT_FOUND,
         ErrorKind::Invalid => StatusCode::BAD_REQUEST,
         ErrorKind::Unauthorized => StatusCode::UNAUTHORIZED,
@@ -164,6 +170,7 @@ fn title_of(kind: ErrorKind) -> &'static str {
         ErrorKind::Busy => "a limit is reached",
         ErrorKind::Fenced => "the right is gone",
         ErrorKind::KeyReused => "the key was used with other parameters",
+        ErrorKind::Refused => "refused by the business",
         ErrorKind::NotFound => "not found",
         ErrorKind::Invalid => "the request is wrong",
         ErrorKind::Unauthorized => "not authorized",

@@ -267,6 +267,31 @@ impl Write {
     }
 }
 
+/// Guards and writes that somebody else puts into a commit of his own, so that they happen with it
+/// or not at all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Effects {
+    /// What must hold.
+    pub guards: Vec<Guard>,
+    /// What to change.
+    pub writes: Vec<Write>,
+}
+
+impl Effects {
+    /// Whether there is nothing to check and nothing to change.
+    pub fn is_empty(&self) -> bool {
+        self.guards.is_empty() && self.writes.is_empty()
+    }
+
+    /// Both, to happen together.
+    #[must_use]
+    pub fn join(mut self, other: Effects) -> Effects {
+        self.guards.extend(other.guards);
+        self.writes.extend(other.writes);
+        self
+    }
+}
+
 /// Guards and writes that happen together or not at all. Cheap to clone; a clone is the same
 /// commit and is applied once at most.
 #[derive(Clone)]
