@@ -98,7 +98,7 @@ const fn setting(name: &'static str, env: &'static str, help: &'static str) -> S
 
 /// Every setting. `docs/operations.md` shows the same table.
 #[rustfmt::skip]
-pub const SETTINGS: [Setting; 16] = [
+pub const SETTINGS: [Setting; 19] = [
     setting("store", "LOCKBAY_STORE", "store URL; sqlite:lockbay-data/lockbay.db"),
     setting("listen", "LOCKBAY_LISTEN", "address of the HTTP server; 127.0.0.1:5000"),
     setting("service", "LOCKBAY_SERVICE", "whose leader is elected; lockbay"),
@@ -111,6 +111,9 @@ pub const SETTINGS: [Setting; 16] = [
     setting("cleanup_interval", "REDIS_CLEANUP_INTERVAL", "time between cleanup cycles; 5m"),
     setting("saga_timeout", "SAGA_DEFAULT_TIMEOUT", "how long a saga may take; 30m"),
     setting("saga_step_timeout", "SAGA_STEP_TIMEOUT", "how long a step may take; 5m"),
+    setting("saga_concurrency", "LOCKBAY_SAGA_CONCURRENCY", "sagas worked on at once; 10000"),
+    setting("saga_queue", "LOCKBAY_SAGA_QUEUE", "sagas accepted beyond that, which wait; 100000"),
+    setting("session_ttl", "LOCKBAY_SESSION_TTL", "how long others wait before they take over the sagas of an instance that is not heard of; 5s"),
     setting("monitoring_interval", "ADVANCED_MONITORING_INTERVAL", "time between metric samples; 30s"),
     setting("health_interval", "LOCKBAY_HEALTH_INTERVAL", "time between health checks; 5s"),
     setting("shutdown_grace", "LOCKBAY_SHUTDOWN_GRACE", "how long running work may finish at shutdown; 2500ms"),
@@ -135,6 +138,11 @@ pub struct Config {
     pub cleanup_interval: Span,
     pub saga_timeout: Span,
     pub saga_step_timeout: Span,
+    #[serde(deserialize_with = "number")]
+    pub saga_concurrency: u32,
+    #[serde(deserialize_with = "number")]
+    pub saga_queue: u32,
+    pub session_ttl: Span,
     pub monitoring_interval: Span,
     pub health_interval: Span,
     pub shutdown_grace: Span,
@@ -158,6 +166,9 @@ impl Default for Config {
             cleanup_interval: seconds(300),
             saga_timeout: seconds(1_800),
             saga_step_timeout: seconds(300),
+            saga_concurrency: 10_000,
+            saga_queue: 100_000,
+            session_ttl: seconds(5),
             monitoring_interval: seconds(30),
             health_interval: seconds(5),
             shutdown_grace: Span(Duration::from_millis(2_500)),
@@ -256,11 +267,15 @@ impl Config {
         within("monitoring_interval", self.monitoring_interval, second * 10, day)?;
         within("cleanup_interval", self.cleanup_interval, second * 10, day)?;
         within("saga_step_timeout", self.saga_step_timeout, second, day * 3_650)?;
+        within("session_ttl", self.session_ttl, second * 5, day)?;
         within("shutdown_grace", self.shutdown_grace, Duration::ZERO, day)?;
         at_most("saga_step_timeout", self.saga_step_timeout, "saga_timeout", self.saga_timeout)?;
         at_most("result_ttl", self.result_ttl, "dedup_horizon", self.dedup_horizon)?;
         if self.max_retries > MAX_RETRIES {
             return Err(Error::invalid(format!("max_retries is at most {MAX_RETRIES}")));
+        }
+        if self.saga_concurrency == 0 {
+            return Err(Error::invalid("saga_concurrency is at least 1"));
         }
         if self.max_in_flight == 0 {
             return Err(Error::invalid("max_in_flight is at least 1"));

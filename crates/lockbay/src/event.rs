@@ -57,6 +57,37 @@ pub enum Event {
         /// Of which job.
         job_id: String,
     },
+    /// Every step of a saga is done.
+    SagaCompleted {
+        /// Which saga.
+        saga_id: String,
+    },
+    /// Every effect of a saga is undone.
+    SagaCompensated {
+        /// Which saga.
+        saga_id: String,
+        /// Why it went back.
+        reason: String,
+    },
+    /// A saga needs a person.
+    SagaParked {
+        /// Which saga.
+        saga_id: String,
+        /// What is in the way.
+        reason: String,
+    },
+    /// A person decided that nothing more is done about a saga.
+    SagaAbandoned {
+        /// Which saga.
+        saga_id: String,
+        /// Why, and who.
+        reason: String,
+    },
+    /// Another instance is gone, and this one goes on with its sagas.
+    SessionTakenOver {
+        /// The session under which they are executed.
+        session: String,
+    },
     /// The store has lost acknowledged data; effects are halted.
     StoreRolledBack {
         /// What was seen.
@@ -75,12 +106,17 @@ impl Event {
             Event::SystemHealthy => "system_healthy",
             Event::JobFailed { .. } => "job_failed",
             Event::ClaimLost { .. } => "claim_lost",
+            Event::SagaCompleted { .. } => "saga_completed",
+            Event::SagaCompensated { .. } => "saga_compensated",
+            Event::SagaParked { .. } => "saga_parked",
+            Event::SagaAbandoned { .. } => "saga_abandoned",
+            Event::SessionTakenOver { .. } => "session_taken_over",
             Event::StoreRolledBack { .. } => "store_rolled_back",
         }
     }
 
     /// Every name, in the order of the documentation.
-    pub const NAMES: [&'static str; 8] = [
+    pub const NAMES: [&'static str; 13] = [
         "leader_elected",
         "leader_lost",
         "leader_changed",
@@ -88,6 +124,11 @@ impl Event {
         "system_healthy",
         "job_failed",
         "claim_lost",
+        "saga_completed",
+        "saga_compensated",
+        "saga_parked",
+        "saga_abandoned",
+        "session_taken_over",
         "store_rolled_back",
     ];
 }

@@ -23,6 +23,7 @@ use crate::leader::{Candidate, LEADER, Leadership};
 use crate::lease::Leases;
 use crate::metrics::Metrics;
 use crate::monitor::health::{Examiner, Health};
+use crate::saga::{SagaDefaults, Sagas};
 use crate::store::{self, Store};
 
 /// How long a health check is good for; asked again within it, the same answer is given.
@@ -54,6 +55,7 @@ struct Inner {
     leadership: Leadership,
     leases: Leases,
     jobs: Jobs,
+    sagas: Sagas,
     life: Mutex<Life>,
     /// Set by the first shutdown, for which others wait.
     down: tokio::sync::OnceCell<()>,
@@ -77,6 +79,7 @@ struct Running {
     stop: CancellationToken,
     elector: JoinHandle<()>,
     health: JoinHandle<()>,
+    sagas: JoinHandle<()>,
 }
 
 impl LockBay {
@@ -130,6 +133,26 @@ impl LockBay {
             defaults,
             LEADER,
         );
+        let sagas = Sagas::new(
+            Arc::clone(&store),
+            clock.clone(),
+            keeper.clone(),
+            Arc::clone(&metrics),
+            bus.clone(),
+            SagaDefaults {
+                timeout: config.saga_timeout.0,
+                step_timeout: config.saga_step_timeout.0,
+                max_retries: config.max_retries,
+                session_ttl: config.session_ttl.0,
+                concurrency: usize::try_from(config.saga_concurrency).unwrap_or(usize::MAX),
+                queue: usize::try_from(config.saga_queue).unwrap_or(usize::MAX),
+                instance_id: instance_id.clone(),
+                instance_name: config.instance_name.clone(),
+            },
+            Arc::new(|name: &str| -> Arc<dyn crate::saga::Step> {
+                Arc::new(NoPull(name.to_owned()))
+            }),
+        );
         LockBay(Arc::new(Inner {
             opened: clock.tick(),
             config,
@@ -142,6 +165,7 @@ impl LockBay {
             leadership,
             leases,
             jobs,
+            sagas,
             life: Mutex::default(),
             down: tokio::sync::OnceCell::new(),
             health: tokio::sync::Mutex::default(),
@@ -160,6 +184,7 @@ impl LockBay {
             since: self.0.clock.tick(),
             elector: tokio::spawn(self.0.leadership.clone().run(stop.clone())),
             health: tokio::spawn(self.clone().watch_health(stop.clone())),
+            sagas: tokio::spawn(self.0.sagas.clone().watch_over()),
             stop,
         });
     }
@@ -179,10 +204,11 @@ impl LockBay {
             if let Life::Running(running) = life {
                 running.stop.cancel();
                 // A background task that panicked has nothing left to hand over.
-                drop(tokio::join!(running.elector, running.health));
+                drop(tokio::join!(running.elector, running.health, running.sagas));
             }
         };
-        let work = async { tokio::join!(hand_over, inner.jobs.drain(grace)) };
+        let drained = async { tokio::join!(inner.jobs.drain(grace), inner.sagas.drain(grace)) };
+        let work = async { tokio::join!(hand_over, drained) };
         if inner.clock.timeout(grace + Duration::from_millis(1_500), work).await.is_none() {
             tracing::warn!("shutdown went on before everything was released; the rest lapses");
         }
@@ -213,6 +239,11 @@ impl LockBay {
     /// [`run_job`](LockBay::run_job) of this handle.
     pub fn jobs(&self) -> &Jobs {
         &self.0.jobs
+    }
+
+    /// Sagas.
+    pub fn sagas(&self) -> &Sagas {
+        &self.0.sagas
     }
 
     /// What is measured.
@@ -383,5 +414,17 @@ impl LockBay {
                 () = check => {}
             }
         }
+    }
+}
+
+struct NoPull(String);
+
+#[async_trait::async_trait]
+impl crate::saga::Step for NoPull {
+    async fn execute(
+        &self,
+        _: crate::saga::StepContext,
+    ) -> Result<crate::saga::StepOutput, crate::saga::StepError> {
+        Err(crate::saga::StepError::missing(self.0.clone()))
     }
 }

@@ -37,6 +37,20 @@ pub enum Metric {
     StoreErrors,
     StoreHalted,
     Healthy,
+    SagasStarted,
+    SagasCompleted,
+    SagasFailed,
+    SagasCompensated,
+    SagasParked,
+    SagasAbandoned,
+    SagasTakenOver,
+    SagasRunning,
+    SessionsTakenOver,
+    StepsExecuted,
+    StepsCompensated,
+    StepsUnknown,
+    SagaSeconds,
+    StepSeconds,
 }
 
 /// How a metric behaves.
@@ -69,7 +83,7 @@ const fn row(metric: Metric, name: &'static str, kind: Type, help: &'static str)
 
 /// All metrics.
 #[rustfmt::skip]
-pub const TABLE: [Row; 21] = [
+pub const TABLE: [Row; 35] = [
     row(Metric::JobsClaimed, "lockbay_jobs_claimed", Type::Counter, "Job claims granted"),
     row(Metric::JobsCompleted, "lockbay_jobs_completed", Type::Counter, "Jobs completed"),
     row(Metric::JobsFailed, "lockbay_jobs_failed", Type::Counter, "Job attempts that failed"),
@@ -91,6 +105,20 @@ pub const TABLE: [Row; 21] = [
     row(Metric::StoreErrors, "lockbay_store_errors", Type::Counter, "Health check pings that failed"),
     row(Metric::StoreHalted, "lockbay_store_halted", Type::Gauge, "1 while the store is found rolled back"),
     row(Metric::Healthy, "lockbay_healthy", Type::Gauge, "1 while the last health check was good"),
+    row(Metric::SagasStarted, "lockbay_sagas_started", Type::Counter, "Sagas accepted by this instance"),
+    row(Metric::SagasCompleted, "lockbay_sagas_completed", Type::Counter, "Sagas whose last step was done by this instance"),
+    row(Metric::SagasFailed, "lockbay_sagas_failed", Type::Counter, "Sagas that turned around because a step failed or the time was over"),
+    row(Metric::SagasCompensated, "lockbay_sagas_compensated", Type::Counter, "Sagas whose last effect was undone by this instance"),
+    row(Metric::SagasParked, "lockbay_sagas_parked", Type::Counter, "Times that a saga came to need a person"),
+    row(Metric::SagasAbandoned, "lockbay_sagas_abandoned", Type::Counter, "Sagas that a person gave up"),
+    row(Metric::SagasTakenOver, "lockbay_sagas_taken_over", Type::Counter, "Sagas that this instance went on with after their executor was gone"),
+    row(Metric::SagasRunning, "lockbay_sagas_running", Type::Gauge, "Sagas that this instance executes"),
+    row(Metric::SessionsTakenOver, "lockbay_sessions_taken_over", Type::Counter, "Sessions of other instances that were taken over"),
+    row(Metric::StepsExecuted, "lockbay_steps_executed", Type::Counter, "Steps done"),
+    row(Metric::StepsCompensated, "lockbay_steps_compensated", Type::Counter, "Steps undone"),
+    row(Metric::StepsUnknown, "lockbay_steps_unknown", Type::Counter, "Attempts of steps whose outcome is unknown"),
+    row(Metric::SagaSeconds, "lockbay_saga_duration_seconds", Type::Histogram, "Time from the start of a saga to its end"),
+    row(Metric::StepSeconds, "lockbay_step_duration_seconds", Type::Histogram, "Time of an attempt of a step or a compensation"),
 ];
 
 enum Instrument {

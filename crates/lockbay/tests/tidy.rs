@@ -21,6 +21,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("clock.rs", &["error"]),
     ("json.rs", &["error"]),
     ("name.rs", &["error"]),
+    ("hex.rs", &[]),
     ("config.rs", &["error", "name"]),
     ("metrics.rs", &[]),
     ("event.rs", &["clock"]),
@@ -28,7 +29,10 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("keeper.rs", &["clock", "metrics", "store"]),
     ("leader.rs", &["clock", "error", "event", "keeper", "metrics", "store"]),
     ("lease.rs", &["clock", "error", "keeper", "metrics", "name", "store"]),
-    ("job/", &["clock", "config", "error", "event", "json", "keeper", "metrics", "name", "store"]),
+    (
+        "job/",
+        &["clock", "config", "error", "event", "hex", "json", "keeper", "metrics", "name", "store"],
+    ),
     ("saga/", &["clock", "config", "error", "event", "json", "keeper", "metrics", "name", "store"]),
     (
         "monitor/",
@@ -39,8 +43,8 @@ const ROOMS: &[(&str, &[&str])] = &[
 ];
 
 const EVERYTHING: &[&str] = &[
-    "clock", "config", "error", "event", "job", "json", "keeper", "leader", "lease", "lockbay",
-    "metrics", "monitor", "name", "saga", "store",
+    "clock", "config", "error", "event", "hex", "job", "json", "keeper", "leader", "lease",
+    "lockbay", "metrics", "monitor", "name", "saga", "store",
 ];
 
 /// What some file uses against the table, and why that is borne for now.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::error::Result;
+use crate::hex::hex;
 use crate::json::Json;
 
 /// What counts as the same job.
@@ -61,16 +62,6 @@ pub(crate) fn job_id(
 pub(crate) fn key_prefix(job_key: &str) -> String {
     let digest: [u8; 32] = Sha256::digest(job_key.as_bytes()).into();
     hex(&digest[..8])
-}
-
-fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut text = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
-        text.push(char::from(DIGITS[usize::from(byte & 15)]));
-    }
-    text
 }
 
 #[cfg(test)]

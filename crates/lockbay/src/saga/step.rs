@@ -227,6 +227,11 @@ pub trait Step: Send + Sync + 'static {
         Err(StepError::missing(format!("step {:?} has no compensation", context.step)))
     }
 
+    /// Hears that the outcome of an attempt was recorded, so that what was kept for it can go.
+    async fn recorded(&self, context: &StepContext) {
+        let _ = context;
+    }
+
     /// Finds out whether it was done: for steps that must not be repeated blindly.
     async fn probe(&self, context: StepContext) -> Result<Probe, StepError> {
         Err(StepError::missing(format!("step {:?} has no probe", context.step)))

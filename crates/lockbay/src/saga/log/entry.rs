@@ -84,6 +84,22 @@ impl From<Moment> for Timestamp {
 }
 
 impl Entry {
+    /// Whether another executor goes on from here.
+    pub(crate) fn changes_executor(&self) -> bool {
+        match self {
+            Entry::TakenOver { .. } | Entry::Operated { session: Some(_), .. } => true,
+            Entry::Began { .. }
+            | Entry::Done { .. }
+            | Entry::Failed { .. }
+            | Entry::Unknown { .. }
+            | Entry::Undone { .. }
+            | Entry::UndoFailed { .. }
+            | Entry::TimedOut
+            | Entry::Stuck { .. }
+            | Entry::Operated { session: None, .. } => false,
+        }
+    }
+
     /// The step that it speaks of.
     pub(crate) fn step(&self) -> Option<usize> {
         match self {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Phase, State, StepState};
+use super::{Cause, Phase, State, StepState};
 use crate::error::{Error, Result};
 use crate::saga::definition::Definition;
 
@@ -137,5 +137,29 @@ impl State {
             Phase::Undone => StepStatus::Compensated,
             Phase::Skipped => StepStatus::Skipped,
         }
+    }
+
+    /// Why it stands as it does, if it is not simply on its way or done.
+    pub(crate) fn reason(&self, definition: &Definition) -> Option<String> {
+        if self.abandoned.is_some() {
+            return self.abandoned.clone();
+        }
+        if self.stuck.is_some() {
+            return self.stuck.clone();
+        }
+        let stuck = self.steps.iter().position(|step| step.stuck);
+        if let Some(step) = stuck {
+            let (name, error) = (&definition.steps[step].name, &self.steps[step].error);
+            let what = if self.goes_back(definition) { "compensating step" } else { "step" };
+            return Some(format!("{what} {name:?}: {}", error.as_deref().unwrap_or("stuck")));
+        }
+        let (cause, _) = self.turned.as_ref()?;
+        Some(match cause {
+            Cause::Failed { step, error } => {
+                format!("failed: step {:?}: {error}", definition.steps[*step].name)
+            }
+            Cause::TimedOut => "timeout: the saga's time was over".into(),
+            Cause::Cancelled { actor, reason } => format!("cancelled by {actor}: {reason}"),
+        })
     }
 }

@@ -1,0 +1,281 @@
+//! Handlers: who does the steps of a name, here, at an address, or whoever polls for them.
+//!
+//! A handler of this process is registered with it and known to it alone. Any other is a record,
+//! known to every instance: *push* has an address that is called, *pull* is served by workers that
+//! poll. How an address is called is the business of whoever embeds this crate; it comes in as a
+//! [`Caller`].
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use serde::{Deserialize, Serialize};
+
+use super::record::{decode, encode};
+use super::step::Step;
+use crate::clock::{Clock, Tick};
+use crate::error::{Error, ErrorKind, Result};
+use crate::name::check_name;
+use crate::store::{
+    Commit, Deadline, Guard, Key, Kind, Partition, Range, Record, Reply, Store, Write,
+};
+
+/// A handler that is not of one process alone. Key: its name.
+pub(crate) const HANDLER: Kind = Kind::new("handler");
+
+/// How long a handler's record is trusted before it is read again.
+const FRESH: Duration = Duration::from_secs(1);
+/// The most handlers that are remembered; more are read each time.
+const REMEMBERED: usize = 10_000;
+/// The longest address.
+const MAX_URL_BYTES: usize = 2_048;
+/// The longest secret.
+const MAX_SECRET_BYTES: usize = 512;
+
+/// An address at which a handler is called.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// Where.
+    pub url: String,
+    /// What calls are signed with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<String>,
+    /// How long one call may take, in microseconds, if less than the step may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_us: Option<u64>,
+}
+
+impl std::fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Endpoint").field("url", &self.url).finish_non_exhaustive()
+    }
+}
+
+/// How a handler is reached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Route {
+    /// It is called.
+    Push(Endpoint),
+    /// It polls.
+    Pull,
+}
+
+/// Calls handlers at their addresses.
+pub trait Caller: Send + Sync + 'static {
+    /// The step that a handler at this address does.
+    fn step(&self, name: &str, endpoint: &Endpoint) -> Arc<dyn Step>;
+
+    /// Whether an address may be called at all.
+    ///
+    /// # Errors
+    /// `Invalid`, with the reason.
+    fn check(&self, url: &str) -> Result<()>;
+}
+
+/// A handler as a list shows it. Secrets are not shown.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct HandlerInfo {
+    /// Its name.
+    pub name: String,
+    /// `local`, `push` or `pull`.
+    pub kind: &'static str,
+    /// Where it is called.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// Whether calls are signed.
+    pub signed: bool,
+    /// How long one call may take.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout_seconds: Option<f64>,
+}
+
+/// Makes the step of a handler that polls.
+pub(crate) type PullStep = Arc<dyn Fn(&str) -> Arc<dyn Step> + Send + Sync>;
+
+/// All handlers that an instance knows.
+pub(crate) struct Handlers {
+    store: Arc<dyn Store>,
+    clock: Clock,
+    local: RwLock<HashMap<String, Arc<dyn Step>>>,
+    remembered: RwLock<HashMap<String, (Tick, Option<Arc<dyn Step>>)>>,
+    caller: RwLock<Option<Arc<dyn Caller>>>,
+    pull: PullStep,
+}
+
+impl Handlers {
+    pub(crate) fn new(store: Arc<dyn Store>, clock: Clock, pull: PullStep) -> Self {
+        Handlers {
+            store,
+            clock,
+            local: RwLock::default(),
+            remembered: RwLock::default(),
+            caller: RwLock::default(),
+            pull,
+        }
+    }
+
+    pub(crate) fn register(&self, name: &str, step: Arc<dyn Step>) -> Result<()> {
+        check_name("handler", name, 128)?;
+        self.local.write().insert(name.to_owned(), step);
+        Ok(())
+    }
+
+    pub(crate) fn call_with(&self, caller: Arc<dyn Caller>) {
+        *self.caller.write() = Some(caller);
+    }
+
+    /// Who does the steps of this name, if anybody does.
+    pub(crate) async fn find(&self, name: &str) -> Result<Option<Arc<dyn Step>>> {
+        if let Some(step) = self.local.read().get(name) {
+            return Ok(Some(Arc::clone(step)));
+        }
+        let now = self.clock.tick();
+        if let Some((until, step)) = self.remembered.read().get(name)
+            && now < *until
+        {
+            return Ok(step.clone());
+        }
+        let step = self.read(name).await?.and_then(|route| self.step(name, &route));
+        let mut remembered = self.remembered.write();
+        if remembered.len() >= REMEMBERED {
+            remembered.clear();
+        }
+        // That there is none is not remembered: it may be registered any moment.
+        if step.is_some() {
+            remembered.insert(name.to_owned(), (now + FRESH, step.clone()));
+        }
+        Ok(step)
+    }
+
+    /// `None` for one that is called, where nobody said how.
+    fn step(&self, name: &str, route: &Route) -> Option<Arc<dyn Step>> {
+        match route {
+            Route::Pull => Some((self.pull)(name)),
+            Route::Push(endpoint) => {
+                let caller = self.caller.read().clone()?;
+                Some(caller.step(name, endpoint))
+            }
+        }
+    }
+
+    async fn read(&self, name: &str) -> Result<Option<Route>> {
+        let read = self.store.get(&[key(name)]).await?;
+        read.records.into_iter().flatten().next().map(|record| decode(&record)).transpose()
+    }
+
+    /// Says how a handler is reached, for every instance. Instances that know it otherwise learn it
+    /// within a second.
+    pub(crate) async fn put(&self, name: &str, route: &Route) -> Result<()> {
+        check_name("handler", name, 128)?;
+        if self.local.read().contains_key(name) {
+            let message = format!("handler {name:?} is built in and cannot be replaced");
+            return Err(Error::new(ErrorKind::Refused, message));
+        }
+        if let Route::Push(endpoint) = route {
+            check_name("url", &endpoint.url, MAX_URL_BYTES)?;
+            if let Some(secret) = &endpoint.secret {
+                check_name("secret", secret, MAX_SECRET_BYTES)
+                    .map_err(|_| Error::invalid("a secret has 1 to 512 visible bytes"))?;
+            }
+            if let Some(caller) = self.caller.read().as_ref() {
+                caller.check(&endpoint.url)?;
+            }
+        }
+        let key = key(name);
+        let partition = key.partition;
+        let put = Write::Put { key, value: encode(route)?, deadline: Deadline::Never };
+        let commit = Commit::new(partition, Vec::new(), vec![put], Vec::new())?;
+        self.store.commit(&commit).await?;
+        self.remembered.write().remove(name);
+        Ok(())
+    }
+
+    /// Notes that somebody polls for steps of this name, unless it is known how they are reached.
+    pub(crate) async fn polled(&self, name: &str) -> Result<()> {
+        check_name("handler", name, 128)?;
+        if self.find(name).await?.is_some() {
+            return Ok(());
+        }
+        let key = key(name);
+        let partition = key.partition;
+        let guard = Guard::Absent(key.clone());
+        let put = Write::Put { key, value: encode(&Route::Pull)?, deadline: Deadline::Never };
+        let commit = Commit::new(partition, vec![guard], vec![put], Vec::new())?;
+        self.store.commit(&commit).await.map(drop)
+    }
+
+    /// Forgets a handler that is not of this process.
+    pub(crate) async fn delete(&self, name: &str) -> Result<()> {
+        check_name("handler", name, 128)?;
+        let key = key(name);
+        let read = self.store.get(std::slice::from_ref(&key)).await?;
+        let Some(record) = read.records.into_iter().flatten().next() else {
+            return Err(Error::new(ErrorKind::NotFound, format!("there is no handler {name:?}")));
+        };
+        let guard = Guard::RevisionIs(key.clone(), record.revision);
+        let partition = key.partition;
+        let commit = Commit::new(partition, vec![guard], vec![Write::Delete { key }], Vec::new())?;
+        let reply = self.store.commit(&commit).await?;
+        self.remembered.write().remove(name);
+        match reply {
+            Reply::Committed { .. } => Ok(()),
+            Reply::Conflict { .. } => {
+                let message = format!("handler {name:?} was changed meanwhile; look at it first");
+                Err(Error::new(ErrorKind::Held, message))
+            }
+        }
+    }
+
+    /// A page of the handlers that are records, behind those of this process on the first page.
+    pub(crate) async fn list(
+        &self,
+        after: Option<String>,
+        limit: usize,
+    ) -> Result<(Vec<HandlerInfo>, Option<String>)> {
+        let mut items = Vec::new();
+        if after.is_none() {
+            items.extend(self.local.read().keys().map(|name| HandlerInfo {
+                name: name.clone(),
+                kind: "local",
+                url: None,
+                signed: false,
+                timeout_seconds: None,
+            }));
+            items.sort_by(|one, other| one.name.cmp(&other.name));
+        }
+        let range = Range::new(Partition::FIRST, HANDLER, "").after(after);
+        let page = self.store.scan(&range, limit).await?;
+        let next = page.records.last().map(|record| record.key.id.to_string());
+        for record in &page.records {
+            items.push(info(record)?);
+        }
+        Ok((items, next.filter(|_| page.more)))
+    }
+
+    /// How many handlers this process has registered.
+    pub(crate) fn registered(&self) -> usize {
+        self.local.read().len()
+    }
+}
+
+fn key(name: &str) -> Key {
+    Key::new(Partition::FIRST, HANDLER, name)
+}
+
+fn info(record: &Record) -> Result<HandlerInfo> {
+    let name = record.key.id.to_string();
+    Ok(match decode(record)? {
+        Route::Pull => {
+            HandlerInfo { name, kind: "pull", url: None, signed: false, timeout_seconds: None }
+        }
+        Route::Push(endpoint) => HandlerInfo {
+            name,
+            kind: "push",
+            url: Some(endpoint.url),
+            signed: endpoint.secret.is_some(),
+            timeout_seconds: endpoint.timeout_us.map(|us| Duration::from_micros(us).as_secs_f64()),
+        },
+    })
+}

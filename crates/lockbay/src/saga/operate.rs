@@ -1,0 +1,241 @@
+//! What a person may decide about a saga: cancel, resume, retry, skip, resolve, abandon.
+//!
+//! A decision is an entry in the saga's log like any other, with who decided and why. Whether it
+//! may be taken now is the log's to say. A parked saga that goes on by it is executed by the
+//! instance that was asked.
+
+use std::sync::Arc;
+
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::driver::{Before, Driver};
+use super::list::SagaFilter;
+use super::log::{Entry, SagaStatus, Verb};
+use super::record::{Addition, Saga};
+use super::session::Session;
+use super::{Sagas, shutting_down};
+use crate::error::{Error, ErrorKind, Result};
+use crate::json::Json;
+use crate::name::check_name;
+use crate::store::{Effects, MAX_PAGE, Reply};
+
+/// How often a decision is tried again because the saga moved meanwhile.
+const TRIES: usize = 32;
+/// The longest name of an actor, and the longest reason.
+const MAX_ACTOR_BYTES: usize = 256;
+const MAX_REASON_BYTES: usize = 1_024;
+
+/// What is decided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// The saga goes back.
+    Cancel,
+    /// What is stuck is tried again, with fresh budgets.
+    Resume,
+    /// One step is tried again, perhaps with other parameters.
+    Retry {
+        /// Which.
+        step: String,
+        /// What it gets from now on.
+        parameters: Option<Json>,
+    },
+    /// The saga goes on without a step that is parked, forward or back.
+    Skip {
+        /// Which.
+        step: String,
+    },
+    /// The effect of a parked step is there.
+    ResolveDone {
+        /// Which.
+        step: String,
+        /// What it would have returned.
+        result: Json,
+    },
+    /// The effect of a parked step is not there.
+    ResolveUndone {
+        /// Which.
+        step: String,
+    },
+    /// Nothing more is done.
+    Abandon,
+}
+
+/// What a decision led to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Operated {
+    /// Which saga.
+    pub saga_id: String,
+    /// Where it stands now.
+    pub status: SagaStatus,
+}
+
+impl Sagas {
+    /// Carries out what a person decided, and enters who and why in the saga's log.
+    ///
+    /// # Errors
+    /// `NotFound` if there is no such saga or step. `Refused` if the saga does not stand so that
+    /// this can be done; the message says what can. `Invalid` without actor or reason. `Busy` if
+    /// a parked saga would go on and this instance has no room for it.
+    pub async fn operate(
+        &self,
+        id: &str,
+        decision: &Decision,
+        actor: &str,
+        reason: &str,
+    ) -> Result<Operated> {
+        check_name("actor", actor, MAX_ACTOR_BYTES)?;
+        check_name("reason", reason.trim(), MAX_REASON_BYTES)?;
+        for _ in 0..TRIES {
+            if let Some(operated) = self.try_to_operate(id, decision, actor, reason).await? {
+                return Ok(operated);
+            }
+        }
+        Err(Error::new(ErrorKind::Busy, "the saga moves faster than it can be decided upon"))
+    }
+
+    async fn try_to_operate(
+        &self,
+        id: &str,
+        decision: &Decision,
+        actor: &str,
+        reason: &str,
+    ) -> Result<Option<Operated>> {
+        let mut saga = Saga::load(&*self.0.store, id).await?;
+        let verb = verb(&saga, decision)?;
+        // Nobody executes a parked saga: whoever lets it go on does.
+        let executor = match saga.status() {
+            SagaStatus::Parked if verb != Verb::Abandon => Some(self.executor()?),
+            SagaStatus::Parked
+            | SagaStatus::Pending
+            | SagaStatus::Running
+            | SagaStatus::Compensating
+            | SagaStatus::Completed
+            | SagaStatus::Compensated
+            | SagaStatus::Abandoned => None,
+        };
+        let session = match &executor {
+            Some(_) => Some(self.0.sessions.own().await?),
+            None => None,
+        };
+        let entry = Entry::Operated {
+            verb,
+            actor: actor.to_owned(),
+            reason: reason.to_owned(),
+            session: session.as_ref().map(|session| session.id.to_string()),
+        };
+        let before = Before::of(&saga);
+        let adding = saga.add(Addition {
+            entry: &entry,
+            at: self.0.time.now(),
+            effects: Effects::default(),
+            executor: session.as_ref().map(Session::guard),
+        })?;
+        match self.0.store.commit(&adding.commit).await? {
+            Reply::Conflict { guard, .. } => {
+                if let Some(session) = session.filter(|_| guard == 0) {
+                    self.0.sessions.lost(&session);
+                }
+                Ok(None)
+            }
+            Reply::Committed { revision, now } => {
+                self.0.time.told(now);
+                saga.added(&entry, revision);
+                self.tell(&saga, &entry, &before);
+                let status = saga.status();
+                tracing::info!(
+                    saga = id,
+                    actor,
+                    reason,
+                    decision = decision.name(),
+                    "saga_operated"
+                );
+                match executor.zip(session) {
+                    Some((place, session)) => self.execute(saga, session, place),
+                    None => drop(self.nudge(id)),
+                }
+                Ok(Some(Operated { saga_id: id.to_owned(), status }))
+            }
+        }
+    }
+
+    fn executor(&self) -> Result<OwnedSemaphorePermit> {
+        if self.0.closing.is_cancelled() {
+            return Err(shutting_down());
+        }
+        Arc::clone(&self.0.places).try_acquire_owned().map_err(|_| {
+            let message = "this instance has as many sagas as it may: ask another, or later";
+            Error::new(ErrorKind::Busy, message)
+        })
+    }
+
+    /// Goes on with a saga that was parked until now.
+    fn execute(&self, saga: Saga, session: Session, place: OwnedSemaphorePermit) {
+        // Its last driver may still be here; it looks at the log again before it lets go.
+        while !self.nudge(&saga.id) {
+            if let Some(entrance) = self.enter(&saga.id) {
+                return Driver::start(self, entrance.pass(), session, place, saga);
+            }
+        }
+    }
+
+    /// Carries out one decision for every saga that a filter matches, and says for each what came
+    /// of it. At most `limit` sagas; those beyond are left for the next call.
+    ///
+    /// # Errors
+    /// `Invalid` for a filter or a decision that cannot be.
+    pub async fn operate_all(
+        &self,
+        filter: &SagaFilter,
+        limit: usize,
+        decision: &Decision,
+        actor: &str,
+        reason: &str,
+    ) -> Result<Vec<(String, Result<Operated>)>> {
+        check_name("actor", actor, MAX_ACTOR_BYTES)?;
+        check_name("reason", reason.trim(), MAX_REASON_BYTES)?;
+        let ids = self.matching(filter, limit.clamp(1, MAX_PAGE)).await?;
+        let mut operated = Vec::with_capacity(ids.len());
+        for id in ids {
+            let result = self.operate(&id, decision, actor, reason).await;
+            operated.push((id, result));
+        }
+        Ok(operated)
+    }
+}
+
+impl Decision {
+    /// Its name, as in the API.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Decision::Cancel => "cancel",
+            Decision::Resume => "resume",
+            Decision::Retry { .. } => "retry",
+            Decision::Skip { .. } => "skip",
+            Decision::ResolveDone { .. } | Decision::ResolveUndone { .. } => "resolve",
+            Decision::Abandon => "abandon",
+        }
+    }
+}
+
+/// The decision, with the place of its step.
+fn verb(saga: &Saga, decision: &Decision) -> Result<Verb> {
+    let place = |step: &str| {
+        saga.head.definition.place(step).ok_or_else(|| {
+            let message = format!("saga {} has no step {step:?}", saga.id);
+            Error::new(ErrorKind::NotFound, message)
+        })
+    };
+    Ok(match decision {
+        Decision::Cancel => Verb::Cancel,
+        Decision::Resume => Verb::Resume,
+        Decision::Abandon => Verb::Abandon,
+        Decision::Skip { step } => Verb::Skip { step: place(step)? },
+        Decision::ResolveUndone { step } => Verb::ResolveUndone { step: place(step)? },
+        Decision::ResolveDone { step, result } => {
+            Verb::ResolveDone { step: place(step)?, result: result.clone() }
+        }
+        Decision::Retry { step, parameters } => {
+            Verb::Retry { step: place(step)?, parameters: parameters.clone() }
+        }
+    })
+}

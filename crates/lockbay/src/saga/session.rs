@@ -1,0 +1,218 @@
+//! Sessions: under which right an instance executes sagas, and how another takes them all over.
+//!
+//! A session is one record with a deadline, renewed with all other rights of the process. Every
+//! commit of an executor is guarded by the revision of its session's record. To take over is one
+//! commit to that record: from then on nothing of the old executor is accepted any more, however
+//! many sagas it had, and they are found under the session's name in the list.
+//!
+//! A session is taken over once it has lapsed, or at once if its process ran on this machine and
+//! is seen to be dead. It knows nothing of what is executed under it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use super::machine::Process;
+use super::record::{decode, encode};
+use crate::clock::{Clock, Timestamp};
+use crate::error::{Error, ErrorKind, Result};
+use crate::keeper::{Keeper, Right};
+use crate::store::{
+    Commit, Deadline, Fence, Guard, Key, Kind, MAX_PAGE, Partition, Range, Record, Reply, Revision,
+    Store, Write,
+};
+
+/// Under which sagas are executed. Key: a random id.
+pub(crate) const SESSION: Kind = Kind::new("session");
+
+/// How often a new session is tried when the store's answer was lost.
+const TRIES: usize = 8;
+
+/// What is stored of a session.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct SessionRecord {
+    /// Who executes under it now.
+    instance_id: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    instance_name: Option<String>,
+    process: Process,
+}
+
+/// A right to execute the sagas of one session. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Session {
+    pub(crate) id: Arc<str>,
+    pub(crate) right: Right,
+}
+
+impl Session {
+    /// What every commit of its executor is guarded by. A session that has lapsed still counts
+    /// until somebody takes it over.
+    pub(crate) fn guard(&self) -> Guard {
+        let fence = self.right.fence();
+        Guard::RevisionIs(fence.key.clone(), fence.token)
+    }
+}
+
+/// The sessions of an instance.
+pub(crate) struct Sessions {
+    store: Arc<dyn Store>,
+    clock: Clock,
+    keeper: Keeper,
+    ttl: Duration,
+    instance_id: String,
+    instance_name: Option<String>,
+    process: Process,
+    /// The one under which new sagas are started.
+    own: tokio::sync::Mutex<Option<Session>>,
+    /// All that are held, for the way out.
+    held: Mutex<Vec<Session>>,
+}
+
+impl Sessions {
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        clock: Clock,
+        keeper: Keeper,
+        ttl: Duration,
+        instance_id: String,
+        instance_name: Option<String>,
+    ) -> Self {
+        let process = Process::this();
+        let (own, held) = (tokio::sync::Mutex::default(), Mutex::default());
+        Sessions { store, clock, keeper, ttl, instance_id, instance_name, process, own, held }
+    }
+
+    /// The session under which new sagas are started, opened if there is none that is held.
+    pub(crate) async fn own(&self) -> Result<Session> {
+        let mut own = self.own.lock().await;
+        if let Some(session) = own.as_ref().filter(|session| session.right.is_held()) {
+            return Ok(session.clone());
+        }
+        let mut last = None;
+        for _ in 0..TRIES {
+            let id = &self.clock.random_id()[..16];
+            let key = Key::new(Partition::of(id), SESSION, id);
+            match self.put(key.clone(), vec![Guard::Absent(key)]).await {
+                Ok(Some(session)) => {
+                    *own = Some(session.clone());
+                    return Ok(session);
+                }
+                Ok(None) => {} // a random id that was there already
+                Err(error) if error.kind() == ErrorKind::Unknown => last = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        let message = "no session could be opened to execute sagas under";
+        Err(Error::new(ErrorKind::Unavailable, message).with_source(
+            last.unwrap_or_else(|| Error::new(ErrorKind::Internal, "random ids repeat themselves")),
+        ))
+    }
+
+    /// Puts our name on a session's record if the guards hold.
+    async fn put(&self, key: Key, guards: Vec<Guard>) -> Result<Option<Session>> {
+        let content = SessionRecord {
+            instance_id: self.instance_id.clone(),
+            instance_name: self.instance_name.clone(),
+            process: self.process.clone(),
+        };
+        let value = encode(&content)?;
+        let put = Write::Put { key: key.clone(), value, deadline: Deadline::After(self.ttl) };
+        let commit = Commit::new(key.partition, guards, vec![put], Vec::new())?;
+        let attempt = self.clock.tick();
+        match self.store.commit(&commit).await? {
+            Reply::Committed { revision, .. } => Ok(Some(self.keep(key, revision, attempt))),
+            Reply::Conflict { .. } => Ok(None),
+        }
+    }
+
+    fn keep(&self, key: Key, token: Revision, attempt: crate::clock::Tick) -> Session {
+        let id: Arc<str> = (&*key.id).into();
+        let right = self.keeper.keep(Fence { key, token }, self.ttl, attempt);
+        let session = Session { id, right };
+        let mut held = self.held.lock();
+        held.retain(|session| session.right.is_held());
+        held.push(session.clone());
+        session
+    }
+
+    /// Takes over every session whose owner is gone, and says when the next one lapses unless it
+    /// is renewed.
+    pub(crate) async fn take_over(&self) -> Result<(Vec<Session>, Option<Duration>)> {
+        let (mut taken, mut next) = (Vec::new(), None::<Duration>);
+        let mut after = None;
+        loop {
+            let range = Range::new(Partition::FIRST, SESSION, "").after(after);
+            let page = self.store.scan(&range, MAX_PAGE).await?;
+            after = page.records.last().map(|record| record.key.id.to_string());
+            for record in &page.records {
+                if self.is_ours(record) {
+                    continue;
+                }
+                if let Some(guards) = self.is_orphaned(record, page.now)? {
+                    taken.extend(self.put(record.key.clone(), guards).await?);
+                } else if let Some(deadline) = record.deadline {
+                    let left = deadline.since(page.now);
+                    next = Some(next.map_or(left, |next| next.min(left)));
+                }
+            }
+            if !page.more {
+                return Ok((taken, next));
+            }
+        }
+    }
+
+    fn is_ours(&self, record: &Record) -> bool {
+        let held = self.held.lock();
+        held.iter().any(|session| {
+            let fence = session.right.fence();
+            fence.key == record.key && fence.token == record.revision && session.right.is_held()
+        })
+    }
+
+    /// What must hold for a session to be taken over, if its owner is gone.
+    fn is_orphaned(&self, record: &Record, now: Timestamp) -> Result<Option<Vec<Guard>>> {
+        let unchanged = Guard::RevisionIs(record.key.clone(), record.revision);
+        if record.lapsed(now) {
+            return Ok(Some(vec![unchanged, Guard::Lapsed(record.key.clone())]));
+        }
+        let content: SessionRecord = decode(record)?;
+        let dead = content.instance_id != self.instance_id && content.process.is_dead();
+        Ok(dead.then(|| vec![unchanged]))
+    }
+
+    /// Removes a session that executes nothing any more.
+    pub(crate) async fn remove(&self, session: &Session) -> Result<()> {
+        self.keeper.let_go(&session.right);
+        let fence = session.right.fence().clone();
+        let delete = Write::Delete { key: fence.key.clone() };
+        let partition = fence.key.partition;
+        let guard = Guard::RevisionIs(fence.key, fence.token);
+        let commit = Commit::new(partition, vec![guard], vec![delete], Vec::new())?;
+        self.store.commit(&commit).await.map(drop)
+    }
+
+    /// Lets a session lapse now, so that another instance need not wait.
+    pub(crate) async fn release(&self, session: &Session) -> Result<()> {
+        self.keeper.let_go(&session.right);
+        let fence = session.right.fence().clone();
+        let (partition, key) = (fence.key.partition, fence.key.clone());
+        let touch = Write::Touch { key, ttl: Duration::ZERO };
+        let guard = Guard::RevisionIs(fence.key, fence.token);
+        let commit = Commit::new(partition, vec![guard], vec![touch], Vec::new())?;
+        self.store.commit(&commit).await.map(drop)
+    }
+
+    /// A session was found to be another's by now: nothing more is begun under it.
+    pub(crate) fn lost(&self, session: &Session) {
+        self.keeper.let_go(&session.right);
+    }
+
+    /// Every session that is held.
+    pub(crate) fn held(&self) -> Vec<Session> {
+        let held = self.held.lock();
+        held.iter().filter(|session| session.right.is_held()).cloned().collect()
+    }
+}
