@@ -8,6 +8,7 @@
 mod job;
 mod lease;
 mod load;
+mod saga;
 
 use std::sync::Arc;
 
@@ -28,6 +29,8 @@ pub(crate) enum Subject {
     Job,
     /// Acquire and release leases; and how long is_leader() takes.
     Lease,
+    /// Run sagas of trivial steps to their end.
+    Saga,
 }
 
 /// Arguments of `lockbay bench`.
@@ -44,6 +47,9 @@ pub(crate) struct BenchArgs {
     /// Operations of each measurement [default: by concurrency].
     #[arg(long)]
     count: Option<usize>,
+    /// Steps of each saga.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    steps: u16,
     /// Measure the bare store doing the same writes, too.
     #[arg(long)]
     raw: bool,
@@ -73,7 +79,12 @@ pub(crate) async fn run(args: BenchArgs, json: bool) -> anyhow::Result<()> {
     };
     let clock = Clock::system();
     let store = store::open(&url, &clock).await?;
-    let bay = LockBay::with_store(Config::default(), Arc::clone(&store), clock.clone());
+    let bay = LockBay::with_store(config(), Arc::clone(&store), clock.clone());
+    if args.subject == Subject::Saga {
+        // With everything on that a server has on.
+        saga::register(&bay)?;
+        bay.start();
+    }
     let levels = if args.concurrency.is_empty() { vec![1, 64, 1_024] } else { args.concurrency };
     for concurrency in levels {
         let count = args.count.unwrap_or(match concurrency {
@@ -81,7 +92,8 @@ pub(crate) async fn run(args: BenchArgs, json: bool) -> anyhow::Result<()> {
             2..=255 => 80_000,
             _ => 160_000,
         });
-        let line = measure(args.subject, &bay, concurrency.max(1), count, args.raw).await?;
+        let load = Load { concurrency, count, steps: usize::from(args.steps) };
+        let line = measure(args.subject, &bay, load, args.raw).await?;
         let store = store.describe();
         output::data(&if json { line.json(&store) } else { line.text(&store) });
     }
@@ -100,11 +112,25 @@ pub(crate) async fn run(args: BenchArgs, json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Settings that do not limit what is measured.
+fn config() -> Config {
+    let sagas = u32::try_from(MAX_CONCURRENCY).unwrap_or(u32::MAX);
+    Config { saga_concurrency: sagas, ..Config::default() }
+}
+
+/// What is to be done at each measurement.
+#[derive(Clone, Copy)]
+struct Load {
+    concurrency: usize,
+    count: usize,
+    /// Of a saga.
+    steps: usize,
+}
+
 /// One row of the result.
 struct Line {
     subject: Subject,
-    concurrency: usize,
-    count: usize,
+    load: Load,
     ours: Measured,
     raw: Option<Measured>,
 }
@@ -112,10 +138,10 @@ struct Line {
 async fn measure(
     subject: Subject,
     bay: &LockBay,
-    concurrency: usize,
-    count: usize,
+    load: Load,
     with_raw: bool,
 ) -> anyhow::Result<Line> {
+    let Load { concurrency, count, steps } = load;
     let (mut ours, mut raw) = (Measured::default(), Measured::default());
     let part = count.div_ceil(TURNS);
     for turn in 0..=TURNS {
@@ -125,6 +151,7 @@ async fn measure(
             let bare = match subject {
                 Subject::Job => job::raw(bay, concurrency, part).await?,
                 Subject::Lease => lease::raw(bay, concurrency, part).await?,
+                Subject::Saga => saga::raw(bay, concurrency, part, steps).await?,
             };
             if counts {
                 raw.add(bare);
@@ -133,12 +160,14 @@ async fn measure(
         let own = match subject {
             Subject::Job => job::ours(bay, concurrency, part).await?,
             Subject::Lease => lease::ours(bay, concurrency, part).await?,
+            Subject::Saga => saga::ours(bay, concurrency, part, steps).await?,
         };
         if counts {
             ours.add(own);
         }
     }
-    Ok(Line { subject, concurrency, count: part * TURNS, ours, raw: with_raw.then_some(raw) })
+    let load = Load { count: part * TURNS, ..load };
+    Ok(Line { subject, load, ours, raw: with_raw.then_some(raw) })
 }
 
 impl Line {
@@ -146,6 +175,7 @@ impl Line {
         match self.subject {
             Subject::Job => "job",
             Subject::Lease => "lease",
+            Subject::Saga => "saga",
         }
     }
 
@@ -154,12 +184,15 @@ impl Line {
             "bench": self.name(),
             "store": store.backend,
             "fsync": store.durability,
-            "concurrency": self.concurrency,
-            "count": self.count,
+            "concurrency": self.load.concurrency,
+            "count": self.load.count,
             "per_second": self.ours.per_second().round(),
             "p50_ms": self.ours.millis(50.0),
             "p99_ms": self.ours.millis(99.0),
         });
+        if self.subject == Subject::Saga {
+            line["steps"] = self.load.steps.into();
+        }
         if let Some(raw) = &self.raw {
             line["raw_per_second"] = raw.per_second().round().into();
             line["ratio_to_raw"] = self.ratio(raw).into();
@@ -177,7 +210,7 @@ impl Line {
             self.name(),
             store.backend,
             store.durability,
-            self.concurrency,
+            self.load.concurrency,
             self.ours.per_second(),
             self.ours.millis(50.0),
             self.ours.millis(99.0),
@@ -201,9 +234,19 @@ fn own_namespace(url: &str) -> String {
 
 /// Removes what the benchmark wrote.
 async fn empty(store: &dyn Store) -> anyhow::Result<()> {
-    let kinds = ["job", "job-list", "lease", "leader", job::RAW.name(), job::RAW_LIST.name()];
-    for name in kinds {
-        let kind = Kind::new(name);
+    const OURS: [&str; 9] = [
+        "job",
+        "job-list",
+        "lease",
+        "leader",
+        "saga",
+        "saga-log",
+        "saga-list",
+        "saga-inbox",
+        "session",
+    ];
+    let raw = [job::RAW, job::RAW_LIST, saga::RAW, saga::RAW_LOG, saga::RAW_LIST];
+    for kind in OURS.map(Kind::new).into_iter().chain(raw) {
         loop {
             let page = store.scan(&Range::new(Partition::FIRST, kind, ""), MAX_PAGE).await?;
             let writes: Vec<Write> =
