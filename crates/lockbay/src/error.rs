@@ -23,6 +23,9 @@ pub enum ErrorKind {
     Fenced,
     /// The same key was used before with other parameters. The caller has a bug or an attacker.
     KeyReused,
+    /// The business forbids it, such as too little money. Nothing was written, and asking again
+    /// changes nothing until the world has changed.
+    Refused,
     /// There is no such thing.
     NotFound,
     /// The request itself is wrong; the message says what and why. Nothing was written.
@@ -41,11 +44,12 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// Every kind, in the order of `docs/errors.md`.
-    pub const ALL: [ErrorKind; 11] = [
+    pub const ALL: [ErrorKind; 12] = [
         ErrorKind::Held,
         ErrorKind::Busy,
         ErrorKind::Fenced,
         ErrorKind::KeyReused,
+        ErrorKind::Refused,
         ErrorKind::NotFound,
         ErrorKind::Invalid,
         ErrorKind::Unauthorized,
@@ -62,6 +66,7 @@ impl ErrorKind {
             ErrorKind::Busy => "busy",
             ErrorKind::Fenced => "fenced",
             ErrorKind::KeyReused => "key-reused",
+            ErrorKind::Refused => "refused",
             ErrorKind::NotFound => "not-found",
             ErrorKind::Invalid => "invalid",
             ErrorKind::Unauthorized => "unauthorized",
@@ -80,6 +85,7 @@ impl ErrorKind {
             ErrorKind::Held | ErrorKind::Busy | ErrorKind::Unavailable => true,
             ErrorKind::Fenced
             | ErrorKind::KeyReused
+            | ErrorKind::Refused
             | ErrorKind::NotFound
             | ErrorKind::Invalid
             | ErrorKind::Unauthorized

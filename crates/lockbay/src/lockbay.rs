@@ -21,6 +21,7 @@ use crate::json::Json;
 use crate::keeper::Keeper;
 use crate::leader::{Candidate, LEADER, Leadership};
 use crate::lease::Leases;
+use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::monitor::health::{Examiner, Health};
 use crate::store::{self, Store};
@@ -54,6 +55,7 @@ struct Inner {
     leadership: Leadership,
     leases: Leases,
     jobs: Jobs,
+    ledger: Ledger,
     life: Mutex<Life>,
     /// Set by the first shutdown, for which others wait.
     down: tokio::sync::OnceCell<()>,
@@ -130,6 +132,7 @@ impl LockBay {
             defaults,
             LEADER,
         );
+        let ledger = Ledger::new(Arc::clone(&store), clock.clone(), Arc::clone(&metrics));
         LockBay(Arc::new(Inner {
             opened: clock.tick(),
             config,
@@ -142,6 +145,7 @@ impl LockBay {
             leadership,
             leases,
             jobs,
+            ledger,
             life: Mutex::default(),
             down: tokio::sync::OnceCell::new(),
             health: tokio::sync::Mutex::default(),
@@ -213,6 +217,11 @@ impl LockBay {
     /// [`run_job`](LockBay::run_job) of this handle.
     pub fn jobs(&self) -> &Jobs {
         &self.0.jobs
+    }
+
+    /// Accounts, and the money in them.
+    pub fn ledger(&self) -> &Ledger {
+        &self.0.ledger
     }
 
     /// What is measured.

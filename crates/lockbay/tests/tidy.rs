@@ -28,6 +28,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("keeper.rs", &["clock", "metrics", "store"]),
     ("leader.rs", &["clock", "error", "event", "keeper", "metrics", "store"]),
     ("lease.rs", &["clock", "error", "keeper", "metrics", "name", "store"]),
+    ("ledger/", &["clock", "error", "json", "metrics", "name", "store"]),
     ("job/", &["clock", "config", "error", "event", "json", "keeper", "metrics", "name", "store"]),
     (
         "monitor/",
@@ -38,8 +39,8 @@ const ROOMS: &[(&str, &[&str])] = &[
 ];
 
 const EVERYTHING: &[&str] = &[
-    "clock", "config", "error", "event", "job", "json", "keeper", "leader", "lease", "lockbay",
-    "metrics", "monitor", "name", "store",
+    "clock", "config", "error", "event", "job", "json", "keeper", "leader", "lease", "ledger",
+    "lockbay", "metrics", "monitor", "name", "store",
 ];
 
 /// What some file uses against the table, and why that is borne for now.

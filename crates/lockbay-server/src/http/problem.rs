@@ -43,7 +43,7 @@ impl Problem {
     /// A problem of this kind with its usual status.
     pub(crate) fn new(kind: ErrorKind, detail: impl Into<String>) -> Self {
         Problem(Box::new(Body {
-            kind: format!("/problems/{}", kind.name()),
+            kind: type_of(kind),
             title: title_of(kind),
             status: status_of(kind),
             detail: detail.into(),
@@ -142,12 +142,19 @@ impl IntoResponse for Problem {
     }
 }
 
+/// The stable type. The list of types is fixed and has no word for a refusal by the business, which
+/// so shares one with the request that is wrong; its status tells them apart.
+fn type_of(kind: ErrorKind) -> String {
+    let kind = if kind == ErrorKind::Refused { ErrorKind::Invalid } else { kind };
+    format!("/problems/{}", kind.name())
+}
+
 /// The table from kinds to statuses.
 fn status_of(kind: ErrorKind) -> StatusCode {
     match kind {
         ErrorKind::Held | ErrorKind::Fenced => StatusCode::CONFLICT,
         ErrorKind::Busy => StatusCode::TOO_MANY_REQUESTS,
-        ErrorKind::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
+        ErrorKind::KeyReused | ErrorKind::Refused => StatusCode::UNPROCESSABLE_ENTITY,
         ErrorKind::NotFound => StatusCode::NOT_FOUND,
         ErrorKind::Invalid => StatusCode::BAD_REQUEST,
         ErrorKind::Unauthorized => StatusCode::UNAUTHORIZED,
@@ -164,6 +171,7 @@ fn title_of(kind: ErrorKind) -> &'static str {
         ErrorKind::Busy => "a limit is reached",
         ErrorKind::Fenced => "the right is gone",
         ErrorKind::KeyReused => "the key was used with other parameters",
+        ErrorKind::Refused => "refused by the business",
         ErrorKind::NotFound => "not found",
         ErrorKind::Invalid => "the request is wrong",
         ErrorKind::Unauthorized => "not authorized",
@@ -191,6 +199,13 @@ mod tests {
             );
             assert_eq!(status.is_server_error(), ours, "{kind:?} is {status}");
         }
+    }
+
+    #[test]
+    fn a_refusal_by_the_business_is_told_apart_by_its_status() {
+        let refused = Problem::from(Error::new(ErrorKind::Refused, "too little money"));
+        assert_eq!(refused.0.status, StatusCode::UNPROCESSABLE_ENTITY);
+        assert_eq!((refused.0.kind.as_str(), refused.0.retryable), ("/problems/invalid", false));
     }
 
     #[test]

@@ -267,6 +267,32 @@ impl Write {
     }
 }
 
+/// Guards and writes that somebody else puts into a commit of their own: what must hold for them
+/// to be right, and what they change. A conflict on one of these guards means that the world has
+/// moved on, and whoever made them is asked again.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Effects {
+    /// What must hold.
+    pub guards: Vec<Guard>,
+    /// What to change.
+    pub writes: Vec<Write>,
+}
+
+impl Effects {
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.guards.is_empty() && self.writes.is_empty()
+    }
+
+    /// Both together. They must not write to the same key: the later write would undo the earlier.
+    #[must_use]
+    pub fn join(mut self, other: Effects) -> Self {
+        self.guards.extend(other.guards);
+        self.writes.extend(other.writes);
+        self
+    }
+}
+
 /// Guards and writes that happen together or not at all. Cheap to clone; a clone is the same
 /// commit and is applied once at most.
 #[derive(Clone)]
