@@ -25,6 +25,8 @@ mod decide;
 mod lapse;
 mod movement;
 mod posting;
+mod recount;
+mod trial;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,6 +46,8 @@ pub use movement::{
     Escrow, Hold, MAX_HOLD_TTL, MAX_MOVEMENT_ID_BYTES, Movement, MovementKind, Reference,
 };
 pub use posting::{Leg, MovementInfo, MovementPage};
+pub use recount::Difference;
+pub use trial::{Totals, TrialBalance};
 
 use account::{Standing, check_id};
 use movement::DEPOSIT_IDS;
