@@ -1,8 +1,10 @@
-//! What the ledger promises: on memory under a clock that the test steps, and on SQLite.
+//! What the ledger promises, under a clock that the test steps. `tests/ledger_motion.rs` has the
+//! promises that are tried by many at once, on SQLite too.
 
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm)] // a test fails by panicking
 
 mod support {
+    #[allow(dead_code)] // a part of it is used here
     pub mod stepped;
 }
 
@@ -12,7 +14,8 @@ use lockbay::ledger::{
     Account, Amount, Currency, Escrow, Hold, Lapsed, Ledger, Movement, MovementKind, Prepared,
     UserId,
 };
-use lockbay::store::{Commit, Effects, Partition, Reply};
+use lockbay::metrics::Metric;
+use lockbay::store::{Commit, Deadline, Effects, Key, Kind, Partition, Reply, Write};
 use lockbay::{ErrorKind, LockBay};
 use support::stepped::World;
 
@@ -263,4 +266,59 @@ async fn a_hold_that_has_lapsed_is_voided_once_and_never_posted() {
     let kinds: Vec<_> = page.items.iter().map(|item| item.kind.name()).collect();
     assert_eq!(kinds, ["lapse", "lock"]);
     assert_eq!(kind(ledger.apply(&Movement::void("v", &held).unwrap()).await), ErrorKind::Refused);
+}
+
+#[tokio::test]
+async fn a_hold_ends_once_whoever_ends_it_in_whichever_way() {
+    let world = World::new(7);
+    let bay = world.instance().bay;
+    let ledger = bay.ledger();
+    ledger.deposit(&user("u"), &amount("10"), "k").await.unwrap();
+    let held = hold("h", "u", "6");
+    let ends = [
+        Movement::void("void", &held).unwrap(),
+        Movement::payout("payout", &held, "bank").unwrap(),
+        Movement::payout("payout2", &held, "bank").unwrap(),
+        Movement::escrow("escrow", &held, "e").unwrap(),
+    ];
+    for first in 0..ends.len() {
+        ledger.apply(&Movement::lock(&format!("l{first}"), &held).unwrap()).await.unwrap();
+        let mut prepared = Vec::new();
+        for end in &ends {
+            match ledger.prepare(end).await.unwrap() {
+                Prepared::Ready(effects) => prepared.push(effects),
+                Prepared::Already(_) => {}
+            }
+        }
+        let mut committed = 0;
+        for effects in prepared {
+            committed += u32::from(matches!(commit(&bay, effects).await, Reply::Committed { .. }));
+        }
+        assert_eq!(committed, 1);
+        ledger.deposit(&user("u"), &amount("6"), &format!("more{first}")).await.unwrap();
+    }
+    assert_eq!(ledger.recount().await.unwrap(), []);
+    assert!(ledger.trial_balance().await.unwrap().balanced());
+}
+
+#[tokio::test]
+async fn damage_to_a_record_is_told_by_the_trial_balance_and_the_recount() {
+    let world = World::new(8);
+    let bay = world.instance().bay;
+    let ledger = bay.ledger();
+    ledger.deposit(&user("u"), &amount("10"), "k").await.unwrap();
+    assert!(ledger.trial_balance().await.unwrap().balanced());
+    let key = Key::new(Partition::FIRST, Kind::new("account"), "user/u/USD");
+    let value = br#"{"balance":"10.01","held":"0.00"}"#.to_vec();
+    let damage = Write::Put { key, value, deadline: Deadline::Never };
+    let effects = Effects { guards: Vec::new(), writes: vec![damage] };
+    assert!(matches!(commit(&bay, effects).await, Reply::Committed { .. }));
+    let trial = ledger.trial_balance().await.unwrap();
+    assert_eq!(trial.totals[0].sum.to_string(), "0.01");
+    assert!(!trial.balanced());
+    assert_eq!(bay.metrics().value(Metric::LedgerUnbalanced), 1);
+    let differences = ledger.recount().await.unwrap();
+    assert_eq!(differences.len(), 1);
+    assert_eq!(differences[0].account, Account::User(user("u"), usd()));
+    assert_eq!(differences[0].moved.to_string(), "10.00");
 }

@@ -38,7 +38,7 @@ use crate::store::{Key, MAX_PAGE, Partition, Range, Record, Revision};
 const LOOK_BACK: [Duration; 3] =
     [Duration::from_secs(15), Duration::from_secs(120), Duration::from_secs(1_200)];
 /// Pages of accounts between two looks at the movements.
-const PAGES: usize = 4;
+const PAGES: usize = 8;
 /// Movements read at once.
 const CHUNK: usize = 200;
 /// How often the movements are looked at again while something is not explained.
@@ -302,15 +302,16 @@ impl Survey<'_> {
             let at = accounts.binary_search_by(|account| (*account.key.id).cmp(id));
             at.is_ok_and(|at| accounts[at].revision <= self.moment)
         };
-        let first = |(id, found): (&Box<str>, &Found)| found.was <= self.moment || unchanged(id);
+        let first = |(id, found): (&str, &Found)| found.was <= self.moment || unchanged(id);
         changed.into_iter().all(known) && self.found_upto(upto).all(first)
     }
 
-    fn found_upto(&self, upto: Option<&str>) -> impl Iterator<Item = (&Box<str>, &Found)> {
-        let upto = upto.map(str::to_owned);
-        self.found
-            .iter()
-            .take_while(move |(id, _)| upto.as_deref().is_none_or(|upto| ***id <= *upto))
+    fn found_upto<'a>(
+        &'a self,
+        upto: Option<&'a str>,
+    ) -> impl Iterator<Item = (&'a str, &'a Found)> {
+        let found = self.found.iter().map(|(id, found)| (&**id, found));
+        found.take_while(move |(id, _)| upto.is_none_or(|upto| *id <= upto))
     }
 
     /// Adds up the accounts to `upto` as they were at the moment.
