@@ -23,8 +23,8 @@ pub enum ErrorKind {
     Fenced,
     /// The same key was used before with other parameters. The caller has a bug or an attacker.
     KeyReused,
-    /// The business refuses: nothing was written, and asking again changes nothing until something
-    /// else has changed.
+    /// The business forbids it, such as too little money. Nothing was written, and asking again
+    /// changes nothing until the world has changed.
     Refused,
     /// There is no such thing.
     NotFound,

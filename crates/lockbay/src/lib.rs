@@ -1,9 +1,9 @@
-//! Leader election, idempotent jobs and leases for services that move money.
+//! Leader election, idempotent jobs, leases and a ledger for services that move money.
 //!
 //! Several instances of a service must not do things twice, half, or never. A [`LockBay`] handle
 //! gives each of them the same view of who leads ([`leader`]), which job ran and how it ended
-//! ([`job`]), and who holds which lease ([`lease`]), over a store that may be a file, a Redis, or
-//! memory ([`store`]).
+//! ([`job`]), who holds which lease ([`lease`]), and whose money is where ([`ledger`]), over a store
+//! that may be a file, a Redis, or memory ([`store`]).
 //!
 //! A job runs once, and a duplicate gets its outcome:
 //!
@@ -45,7 +45,7 @@
 //! ```
 //!
 //! The modules in reading order: [`store`] is the seam on which everything stands; [`leader`],
-//! [`lease`] and [`job`] are the services; [`LockBay`] owns them; [`monitor`] tells the truth.
+//! [`lease`], [`job`] and [`ledger`] are the services; [`LockBay`] owns them; [`monitor`] tells the truth.
 
 pub mod clock;
 pub mod config;
@@ -57,6 +57,7 @@ pub mod json;
 pub mod keeper;
 pub mod leader;
 pub mod lease;
+pub mod ledger;
 mod lockbay;
 pub mod metrics;
 pub mod monitor;

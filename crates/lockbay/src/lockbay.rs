@@ -21,6 +21,7 @@ use crate::json::Json;
 use crate::keeper::Keeper;
 use crate::leader::{Candidate, LEADER, Leadership};
 use crate::lease::Leases;
+use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::monitor::health::{Examiner, Health};
 use crate::saga::{SagaDefaults, Sagas};
@@ -56,6 +57,7 @@ struct Inner {
     leases: Leases,
     jobs: Jobs,
     sagas: Sagas,
+    ledger: Ledger,
     life: Mutex<Life>,
     /// Set by the first shutdown, for which others wait.
     down: tokio::sync::OnceCell<()>,
@@ -153,6 +155,7 @@ impl LockBay {
                 Arc::new(NoPull(name.to_owned()))
             }),
         );
+        let ledger = Ledger::new(Arc::clone(&store), clock.clone(), Arc::clone(&metrics));
         LockBay(Arc::new(Inner {
             opened: clock.tick(),
             config,
@@ -166,6 +169,7 @@ impl LockBay {
             leases,
             jobs,
             sagas,
+            ledger,
             life: Mutex::default(),
             down: tokio::sync::OnceCell::new(),
             health: tokio::sync::Mutex::default(),
@@ -244,6 +248,11 @@ impl LockBay {
     /// Sagas.
     pub fn sagas(&self) -> &Sagas {
         &self.0.sagas
+    }
+
+    /// Accounts, and the money in them.
+    pub fn ledger(&self) -> &Ledger {
+        &self.0.ledger
     }
 
     /// What is measured.

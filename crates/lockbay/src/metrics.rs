@@ -33,6 +33,8 @@ pub enum Metric {
     Renewals,
     RenewalErrors,
     RightsLost,
+    LedgerRefusals,
+    LedgerUnbalanced,
     StoreSeconds,
     StoreErrors,
     StoreHalted,
@@ -83,7 +85,7 @@ const fn row(metric: Metric, name: &'static str, kind: Type, help: &'static str)
 
 /// All metrics.
 #[rustfmt::skip]
-pub const TABLE: [Row; 35] = [
+pub const TABLE: [Row; 37] = [
     row(Metric::JobsClaimed, "lockbay_jobs_claimed", Type::Counter, "Job claims granted"),
     row(Metric::JobsCompleted, "lockbay_jobs_completed", Type::Counter, "Jobs completed"),
     row(Metric::JobsFailed, "lockbay_jobs_failed", Type::Counter, "Job attempts that failed"),
@@ -101,6 +103,8 @@ pub const TABLE: [Row; 35] = [
     row(Metric::Renewals, "lockbay_renewals", Type::Counter, "Leases and claims renewed by this instance for itself"),
     row(Metric::RenewalErrors, "lockbay_renewal_errors", Type::Counter, "Renewals that got no answer"),
     row(Metric::RightsLost, "lockbay_rights_lost", Type::Counter, "Leases and claims of this instance that were lost"),
+    row(Metric::LedgerRefusals, "lockbay_ledger_refusals", Type::Counter, "Movements of money that the rules of the ledger forbade"),
+    row(Metric::LedgerUnbalanced, "lockbay_ledger_unbalanced", Type::Gauge, "Currencies that did not come to zero in the last trial balance"),
     row(Metric::StoreSeconds, "lockbay_store_round_trip_seconds", Type::Histogram, "Round trip of the health check's ping"),
     row(Metric::StoreErrors, "lockbay_store_errors", Type::Counter, "Health check pings that failed"),
     row(Metric::StoreHalted, "lockbay_store_halted", Type::Gauge, "1 while the store is found rolled back"),

@@ -33,7 +33,11 @@ const ROOMS: &[(&str, &[&str])] = &[
         "job/",
         &["clock", "config", "error", "event", "hex", "json", "keeper", "metrics", "name", "store"],
     ),
-    ("saga/", &["clock", "config", "error", "event", "json", "keeper", "metrics", "name", "store"]),
+    (
+        "saga/",
+        &["clock", "config", "error", "event", "hex", "json", "keeper", "metrics", "name", "store"],
+    ),
+    ("ledger/", &["clock", "error", "json", "metrics", "name", "store"]),
     (
         "monitor/",
         &["clock", "error", "event", "job", "keeper", "leader", "lease", "metrics", "store"],
@@ -44,7 +48,7 @@ const ROOMS: &[(&str, &[&str])] = &[
 
 const EVERYTHING: &[&str] = &[
     "clock", "config", "error", "event", "hex", "job", "json", "keeper", "leader", "lease",
-    "lockbay", "metrics", "monitor", "name", "saga", "store",
+    "ledger", "lockbay", "metrics", "monitor", "name", "saga", "store",
 ];
 
 /// What some file uses against the table, and why that is borne for now.

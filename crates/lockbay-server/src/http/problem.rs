@@ -43,7 +43,7 @@ impl Problem {
     /// A problem of this kind with its usual status.
     pub(crate) fn new(kind: ErrorKind, detail: impl Into<String>) -> Self {
         Problem(Box::new(Body {
-            kind: format!("/problems/{}", type_of(kind)),
+            kind: type_of(kind),
             title: title_of(kind),
             status: status_of(kind),
             detail: detail.into(),
@@ -142,10 +142,11 @@ impl IntoResponse for Problem {
     }
 }
 
-/// The last part of the type. The public list of types is fixed, and its nearest word for a
-/// request that the business refuses is `invalid`; the status tells the two apart.
-fn type_of(kind: ErrorKind) -> &'static str {
-    if kind == ErrorKind::Refused { ErrorKind::Invalid.name() } else { kind.name() }
+/// The stable type. The list of types is fixed and has no word for a refusal by the business, which
+/// so shares one with the request that is wrong; its status tells them apart.
+fn type_of(kind: ErrorKind) -> String {
+    let kind = if kind == ErrorKind::Refused { ErrorKind::Invalid } else { kind };
+    format!("/problems/{}", kind.name())
 }
 
 /// The table from kinds to statuses.
@@ -198,6 +199,13 @@ mod tests {
             );
             assert_eq!(status.is_server_error(), ours, "{kind:?} is {status}");
         }
+    }
+
+    #[test]
+    fn a_refusal_by_the_business_is_told_apart_by_its_status() {
+        let refused = Problem::from(Error::new(ErrorKind::Refused, "too little money"));
+        assert_eq!(refused.0.status, StatusCode::UNPROCESSABLE_ENTITY);
+        assert_eq!((refused.0.kind.as_str(), refused.0.retryable), ("/problems/invalid", false));
     }
 
     #[test]

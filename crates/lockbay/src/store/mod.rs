@@ -267,9 +267,10 @@ impl Write {
     }
 }
 
-/// Guards and writes that somebody else puts into a commit of his own, so that they happen with it
-/// or not at all.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// Guards and writes that somebody else puts into a commit of their own: what must hold for them
+/// to be right, and what they change. A conflict on one of these guards means that the world has
+/// moved on, and whoever made them is asked again.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Effects {
     /// What must hold.
     pub guards: Vec<Guard>,
@@ -278,14 +279,14 @@ pub struct Effects {
 }
 
 impl Effects {
-    /// Whether there is nothing to check and nothing to change.
+    /// Whether there is nothing in it.
     pub fn is_empty(&self) -> bool {
         self.guards.is_empty() && self.writes.is_empty()
     }
 
-    /// Both, to happen together.
+    /// Both together. They must not write to the same key: the later write would undo the earlier.
     #[must_use]
-    pub fn join(mut self, other: Effects) -> Effects {
+    pub fn join(mut self, other: Effects) -> Self {
         self.guards.extend(other.guards);
         self.writes.extend(other.writes);
         self
