@@ -1,14 +1,18 @@
 //! One POST of JSON to somebody else: signed, limited in time and size, to vetted addresses alone.
 //!
 //! It follows no redirect, asks no proxy, and repeats nothing that may have been received. It says
-//! exactly one thing about an outcome: whether the request may have been sent. What the answer
-//! means is for the caller to know. The pool of open connections is its only state.
+//! exactly one thing about a call without a reply: whether the request may have been received. What
+//! a reply means is for the caller to know. The pool of open connections is its only state.
 
 use std::error::Error as StdError;
-use std::sync::Arc;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
 use anyhow::Context;
+use hyper::body::{Body, Bytes, Frame, SizeHint};
 use lockbay::clock::Clock;
 use reqwest::dns::Resolve;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
@@ -87,7 +91,7 @@ pub(crate) struct Reply {
 pub(crate) enum CallError {
     /// It may not be called. Nothing was sent, and nothing ever will be.
     Refused(String),
-    /// Nothing was sent, as there was no connection to send it on.
+    /// Nothing of the body was sent, most often as there was no connection to send it on.
     NotSent(String),
     /// It may have been received.
     Unknown(String),
@@ -145,10 +149,22 @@ impl Caller {
             return Err(CallError::NotSent("no time is left for a call".into()));
         }
         let until = self.clock.tick() + within;
-        let sending = self.send(post);
-        let mut response = match self.clock.timeout(within, sending).await {
-            None => return Err(CallError::Unknown(late())),
-            Some(Err(error)) => return Err(classify(error)),
+        let fate = Arc::new(OnceLock::new());
+        if post.body.is_empty() {
+            fate.get_or_init(|| Fate::Taken); // nobody would come for it
+        }
+        let sending = self.send(post, Arc::clone(&fate));
+        let sent = self.clock.timeout(within, sending).await;
+        // Nobody acts on a request of which no byte of the body has come.
+        let lost = |why| match fate.get_or_init(|| Fate::Withdrawn) {
+            Fate::Taken => CallError::Unknown(why),
+            Fate::Withdrawn => CallError::NotSent(why),
+        };
+        let mut response = match sent {
+            None => return Err(lost(late())),
+            Some(Err(error)) => {
+                return Err(refusal(&error).unwrap_or_else(|| lost(told(error))));
+            }
             Some(Ok(response)) => response,
         };
         let status = response.status();
@@ -161,7 +177,7 @@ impl Caller {
         Ok(Reply { status, body, cut })
     }
 
-    async fn send(&self, post: Post<'_>) -> reqwest::Result<Response> {
+    async fn send(&self, post: Post<'_>, fate: Arc<OnceLock<Fate>>) -> reqwest::Result<Response> {
         let Post { url, body, mut headers, message_id, secret, within: _ } = post;
         let seconds = sign::seconds(self.clock.now());
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -172,7 +188,50 @@ impl Caller {
             let signature = header_value(&secret.sign(message_id, seconds, &body));
             headers.insert(HeaderName::from_static(sign::SIGNATURE_HEADER), signature);
         }
+        let body = reqwest::Body::wrap(Watched { body: body.into(), fate });
         self.http.post(url.clone()).headers(headers).body(body).send().await
+    }
+}
+
+/// What became of the body of a request; decided once, by whoever comes first.
+#[derive(Debug, Clone, Copy)]
+enum Fate {
+    /// A connection took it: it may have been received.
+    Taken,
+    /// The call was given up before: no connection gets it any more.
+    Withdrawn,
+}
+
+/// The body of a request, which a connection comes for when it writes.
+struct Watched {
+    body: Bytes,
+    fate: Arc<OnceLock<Fate>>,
+}
+
+impl Body for Watched {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut TaskContext<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        match self.fate.get_or_init(|| Fate::Taken) {
+            Fate::Taken => {
+                let body = std::mem::take(&mut self.body);
+                Poll::Ready((!body.is_empty()).then(|| Ok(Frame::data(body))))
+            }
+            Fate::Withdrawn => Poll::Ready(Some(Err(io::ErrorKind::ConnectionAborted.into()))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let length = u64::try_from(self.body.len()).expect("memory has fewer than 2^64 bytes");
+        SizeHint::with_exact(length)
     }
 }
 
@@ -221,22 +280,16 @@ async fn read(response: &mut Response, body: &mut Vec<u8>) -> Result<(), String>
     }
 }
 
-/// Whether a request that failed may have been sent.
-fn classify(error: reqwest::Error) -> CallError {
-    let mut cause: Option<&(dyn StdError + 'static)> = Some(&error);
+/// The refusal of an address, if that is what an error comes from.
+fn refusal(error: &reqwest::Error) -> Option<CallError> {
+    let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
     while let Some(at) = cause {
         if let Some(Refused(reason)) = at.downcast_ref() {
-            return CallError::Refused(reason.clone());
+            return Some(CallError::Refused(reason.clone()));
         }
         cause = at.source();
     }
-    // A connection is made before anything of the request is written to it: resolving, TCP and
-    // TLS alike. A request is never moved to a second connection once it may have been written.
-    if error.is_connect() || error.is_builder() {
-        CallError::NotSent(told(error))
-    } else {
-        CallError::Unknown(told(error))
-    }
+    None
 }
 
 /// An error with all that caused it, without the URL, which may hold a secret.
@@ -370,6 +423,43 @@ mod tests {
         let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let refused = post(&caller, &format!("http://{closed}/")).await;
         assert!(matches!(&refused, Err(CallError::NotSent(_))), "{refused:?}");
+    }
+
+    /// Never finds anything, and never says so.
+    struct Silent(Arc<AtomicUsize>);
+
+    impl Resolve for Silent {
+        fn resolve(&self, _: Name) -> Resolving {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            Box::pin(std::future::pending())
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_still_without_a_connection_at_its_time_limit_was_not_sent() {
+        let clock = Clock::manual(1);
+        let asked = Arc::new(AtomicUsize::new(0));
+        let resolver = Arc::new(Silent(Arc::clone(&asked)));
+        let ground = Ground { roots: RootCertStore::empty(), resolver };
+        let caller = Caller::on(ground, clock.clone(), Reach::Public).unwrap();
+        let call = tokio::spawn(async move { post(&caller, "http://hooks.example/").await });
+        while asked.load(Ordering::Relaxed) == 0 {
+            tokio::task::yield_now().await;
+        }
+        clock.advance(WITHIN);
+        let late = call.await.unwrap();
+        assert!(matches!(&late, Err(CallError::NotSent(_))), "{late:?}");
+    }
+
+    #[tokio::test]
+    async fn a_body_that_was_withdrawn_is_given_to_no_connection() {
+        use futures_util::future::poll_fn;
+        for (fate, gets) in [(Fate::Taken, true), (Fate::Withdrawn, false)] {
+            let fate = Arc::new(OnceLock::from(fate));
+            let mut body = Watched { body: Bytes::from_static(b"{}"), fate };
+            let frame = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await;
+            assert_eq!(frame.unwrap().is_ok(), gets);
+        }
     }
 
     #[tokio::test]

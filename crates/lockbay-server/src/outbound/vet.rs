@@ -241,6 +241,8 @@ impl Resolve for SystemResolver {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
 
     /// Address; what becomes of it when only public ones are called, and with private ones.
@@ -400,6 +402,25 @@ mod tests {
         assert_eq!(Reach::of(Some("false")), Ok(Reach::Public));
         assert_eq!(Reach::of(Some("true")), Ok(Reach::Private));
         assert!(Reach::of(Some("1")).is_err());
+    }
+
+    /// Finds a public address, and from the second time on a private one.
+    struct Rebinding(AtomicUsize);
+
+    impl Resolve for Rebinding {
+        fn resolve(&self, name: Name) -> Resolving {
+            let first = self.0.fetch_add(1, Ordering::Relaxed) == 0;
+            Fixed(if first { &["8.8.8.8"] } else { &["10.0.0.1"] }).resolve(name)
+        }
+    }
+
+    #[tokio::test]
+    async fn every_resolution_is_vetted_and_not_only_the_first() {
+        let inner = Arc::new(Rebinding(AtomicUsize::new(0)));
+        let resolver = VettingResolver::new(inner, Reach::Public);
+        let found = resolver.resolve("example.com".parse().unwrap()).await.unwrap();
+        assert_eq!(found.map(|address| address.ip().to_string()).collect::<Vec<_>>(), ["8.8.8.8"]);
+        assert!(resolver.resolve("example.com".parse().unwrap()).await.is_err());
     }
 
     struct Fixed(&'static [&'static str]);
