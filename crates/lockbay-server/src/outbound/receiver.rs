@@ -124,7 +124,7 @@ async fn converse(
         let head = String::from_utf8(head).unwrap();
         let mut received = Received { head, body: Vec::new(), connection };
         if !matches!(answer, Answer::CloseBeforeBody) {
-            let length = received.header("content-length").unwrap().parse().unwrap();
+            let length = received.header("content-length").map_or(0, |it| it.parse().unwrap());
             received.body.resize(length, 0);
             stream.read_exact(&mut received.body).await?;
         }

@@ -394,6 +394,7 @@ mod tests {
         assert_eq!(received.header("content-type"), Some("application/json"));
         assert_eq!(received.header("idempotency-key"), Some("saga_1/charge"));
         assert_eq!(received.header("webhook-signature"), None);
+        assert_eq!(received.header("transfer-encoding"), None, "the length is said beforehand");
         let text = String::from_utf8(received.body.clone()).unwrap();
         assert!(text.contains(&format!("\"parameters\":{EXACT}")), "{text}");
         assert!(text.contains(r#""context":{"order":1.0,"reserve_result":[1.50]}"#), "{text}");

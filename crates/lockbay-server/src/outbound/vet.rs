@@ -415,6 +415,16 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_the_machine_itself_resolves_is_vetted_too() {
+        let resolve = |reach| {
+            let resolver = VettingResolver::new(Arc::new(SystemResolver), reach);
+            resolver.resolve("localhost".parse().unwrap())
+        };
+        assert!(resolve(Reach::Public).await.err().is_some_and(|error| error.is::<Refused>()));
+        assert!(resolve(Reach::Private).await.unwrap().all(|address| address.ip().is_loopback()));
+    }
+
+    #[tokio::test]
     async fn every_resolution_is_vetted_and_not_only_the_first() {
         let inner = Arc::new(Rebinding(AtomicUsize::new(0)));
         let resolver = VettingResolver::new(inner, Reach::Public);
