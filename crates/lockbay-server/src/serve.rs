@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -21,6 +22,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::cli::output;
 use crate::http;
+use crate::outbound::{Handlers, Reach};
 
 /// How long the store may take to open.
 const OPEN_WITHIN: Duration = Duration::from_secs(15);
@@ -84,6 +86,9 @@ pub(crate) async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     let address = listener.local_addr().context("cannot read the address listened on")?;
     let store = without_credentials(&config.store);
     let bay = open(config, &store).await?;
+    let reach = std::env::var(Reach::VARIABLE).ok();
+    let reach = Reach::of(reach.as_deref()).map_err(anyhow::Error::msg)?;
+    bay.sagas().call_with(Arc::new(Handlers::new(bay.clock().clone(), reach)?));
     bay.start();
     output::talk(&format!(
         "lockbay listening on http://{address} store={store} instance={}",

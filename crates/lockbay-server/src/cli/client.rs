@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Method, StatusCode, Url};
+use rustls::RootCertStore;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{Shared, output};
+use crate::outbound::tls;
 
 /// How long a connection may take, and an answer.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
@@ -124,6 +126,8 @@ impl Client {
             return Err(wrong(format!("{:?}: this version speaks plain http only", shared.url)));
         }
         let http = reqwest::Client::builder()
+            // Left to itself it would read the certificates of the system first, for nothing.
+            .tls_backend_preconfigured(tls(RootCertStore::empty())?)
             .no_proxy() // a proxy of the environment would be asked for our loopback
             .connect_timeout(CONNECT_WITHIN)
             .timeout(ANSWER_WITHIN)

@@ -214,6 +214,30 @@ impl Definition {
         Ok(definition)
     }
 
+    /// A definition that says no more than the names of its steps; never stored.
+    pub(crate) fn of_done_steps(saga_name: &str, context: Json, done: &[(&str, Json)]) -> Self {
+        let step = |(name, _): &(&str, Json)| StepDefinition {
+            name: (*name).to_owned(),
+            handler: String::new(),
+            undo_handler: None,
+            parameters: Json::null(),
+            retries: 0,
+            undo_retries: 0,
+            timeout_us: 0,
+            after: Vec::new(),
+            pivot: false,
+            once: false,
+        };
+        Definition {
+            saga_name: saga_name.to_owned(),
+            steps: done.iter().map(step).collect(),
+            context,
+            metadata: Json::null(),
+            timeout_us: 0,
+            deferred: false,
+        }
+    }
+
     fn check_size(&self) -> Result<()> {
         let payloads = self.steps.iter().map(|step| step.parameters.text().len()).sum::<usize>();
         let bytes = payloads + self.context.text().len() + self.metadata.text().len();

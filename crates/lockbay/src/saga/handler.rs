@@ -67,11 +67,11 @@ pub trait Caller: Send + Sync + 'static {
     /// The step that a handler at this address does.
     fn step(&self, name: &str, endpoint: &Endpoint) -> Arc<dyn Step>;
 
-    /// Whether an address may be called at all.
+    /// Whether an address may be called at all, as far as that can be told before it is.
     ///
     /// # Errors
     /// `Invalid`, with the reason.
-    fn check(&self, url: &str) -> Result<()>;
+    fn check(&self, endpoint: &Endpoint) -> Result<()>;
 }
 
 /// A handler as a list shows it. Secrets are not shown.
@@ -180,7 +180,7 @@ impl Handlers {
                     .map_err(|_| Error::invalid("a secret has 1 to 512 visible bytes"))?;
             }
             if let Some(caller) = self.caller.read().as_ref() {
-                caller.check(&endpoint.url)?;
+                caller.check(endpoint)?;
             }
         }
         let key = key(name);

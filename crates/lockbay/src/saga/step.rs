@@ -103,6 +103,14 @@ impl SagaContext {
         SagaContext { definition, results }
     }
 
+    /// A context as a saga of this name would hand it to a step, for tests of steps: what the saga
+    /// was given, and the results of the steps that are done.
+    pub fn for_tests(saga_name: &str, given: Json, done: &[(&str, Json)]) -> Self {
+        let definition = Definition::of_done_steps(saga_name, given, done);
+        let results = done.iter().map(|(_, result)| Some(result.clone()));
+        SagaContext::new(Arc::new(definition), results.collect())
+    }
+
     /// What kind of saga it is.
     pub fn saga_name(&self) -> &str {
         &self.definition.saga_name

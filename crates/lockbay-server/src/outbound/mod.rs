@@ -1,0 +1,17 @@
+//! Calls that the server makes to others: which addresses it may reach, how it signs, one POST,
+//! and the steps of sagas that are HTTP endpoints.
+//!
+//! Nothing here knows which endpoints there are; whoever keeps them hands one in. The only state is
+//! the pool of open connections in the [`Caller`], and there is one of these in a process.
+
+mod call;
+mod handlers;
+#[cfg(test)]
+mod receiver;
+mod sign;
+mod step;
+mod vet;
+
+pub(crate) use call::tls;
+pub(crate) use handlers::Handlers;
+pub(crate) use vet::Reach;
