@@ -148,6 +148,11 @@ async fn a_payout_that_comes_back_is_undone_or_returned() {
     let undo = Movement::undo_deposit("d", "deposits", &user("u"), &amount("10")).unwrap();
     ledger.apply(&undo).await.unwrap();
     assert_eq!(has(ledger, "u").await, texts("0.00", "0.00"));
+    for provider in ["deposits", "bank", "ban"] {
+        assert!(ledger.outside(provider, usd()).await.unwrap().is_zero(), "{provider}");
+    }
+    ledger.deposit(&user("u"), &amount("3"), "k2").await.unwrap();
+    assert_eq!(ledger.outside("deposits", usd()).await.unwrap().to_string(), "-3.00");
 }
 
 #[tokio::test]

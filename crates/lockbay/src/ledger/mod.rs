@@ -37,7 +37,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::{Metric, Metrics};
 use crate::name::check_name;
-use crate::store::{Commit, Effects, Guard, Key, Partition, Read, Reply, Store};
+use crate::store::{Commit, Effects, Guard, Key, MAX_PAGE, Partition, Range, Read, Reply, Store};
 
 pub use account::{Account, MAX_ID_BYTES, MAX_PROVIDER_BYTES, UserId};
 pub use amount::{Amount, Currency, Sum};
@@ -49,7 +49,7 @@ pub use posting::{Leg, MovementInfo, MovementPage};
 pub use recount::Difference;
 pub use trial::{Totals, TrialBalance};
 
-use account::{Standing, check_id};
+use account::{ACCOUNT, Standing, check_id};
 use movement::DEPOSIT_IDS;
 use posting::Posting;
 
@@ -252,6 +252,25 @@ impl Ledger {
         let Some((standing, _)) = self.standing(&account).await? else { return Ok(None) };
         let (payer, amount) = (owner(&account, &standing)?, standing.balance.amount()?);
         Ok(Some(OpenEscrow { escrow: Escrow { id: id.into(), payer }, amount }))
+    }
+
+    /// What went outside through a provider, less what came from there. Read page by page: of a
+    /// provider whose money moves meanwhile, it is the sum of no one moment.
+    pub async fn outside(&self, provider: &str, currency: Currency) -> Result<Sum> {
+        check_id("provider", provider, MAX_PROVIDER_BYTES)?;
+        let prefix = Account::External(provider.into(), currency, "".into()).to_string();
+        let (mut sum, mut after) = (Sum::zero(currency), None);
+        loop {
+            let range = Range::new(Partition::FIRST, ACCOUNT, prefix.as_str()).after(after);
+            let page = self.store.scan(&range, MAX_PAGE).await?;
+            for record in &page.records {
+                sum = sum.plus(Standing::read(record, currency)?.balance)?;
+            }
+            after = page.records.last().map(|last| last.key.id.to_string());
+            if !page.more {
+                return Ok(sum);
+            }
+        }
     }
 
     async fn standing(&self, account: &Account) -> Result<Option<(Standing, OpenUntil)>> {
