@@ -51,6 +51,7 @@ pub mod clock;
 pub mod config;
 pub mod error;
 pub mod event;
+pub mod finance;
 mod hex;
 pub mod job;
 pub mod json;

@@ -14,6 +14,7 @@ use crate::clock::{Clock, Tick};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Bus, Event, Told};
+use crate::finance::{Finance, Mischief, SimulatedProvider};
 use crate::job::{
     Claim, ClaimRequest, JobContext, JobDefaults, JobFailure, JobOutcome, Jobs, RunOptions,
 };
@@ -58,6 +59,7 @@ struct Inner {
     jobs: Jobs,
     sagas: Sagas,
     ledger: Ledger,
+    finance: Finance,
     life: Mutex<Life>,
     /// Set by the first shutdown, for which others wait.
     down: tokio::sync::OnceCell<()>,
@@ -156,6 +158,9 @@ impl LockBay {
             }),
         );
         let ledger = Ledger::new(Arc::clone(&store), clock.clone(), Arc::clone(&metrics));
+        let provider =
+            SimulatedProvider::new(Arc::clone(&store), clock.clone(), Mischief::default());
+        let finance = Finance::new(sagas.clone(), ledger.clone(), Arc::new(provider));
         LockBay(Arc::new(Inner {
             opened: clock.tick(),
             config,
@@ -170,6 +175,7 @@ impl LockBay {
             jobs,
             sagas,
             ledger,
+            finance,
             life: Mutex::default(),
             down: tokio::sync::OnceCell::new(),
             health: tokio::sync::Mutex::default(),
@@ -253,6 +259,12 @@ impl LockBay {
     /// Accounts, and the money in them.
     pub fn ledger(&self) -> &Ledger {
         &self.0.ledger
+    }
+
+    /// The financial sagas: escrow, release, refund, cash-out. Pays out through a provider that
+    /// only pretends, unless told [otherwise](Finance::pay_through).
+    pub fn finance(&self) -> &Finance {
+        &self.0.finance
     }
 
     /// What is measured.

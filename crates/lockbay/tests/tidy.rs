@@ -37,6 +37,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "saga/",
         &["clock", "config", "error", "event", "hex", "json", "keeper", "metrics", "name", "store"],
     ),
+    ("finance/", &["clock", "error", "json", "ledger", "name", "saga", "store"]),
     ("ledger/", &["clock", "error", "json", "metrics", "name", "store"]),
     (
         "monitor/",
@@ -47,8 +48,8 @@ const ROOMS: &[(&str, &[&str])] = &[
 ];
 
 const EVERYTHING: &[&str] = &[
-    "clock", "config", "error", "event", "hex", "job", "json", "keeper", "leader", "lease",
-    "ledger", "lockbay", "metrics", "monitor", "name", "saga", "store",
+    "clock", "config", "error", "event", "finance", "hex", "job", "json", "keeper", "leader",
+    "lease", "ledger", "lockbay", "metrics", "monitor", "name", "saga", "store",
 ];
 
 /// What some file uses against the table, and why that is borne for now.

@@ -289,6 +289,11 @@ impl Sum {
         self.minor > 0
     }
 
+    /// Whether it is at least this amount, of the same currency.
+    pub fn covers(&self, amount: &Amount) -> bool {
+        self.currency == amount.currency() && self.minor >= amount.sum().minor
+    }
+
     pub(super) fn over_limit(&self) -> bool {
         self.minor > self.currency.limit()
     }

@@ -201,6 +201,19 @@ impl Sagas {
         Ok(Started { saga_id: id.to_owned(), status, replayed: true })
     }
 
+    /// The saga that this very request has started before, if its key names one.
+    ///
+    /// # Errors
+    /// `KeyReused` if the key started another saga.
+    pub async fn started_with(&self, request: &SagaRequest) -> Result<Option<Started>> {
+        let Some(key) = &request.idempotency_key else { return Ok(None) };
+        match self.started_before(&id_of(key)?, Some(&digest(request)?)).await {
+            Ok(started) => Ok(Some(started)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     async fn check_handlers(&self, definition: &Definition) -> Result<()> {
         for name in definition.handlers() {
             if self.0.handlers.find(name).await?.is_none() {
