@@ -24,8 +24,9 @@ use crate::store::{
 /// A handler that is not of one process alone. Key: its name.
 pub(crate) const HANDLER: Kind = Kind::new("handler");
 
-/// How long a handler's record is trusted before it is read again.
+/// How long a handler's record is trusted before it is read again, and how long that there is none.
 const FRESH: Duration = Duration::from_secs(1);
+const FRESH_NONE: Duration = Duration::from_millis(200);
 /// The most handlers that are remembered; more are read each time.
 const REMEMBERED: usize = 10_000;
 /// The longest address.
@@ -142,10 +143,8 @@ impl Handlers {
         if remembered.len() >= REMEMBERED {
             remembered.clear();
         }
-        // That there is none is not remembered: it may be registered any moment.
-        if step.is_some() {
-            remembered.insert(name.to_owned(), (now + FRESH, step.clone()));
-        }
+        let fresh = if step.is_some() { FRESH } else { FRESH_NONE };
+        remembered.insert(name.to_owned(), (now + fresh, step.clone()));
         Ok(step)
     }
 

@@ -151,7 +151,7 @@ impl Sessions {
                 if self.is_ours(record) {
                     continue;
                 }
-                if let Some(guards) = self.is_orphaned(record, page.now)? {
+                if let Some(guards) = self.is_orphaned(record, page.now) {
                     taken.extend(self.put(record.key.clone(), guards).await?);
                 } else if let Some(deadline) = record.deadline {
                     let left = deadline.since(page.now);
@@ -173,14 +173,15 @@ impl Sessions {
     }
 
     /// What must hold for a session to be taken over, if its owner is gone.
-    fn is_orphaned(&self, record: &Record, now: Timestamp) -> Result<Option<Vec<Guard>>> {
+    fn is_orphaned(&self, record: &Record, now: Timestamp) -> Option<Vec<Guard>> {
         let unchanged = Guard::RevisionIs(record.key.clone(), record.revision);
         if record.lapsed(now) {
-            return Ok(Some(vec![unchanged, Guard::Lapsed(record.key.clone())]));
+            return Some(vec![unchanged, Guard::Lapsed(record.key.clone())]);
         }
-        let content: SessionRecord = decode(record)?;
+        // What cannot be read is waited for like a process elsewhere.
+        let content: SessionRecord = decode(record).ok()?;
         let dead = content.instance_id != self.instance_id && content.process.is_dead();
-        Ok(dead.then(|| vec![unchanged]))
+        dead.then(|| vec![unchanged])
     }
 
     /// Removes a session that executes nothing any more.
