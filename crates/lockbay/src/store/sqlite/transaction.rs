@@ -10,7 +10,7 @@ use super::queue::Job;
 use super::{Shared, integer, reader};
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
-use crate::store::operation::{Answers, Seen, straggler};
+use crate::store::operation::{self, Answers, straggler};
 use crate::store::witness::{Standing, Verdict};
 use crate::store::{Commit, Deadline, Guard, Key, Partition, Pong, Record, Reply, Revision, Write};
 
@@ -232,9 +232,9 @@ impl<'a> Transaction<'a> {
         }
         for known in [answers, &self.fresh] {
             match known.look(&commit.operation) {
-                Seen::New => {}
-                Seen::Repeated(reply) => return Ok(Ok(reply)),
-                Seen::Straggler => return Ok(Err(straggler())),
+                operation::Seen::New => {}
+                operation::Seen::Repeated(reply) => return Ok(Ok(reply)),
+                operation::Seen::Straggler => return Ok(Err(straggler())),
             }
         }
         let now = self.now;
@@ -315,9 +315,21 @@ impl Place {
     }
 }
 
+/// A record as a guard has found it.
+struct Seen {
+    space: i64,
+    key: Key,
+    number: i64,
+    revision: Revision,
+    deadline: Option<Timestamp>,
+}
+
 /// The statements of a transaction, prepared once for all its commits.
 struct Statements<'c> {
     connection: &'c Connection,
+    /// The record that a guard was last checked on, unless it was written since: an executor guards
+    /// commit after commit by the same one.
+    last_guarded: Option<Seen>,
     find: CachedStatement<'c>,
     locate: CachedStatement<'c>,
     set_key: CachedStatement<'c>,
@@ -333,6 +345,7 @@ impl<'c> Statements<'c> {
     fn prepare(connection: &'c Connection) -> rusqlite::Result<Self> {
         Ok(Statements {
             connection,
+            last_guarded: None,
             find: connection.prepare_cached(FIND)?,
             locate: connection.prepare_cached(LOCATE)?,
             set_key: connection.prepare_cached(SET_KEY)?,
@@ -347,10 +360,20 @@ impl<'c> Statements<'c> {
 
     fn check(&mut self, space: i64, guard: &Guard, now: Timestamp) -> rusqlite::Result<Checked> {
         let key = guard.key();
+        if let Some(seen) = &self.last_guarded
+            && seen.space == space
+            && seen.key == *key
+        {
+            let (revision, deadline) = (seen.revision, seen.deadline);
+            let record = Record { key: key.clone(), value: Vec::new(), revision, deadline };
+            if guard.holds(Some(&record), now) {
+                return Ok(Checked::Holds(Place::Record(seen.number)));
+            }
+        }
         let mut rows = self.find.query(params![space, key.kind.name(), &*key.id])?;
         let row = rows.next()?;
         let place = row.map_or(Ok(Place::Nowhere), |row| row.get(0).map(Place::of))?;
-        let (Some(row), Place::Record(_)) = (row, &place) else {
+        let (Some(row), Place::Record(number)) = (row, &place) else {
             let holds = guard.holds(None, now);
             return Ok(if holds { Checked::Holds(place) } else { Checked::Refused(None) });
         };
@@ -358,6 +381,8 @@ impl<'c> Statements<'c> {
         // No guard looks at the value; it is read only to be shown.
         let mut record = Record { key: key.clone(), value: Vec::new(), revision, deadline };
         if guard.holds(Some(&record), now) {
+            let (key, number) = (record.key, *number);
+            self.last_guarded = Some(Seen { space, key, number, revision, deadline });
             return Ok(Checked::Holds(place));
         }
         record.value = row.get(3)?;
@@ -379,6 +404,9 @@ impl<'c> Statements<'c> {
         now: Timestamp,
     ) -> rusqlite::Result<()> {
         let key = write.key();
+        if self.last_guarded.as_ref().is_some_and(|seen| seen.space == space && seen.key == *key) {
+            self.last_guarded = None;
+        }
         let (kind, id) = (key.kind.name(), &*key.id);
         match write {
             Write::Put { value, deadline, .. } => {
