@@ -16,6 +16,8 @@
 //! what to do.
 
 mod entry;
+#[cfg(test)]
+mod model;
 mod plan;
 mod status;
 
