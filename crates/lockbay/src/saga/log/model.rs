@@ -48,29 +48,37 @@ fn all(graphs: &[Vec<Vec<usize>>], kinds: &[Kind], scope: Scope) -> Vec<Saga> {
 }
 
 #[test]
-fn every_saga_of_up_to_three_steps_ends_legally_whatever_two_faults_do() {
-    let mut counts = Counts::default();
-    for steps in 1..=3 {
-        for scope in [Scope { retries: 0, ..Scope::WIDE }, Scope::WIDE] {
-            counts.add(explore_all(&all(&graphs(steps), &Kind::ALL, scope)));
-        }
+fn every_saga_of_up_to_two_steps_ends_legally_whatever_two_faults_and_any_order_do() {
+    for scope in [Scope { retries: 0, ..Scope::WIDE }, Scope::WIDE] {
+        let mut counts = Counts::default();
+        (1..=2).for_each(|steps| counts.add(explore_all(&all(&graphs(steps), &Kind::ALL, scope))));
+        println!("up to 2 steps, 2 faults, any order, {} retries: {counts}", scope.retries);
     }
-    println!("up to three steps, two faults: {counts}");
 }
 
 #[test]
-fn every_saga_of_up_to_five_steps_ends_legally_whatever_one_fault_does() {
-    for steps in 1..=4 {
-        let counts = explore_all(&all(&graphs(steps), &Kind::ALL, Scope::NARROW));
-        println!("{steps} steps, one fault: {counts}");
+fn every_saga_of_three_steps_ends_legally_whatever_two_faults_do() {
+    for scope in [Scope { retries: 0, ..Scope::NARROW }, Scope::NARROW] {
+        let scope = Scope { faults: 2, ..scope };
+        let counts = explore_all(&all(&graphs(3), &Kind::ALL, scope));
+        println!("3 steps, 2 faults, {} retries: {counts}", scope.retries);
     }
-    let counts = explore_all(&all(&shapes(5), &[Kind::PLAIN], Scope::NARROW));
-    println!("5 steps, one fault: {counts}");
+}
+
+#[test]
+fn every_saga_of_four_steps_ends_legally_whatever_one_fault_does() {
+    println!("4 steps, 1 fault: {}", explore_all(&all(&shapes(4), &Kind::ALL, Scope::NARROW)));
+}
+
+#[test]
+fn every_saga_of_five_steps_ends_legally_whatever_one_fault_does() {
+    println!("5 steps, 1 fault: {}", explore_all(&all(&shapes(5), &[Kind::PLAIN], Scope::NARROW)));
 }
 
 #[test]
 fn the_places_of_steps_make_no_difference() {
-    for graph in graphs(4) {
+    let sample = graphs(4).into_iter().step_by(3);
+    for graph in graphs(3).into_iter().chain(sample) {
         let here = Saga::of(&graph, Kind::PLAIN, 0, Scope::NARROW).expect("a saga");
         let there = Saga::of(&reversed(&graph), Kind::PLAIN, 0, Scope::NARROW).expect("a saga");
         assert_eq!(explore(&here), explore(&there), "{graph:?}");
@@ -79,8 +87,23 @@ fn the_places_of_steps_make_no_difference() {
 
 #[test]
 fn a_saga_that_was_taken_over_too_often_waits_for_a_person_and_still_ends() {
-    let scope = Scope { taken_over_often: true, ..Scope::WIDE };
-    for steps in 1..=2 {
-        println!("{}", explore_all(&all(&graphs(steps), &Kind::ALL, scope)));
-    }
+    let scope = Scope { taken_over_often: true, faults: 1, ..Scope::WIDE };
+    let counts = explore_all(&all(&graphs(2), &Kind::ALL, scope));
+    println!("2 steps, taken over ten times, 1 fault, any order: {counts}");
+}
+
+/// The same for every kind of saga of five steps, and in any order for three; it takes minutes.
+#[test]
+#[ignore = "takes minutes; run it in release"]
+fn every_saga_of_five_steps_of_every_kind_ends_legally_whatever_one_fault_does() {
+    println!("5 steps, 1 fault, every graph: {}", {
+        explore_all(&all(&graphs(5), &[Kind::PLAIN], Scope::NARROW))
+    });
+    println!("5 steps, 1 fault, every kind: {}", {
+        explore_all(&all(&shapes(5), &Kind::ALL, Scope::NARROW))
+    });
+    let scope = Scope { faults: 1, ..Scope::WIDE };
+    println!("3 steps, 1 fault, any order: {}", {
+        explore_all(&all(&graphs(3), &Kind::ALL, scope))
+    });
 }

@@ -4,10 +4,11 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use super::super::{Entry, SagaStatus, State, Task, Verb};
-use super::run::{Lawful, Run, step_of};
+use super::super::{Entry, Outcome, SagaStatus, State, Task, Verb};
+use super::run::{Effect, Lawful, Run, step_of};
 use super::sagas::Saga;
 use crate::clock::Timestamp;
+use crate::json::Json;
 
 /// What was seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -74,7 +75,7 @@ pub(super) fn explore(saga: &Saga) -> Result<Counts, String> {
     let mut next = 0;
     while next < nodes.len() {
         let shown = |nodes: &[Node], broken: String| {
-            format!("{broken}\nafter {:#?}\nin {saga:#?}", history(nodes, next))
+            format!("{broken}\nafter {:#?}\nin {saga:?}", history(nodes, next))
         };
         let mut run = nodes[next].run.clone();
         run.entered.clear();
@@ -97,10 +98,10 @@ pub(super) fn explore(saga: &Saga) -> Result<Counts, String> {
         next += 1;
     }
     if let Some(at) = never_ends(&nodes, saga) {
-        return Err(format!("no end is in reach\nafter {:#?}\nin {saga:#?}", history(&nodes, at)));
+        return Err(format!("no end is in reach\nafter {:#?}\nin {saga:?}", history(&nodes, at)));
     }
     if let Some(at) = goes_round(&nodes) {
-        return Err(format!("it goes round\nafter {:#?}\nin {saga:#?}", history(&nodes, at)));
+        return Err(format!("it goes round\nafter {:#?}\nin {saga:?}", history(&nodes, at)));
     }
     Ok(counts)
 }
@@ -130,8 +131,7 @@ fn history(nodes: &[Node], mut at: usize) -> Vec<(Entry, Timestamp)> {
 /// The log, written and read again, folds to the state it came from.
 fn replays(nodes: &[Node], at: usize, saga: &Saga) -> Lawful {
     let run = &nodes[at].run;
-    let fresh = Run::new(saga).state;
-    let mut state = State { ..fresh };
+    let mut state: State = Run::new(saga).state;
     for (entry, at) in history(nodes, at) {
         let text = serde_json::to_string(&entry).map_err(|error| error.to_string())?;
         let read: Entry = serde_json::from_str(&text).map_err(|error| error.to_string())?;
@@ -343,8 +343,6 @@ fn time(run: &Run, saga: &Saga, found: &mut Found) -> Lawful {
 
 /// After an end nothing is to be done, and nothing is taken.
 fn refuses_everything(run: &Run, saga: &Saga) -> Lawful {
-    use super::super::{Outcome, Verb};
-    use crate::json::Json;
     let mut run = run.clone();
     let mut entries = vec![
         Entry::TimedOut,
@@ -382,7 +380,7 @@ impl Run {
         task: Task,
         entry: Entry,
         cost: u8,
-        effect: super::run::Effect,
+        effect: Effect,
     ) -> Lawful {
         let step = step_of(task).expect("an attempt is of a step");
         self.enter(saga, entry)?;

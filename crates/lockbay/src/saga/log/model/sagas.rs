@@ -47,13 +47,23 @@ impl Scope {
 }
 
 /// A saga to look at.
-#[derive(Debug)]
 pub(super) struct Saga {
     pub(super) definition: Definition,
     pub(super) has_probe: bool,
     pub(super) scope: Scope,
     /// For each step, all that depend on it.
     pub(super) followers: Vec<Vec<usize>>,
+}
+
+/// In short.
+impl std::fmt::Debug for Saga {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for step in &self.definition.steps {
+            let (once, pivot) = (step.once, step.pivot);
+            write!(f, "[after {:?}, once {once}, pivot {pivot}] ", step.after)?;
+        }
+        write!(f, "probe {}, {:?}", self.has_probe, self.scope)
+    }
 }
 
 impl Saga {
