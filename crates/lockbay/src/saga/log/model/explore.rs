@@ -290,8 +290,8 @@ fn persons(run: &Run, saga: &Saga, found: &mut Found) -> Lawful {
     let parked = run.state.is_parked();
     for (verb, answer) in run.verbs() {
         let abandons = verb == Verb::Abandon;
-        let unasked = !parked && (verb == Verb::Cancel || saga.scope.wide);
-        if !parked && !(unasked && run.visit) || abandons && !parked && !saga.scope.wide {
+        let unasked = run.visit && (verb == Verb::Cancel || saga.scope.wide);
+        if !parked && !unasked {
             continue;
         }
         let entry = |session: Option<String>| Entry::Operated {

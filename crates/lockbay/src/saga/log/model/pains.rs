@@ -55,7 +55,9 @@ impl Story {
     }
 
     fn done(&mut self, steps: impl IntoIterator<Item = usize>) -> &mut Self {
-        steps.into_iter().for_each(|step| drop(self.ends(Task::Execute(step), done())));
+        for step in steps {
+            self.ends(Task::Execute(step), done());
+        }
         self
     }
 
@@ -65,6 +67,13 @@ impl Story {
 
     fn taken_over(&mut self) -> &mut Self {
         self.enter(Entry::TakenOver { by: "another".into() })
+    }
+
+    fn taken_over_too_often(&mut self) -> &mut Self {
+        for _ in 0..=MAX_TAKEOVERS {
+            self.taken_over();
+        }
+        self
     }
 
     fn tasks(&self) -> Vec<Task> {
@@ -251,8 +260,7 @@ fn every_state_that_is_no_end_has_a_verb_of_its_own() {
     let mut parked = Story::chain(2, 1);
     parked.ends(Task::Execute(0), missing());
     let mut given_up = Story::chain(2, 1);
-    (0..=MAX_TAKEOVERS).for_each(|_| drop(given_up.taken_over()));
-    given_up.ends(Task::GiveUp, done());
+    given_up.taken_over_too_often().ends(Task::GiveUp, done());
     let mut back = Story::chain(2, 1);
     back.done([0]).operate(Verb::Cancel).ends(Task::Execute(1), failed());
     let mut back_parked = Story::chain(2, 1);
@@ -282,8 +290,7 @@ fn every_state_that_is_no_end_has_a_verb_of_its_own() {
 #[test]
 fn a_saga_that_was_given_up_goes_back_when_it_is_cancelled() {
     let mut story = Story::chain(2, 1);
-    story.done([0]);
-    (0..=MAX_TAKEOVERS).for_each(|_| drop(story.taken_over()));
+    story.done([0]).taken_over_too_often();
     assert_eq!(story.tasks(), [Task::GiveUp]);
     story.ends(Task::GiveUp, done()).operate(Verb::Cancel);
     assert_eq!(story.tasks(), [Task::Undo(1)], "what may have run at the last takeover");
@@ -311,10 +318,11 @@ fn every_beginning_of_a_log_can_be_recovered_and_led_to_an_end() {
             again.operate(Verb::Resume);
         }
         while !again.status().is_terminal() {
-            match again.tasks().first() {
-                Some(task) => drop(again.ends(*task, done())),
-                None => drop(again.wait()),
+            if again.tasks().is_empty() {
+                again.wait();
             }
+            let task = again.tasks()[0];
+            again.ends(task, done());
         }
         let turned = again.state.turned.is_some();
         let end = if turned { SagaStatus::Compensated } else { SagaStatus::Completed };

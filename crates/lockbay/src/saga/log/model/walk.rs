@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+use super::super::SagaStatus;
 use super::explore::{Way, moves};
 use super::run::Run;
 use super::sagas::{Graph, POLICIES, Saga, Scope, request};
@@ -35,7 +36,7 @@ fn depends(graph: &Graph, step: usize, on: usize) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
     fn each_step_stands_in_the_order_behind_what_it_depends_on(graph in any_graph()) {
@@ -49,7 +50,7 @@ proptest! {
     }
 
     #[test]
-    fn a_circle_is_refused_with_a_step_that_cannot_begin(
+    fn a_circle_is_refused_with_one_of_its_steps_named(
         graph in any_graph(), from in any::<prop::sample::Index>(), to in any::<prop::sample::Index>()
     ) {
         let (from, to) = (from.index(graph.len()), to.index(graph.len()));
@@ -60,9 +61,12 @@ proptest! {
             Ok(_) => prop_assert!(!closes),
             Err(error) => {
                 prop_assert!(closes);
-                let names = (0..graph.len()).filter(|at| error.to_string().contains(&format!("\"step-{at}\"")));
-                let in_or_behind = |at: usize| at == to || depends(&graph, at, to);
-                prop_assert!(names.into_iter().any(in_or_behind), "{error}");
+                let in_circle = |at: usize| {
+                    at == from || at == to || depends(&graph, from, at) && depends(&graph, at, to)
+                };
+                let named = |at: &usize| error.to_string().contains(&format!("\"step-{at}\""));
+                let named: Vec<usize> = (0..graph.len()).filter(named).collect();
+                prop_assert!(named.len() == 1 && in_circle(named[0]), "{error}");
             }
         }
     }
@@ -117,6 +121,11 @@ fn walk(saga: &Saga, choices: &[prop::sample::Index]) -> Result<(), String> {
         if found.is_empty() {
             return Ok(());
         }
+        // Giving up, and turning around at once, would end most walks early.
+        let calm = choice.index(4) > 0 && found.iter().any(|(_, way)| *way == Way::Onward);
+        found.retain(|(run, way)| {
+            run.status(saga) != SagaStatus::Abandoned && (!calm || *way == Way::Onward)
+        });
         run = found.swap_remove(choice.index(found.len())).0;
     }
     run.faults = 0;
