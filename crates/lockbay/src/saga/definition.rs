@@ -255,8 +255,7 @@ impl Definition {
     fn check_graph(&self) -> Result<()> {
         let order = self.order();
         if order.len() < self.steps.len() {
-            let stuck = (0..self.steps.len()).find(|at| !order.contains(at));
-            let name = stuck.map(|at| self.steps[at].name.as_str()).unwrap_or_default();
+            let name = &self.steps[self.in_circle(&order)].name;
             return Err(Error::invalid(format!(
                 "steps depend on each other in a circle: {name:?}"
             )));
@@ -276,6 +275,16 @@ impl Definition {
             }
         }
         Ok(())
+    }
+
+    /// A step of a circle. Steps that only stand behind one are missing in the order, too; but
+    /// whoever is missing waits for another that is, and so does a way back end in the circle.
+    fn in_circle(&self, order: &[usize]) -> usize {
+        let mut missing = vec![true; self.steps.len()];
+        order.iter().for_each(|at| missing[*at] = false);
+        let before = |at: usize| self.steps[at].after.iter().copied().find(|at| missing[*at]);
+        let first = missing.iter().position(|missing| *missing).unwrap_or_default();
+        (0..self.steps.len()).fold(first, |at, _| before(at).unwrap_or(at))
     }
 
     /// The steps in an order in which each comes behind those it depends on; steps in a circle are
