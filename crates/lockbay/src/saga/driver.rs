@@ -47,6 +47,9 @@ pub(super) struct Driver {
     running: FuturesUnordered<BoxFuture<'static, Tried>>,
     in_progress: Vec<Task>,
     turn: Option<OwnedSemaphorePermit>,
+    /// The latest moment it has gone by: what it enters is never earlier, or the log would not show
+    /// that an attempt was due.
+    latest: Timestamp,
     /// Fires when attempts forward are no longer wanted.
     no_longer_forward: CancellationToken,
     _place: OwnedSemaphorePermit,
@@ -123,6 +126,7 @@ impl Driver {
             running: FuturesUnordered::new(),
             in_progress: Vec::new(),
             turn: None,
+            latest: Timestamp::default(),
             no_longer_forward,
             _place: place,
         }
@@ -184,7 +188,8 @@ impl Driver {
             if self.saga.state.goes_back(&definition) {
                 self.no_longer_forward.cancel();
             }
-            let todo = self.saga.state.todo(&definition, self.sagas.0.time.now());
+            let now = self.now();
+            let todo = self.saga.state.todo(&definition, now);
             let mut entered = false;
             for task in todo.tasks {
                 entered |= self.begin(task).await?;
@@ -209,6 +214,13 @@ impl Driver {
         }
     }
 
+    /// The store's time, never earlier than it was before, or than what the log says.
+    fn now(&mut self) -> Timestamp {
+        let now = self.sagas.0.time.now().max(self.saga.state.changed);
+        self.latest = self.latest.max(now);
+        self.latest
+    }
+
     fn is_at_rest(&self) -> bool {
         let status = self.saga.status();
         status.is_terminal() || status == SagaStatus::Parked
@@ -224,7 +236,7 @@ impl Driver {
         let definition = Arc::clone(&self.saga.head.definition);
         match task {
             Task::TimeOut | Task::GiveUp => {
-                let (now, nothing) = (self.sagas.0.time.now(), Outcome::NotDone);
+                let (now, nothing) = (self.now(), Outcome::NotDone);
                 let entry = self.saga.state.judge(&definition, task, nothing, now, 0);
                 self.enter(&entry, &Effects::default()).await?;
                 return Ok(true);
@@ -363,7 +375,7 @@ impl Driver {
         let Tried { task, mut outcome, mut effects, conflicts, by } = tried;
         let definition = Arc::clone(&self.saga.head.definition);
         loop {
-            let (now, chance) = (self.sagas.0.time.now(), self.chance(&outcome));
+            let (now, chance) = (self.now(), self.chance(&outcome));
             let entry = self.saga.state.judge(&definition, task, outcome.clone(), now, chance);
             match self.enter(&entry, &effects).await? {
                 Entered::Yes => break,
@@ -406,9 +418,10 @@ impl Driver {
     async fn enter(&mut self, entry: &Entry, effects: &Effects) -> Result<Entered, LetGo> {
         let before = Before::of(&self.saga);
         let kept = (!effects.is_empty()).then(|| self.saga.state.clone());
+        let at = self.now();
         let adding = self.saga.add(Addition {
             entry,
-            at: self.sagas.0.time.now(),
+            at,
             effects: effects.clone(),
             executor: Some(self.session.guard()),
         });

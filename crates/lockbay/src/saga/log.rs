@@ -21,6 +21,8 @@ mod model;
 mod plan;
 mod status;
 
+use std::time::Duration;
+
 use super::definition::Definition;
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
@@ -33,6 +35,10 @@ pub use status::{SagaStatus, StepStatus};
 /// How often a saga is taken over without getting on before it is parked: what kills its executor
 /// every time must not go round for ever.
 pub(crate) const MAX_TAKEOVERS: u32 = 10;
+
+/// How far the moments of two executors may lie apart: both are the store's time, as each knows it.
+/// An attempt that was to begin a little later may have begun already.
+const CLOCKS_APART: Duration = Duration::from_secs(5);
 
 /// How far a step's own effect has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -346,7 +352,7 @@ impl State {
         self.takeovers <= MAX_TAKEOVERS
             && state.phase == Phase::Open
             && !announced
-            && state.is_due(at)
+            && state.is_due(at + CLOCKS_APART)
             && self.is_ready(definition, step)
     }
 

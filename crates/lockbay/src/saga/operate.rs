@@ -126,7 +126,7 @@ impl Sagas {
         let before = Before::of(&saga);
         let adding = saga.add(Addition {
             entry: &entry,
-            at: self.0.time.now(),
+            at: self.0.time.now().max(saga.state.changed),
             effects: Effects::default(),
             executor: session.as_ref().map(Session::guard),
         })?;

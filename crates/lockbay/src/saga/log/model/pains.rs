@@ -187,7 +187,8 @@ fn a_failed_compensation_backs_off_up_to_a_minute_then_parks_and_can_be_resumed(
 fn a_resumed_compensation_has_its_full_time_again() {
     let mut story = Story::chain(1, 1);
     story.ends(Task::Execute(0), unknown()).operate(Verb::Cancel);
-    story.ends(Task::Undo(0), failed());
+    // Another executor's clock may have been a little ahead: what had not begun is said so.
+    story.ends(Task::Execute(0), failed()).ends(Task::Undo(0), failed());
     story.now = story.now + 3 * POLICIES.timeout;
     story.operate(Verb::Resume).ends(Task::Undo(0), busy());
     assert_eq!(story.status(), SagaStatus::Compensating);
