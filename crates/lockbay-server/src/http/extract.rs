@@ -240,9 +240,9 @@ impl<'de> Deserialize<'de> for Seconds {
                 Err(E::custom(format!("a number of seconds is not negative: {seconds}")))
             }
             fn visit_f64<E: serde::de::Error>(self, seconds: f64) -> Result<Seconds, E> {
-                Duration::try_from_secs_f64(seconds)
-                    .map(Seconds)
-                    .map_err(|error| E::custom(format!("{seconds} is no time in seconds: {error}")))
+                Duration::try_from_secs_f64(seconds).map(Seconds).map_err(|error| {
+                    E::custom(format!("{seconds:?} is no time in seconds: {error}"))
+                })
             }
         }
         deserializer.deserialize_any(SecondsVisitor)
