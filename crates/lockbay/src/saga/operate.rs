@@ -114,17 +114,7 @@ impl Sagas {
     ) -> Result<Option<Operated>> {
         let mut saga = Saga::load(&*self.0.store, id).await?;
         let verb = verb(&saga, decision)?;
-        // Nobody executes a parked saga: whoever lets it go on does.
-        let executor = match saga.status() {
-            SagaStatus::Parked if verb != Verb::Abandon => Some(self.executor()?),
-            SagaStatus::Parked
-            | SagaStatus::Pending
-            | SagaStatus::Running
-            | SagaStatus::Compensating
-            | SagaStatus::Completed
-            | SagaStatus::Compensated
-            | SagaStatus::Abandoned => None,
-        };
+        let executor = self.executor_of(saga.status(), &verb)?;
         let session = match &executor {
             Some(_) => Some(self.0.sessions.own().await?),
             None => None,
@@ -181,14 +171,27 @@ impl Sagas {
         }
     }
 
-    fn executor(&self) -> Result<OwnedSemaphorePermit> {
+    /// A place to execute a saga that goes on by this decision. Nobody executes a parked saga:
+    /// whoever lets it go on does.
+    fn executor_of(&self, status: SagaStatus, verb: &Verb) -> Result<Option<OwnedSemaphorePermit>> {
+        match status {
+            SagaStatus::Parked if *verb != Verb::Abandon => {}
+            SagaStatus::Parked
+            | SagaStatus::Pending
+            | SagaStatus::Running
+            | SagaStatus::Compensating
+            | SagaStatus::Completed
+            | SagaStatus::Compensated
+            | SagaStatus::Abandoned => return Ok(None),
+        }
         if self.0.closing.is_cancelled() {
             return Err(shutting_down());
         }
-        Arc::clone(&self.0.places).try_acquire_owned().map_err(|_| {
+        let place = Arc::clone(&self.0.places).try_acquire_owned().map_err(|_| {
             let message = "this instance has as many sagas as it may: ask another, or later";
             Error::new(ErrorKind::Busy, message)
-        })
+        })?;
+        Ok(Some(place))
     }
 
     /// Goes on with a saga that was parked until now.
