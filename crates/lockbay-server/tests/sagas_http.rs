@@ -386,7 +386,13 @@ fn those_who_wait_do_not_keep_out_those_who_would_end_the_wait() {
     let server = Server::start_with(&["--store", "memory:"], &[("LOCKBAY_MAX_IN_FLIGHT", "2")]);
     let id = start(&server, &waiting("t", 300.0));
     std::thread::scope(|scope| {
-        let waiter = scope.spawn(|| show_waiting(&server, &id));
+        let waiter = scope.spawn(|| {
+            // The one place may just be taken by a look at whether it is.
+            eventually("the waiter gets a place", || {
+                let reply = server.get(&format!("/v1/sagas/{id}?wait_seconds=60"));
+                (reply.status != 429).then(|| reply.ok())
+            })
+        });
         let busy = eventually("as many wait as may", || {
             let reply = server.get(&format!("/v1/sagas/{id}?wait_seconds=0.001"));
             (reply.status == 429).then_some(reply)
