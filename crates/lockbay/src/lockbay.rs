@@ -143,16 +143,7 @@ impl LockBay {
             keeper.clone(),
             Arc::clone(&metrics),
             bus.clone(),
-            SagaDefaults {
-                timeout: config.saga_timeout.0,
-                step_timeout: config.saga_step_timeout.0,
-                max_retries: config.max_retries,
-                session_ttl: config.session_ttl.0,
-                concurrency: usize::try_from(config.saga_concurrency).unwrap_or(usize::MAX),
-                queue: usize::try_from(config.saga_queue).unwrap_or(usize::MAX),
-                instance_id: instance_id.clone(),
-                instance_name: config.instance_name.clone(),
-            },
+            saga_defaults(&config, &instance_id),
             Arc::new(|name: &str| -> Arc<dyn crate::saga::Step> {
                 Arc::new(NoPull(name.to_owned()))
             }),
@@ -395,9 +386,11 @@ impl LockBay {
             clock: &self.0.clock,
             keeper: &self.0.keeper,
             jobs: &self.0.jobs,
+            sagas: &self.0.sagas,
             leadership: &self.0.leadership,
             metrics: &self.0.metrics,
             leader_ttl: self.0.config.leader_ttl.0,
+            session_ttl: self.0.config.session_ttl.0,
             started,
         };
         let health = examiner.examine().await;
@@ -435,6 +428,19 @@ impl LockBay {
                 () = check => {}
             }
         }
+    }
+}
+
+fn saga_defaults(config: &Config, instance_id: &str) -> SagaDefaults {
+    SagaDefaults {
+        timeout: config.saga_timeout.0,
+        step_timeout: config.saga_step_timeout.0,
+        max_retries: config.max_retries,
+        session_ttl: config.session_ttl.0,
+        concurrency: usize::try_from(config.saga_concurrency).unwrap_or(usize::MAX),
+        queue: usize::try_from(config.saga_queue).unwrap_or(usize::MAX),
+        instance_id: instance_id.to_owned(),
+        instance_name: config.instance_name.clone(),
     }
 }
 

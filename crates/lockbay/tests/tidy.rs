@@ -41,7 +41,10 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("ledger/", &["clock", "error", "json", "metrics", "name", "store"]),
     (
         "monitor/",
-        &["clock", "error", "event", "job", "keeper", "leader", "lease", "metrics", "store"],
+        &[
+            "clock", "error", "event", "job", "keeper", "leader", "lease", "metrics", "saga",
+            "store",
+        ],
     ),
     ("lockbay.rs", EVERYTHING),
     ("lib.rs", EVERYTHING),

@@ -8,6 +8,7 @@
 mod abandoned;
 mod extract;
 mod guard;
+mod handler;
 mod health;
 mod job;
 mod job_list;
@@ -17,6 +18,8 @@ mod listen;
 mod metrics;
 mod page;
 mod problem;
+mod saga;
+mod saga_operate;
 
 use std::sync::Arc;
 
@@ -27,7 +30,7 @@ use axum::routing::get;
 use axum::{Json, Router, middleware};
 use lockbay::{ErrorKind, LockBay};
 use serde_json::json;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 
@@ -45,7 +48,7 @@ pub(crate) struct App {
     /// Fires when the server stops taking requests.
     pub(crate) stopping: CancellationToken,
     in_flight: Arc<Semaphore>,
-    /// Claims that wait for somebody else, of which there may be half as many.
+    /// Calls that wait for somebody else, of which there may be half as many.
     waiting: Arc<Semaphore>,
     max_in_flight: usize,
 }
@@ -64,6 +67,14 @@ impl App {
             max_in_flight,
         }
     }
+
+    /// Those who wait have permits of their own, so that they cannot keep out those who would end
+    /// the wait.
+    fn waiting_permit(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        Arc::clone(&self.waiting).try_acquire_owned().map_err(|_| {
+            Problem::new(ErrorKind::Busy, "too many calls wait already; nothing was done")
+        })
+    }
 }
 
 /// All routes.
@@ -74,6 +85,9 @@ pub(crate) fn router(app: App) -> Router {
         .merge(lease::routes())
         .merge(job::routes())
         .merge(job_list::routes())
+        .merge(saga::routes())
+        .merge(saga_operate::routes())
+        .merge(handler::routes())
         .layer(middleware::from_fn_with_state(app.clone(), guard::limit_in_flight));
     Router::new()
         .route("/", get(index))
@@ -103,6 +117,14 @@ async fn index() -> Response {
         "POST /v1/jobs/claim",
         "GET /v1/jobs/{job_id}",
         "POST /v1/jobs/{job_id}/heartbeat|complete|fail|cancel|retry",
+        "GET|POST /v1/sagas",
+        "POST /v1/sagas/bulk",
+        "GET /v1/sagas/{saga_id}",
+        "GET /v1/sagas/{saga_id}/history",
+        "POST /v1/sagas/{saga_id}/cancel|resume|abandon",
+        "POST /v1/sagas/{saga_id}/steps/{step}/retry|skip|resolve",
+        "GET /v1/handlers",
+        "PUT|DELETE /v1/handlers/{name}",
     ];
     Json(json!({ "name": "lockbay", "version": env!("CARGO_PKG_VERSION"), "calls": calls }))
         .into_response()

@@ -12,14 +12,13 @@ use std::time::Duration;
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 
+use super::definition::check_time;
 use super::record::{decode, encode};
 use super::step::Step;
 use crate::clock::{Clock, Tick};
 use crate::error::{Error, ErrorKind, Result};
 use crate::name::check_name;
-use crate::store::{
-    Commit, Deadline, Guard, Key, Kind, Partition, Range, Record, Reply, Store, Write,
-};
+use crate::store::{Commit, Deadline, Guard, Key, Kind, Partition, Range, Reply, Store, Write};
 
 /// A handler that is not of one process alone. Key: its name.
 pub(crate) const HANDLER: Kind = Kind::new("handler");
@@ -90,6 +89,26 @@ pub struct HandlerInfo {
     /// How long one call may take.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout_seconds: Option<f64>,
+}
+
+impl HandlerInfo {
+    /// What a list shows of a handler that is reached so.
+    pub fn of(name: String, route: &Route) -> Self {
+        match route {
+            Route::Pull => {
+                HandlerInfo { name, kind: "pull", url: None, signed: false, timeout_seconds: None }
+            }
+            Route::Push(endpoint) => HandlerInfo {
+                name,
+                kind: "push",
+                url: Some(endpoint.url.clone()),
+                signed: endpoint.secret.is_some(),
+                timeout_seconds: endpoint
+                    .timeout_us
+                    .map(|us| Duration::from_micros(us).as_secs_f64()),
+            },
+        }
+    }
 }
 
 /// Makes the step of a handler that polls.
@@ -178,6 +197,9 @@ impl Handlers {
                 check_name("secret", secret, MAX_SECRET_BYTES)
                     .map_err(|_| Error::invalid("a secret has 1 to 512 visible bytes"))?;
             }
+            if let Some(timeout) = endpoint.timeout_us {
+                check_time("the timeout of a handler", Duration::from_micros(timeout))?;
+            }
             if let Some(caller) = self.caller.read().as_ref() {
                 caller.check(endpoint)?;
             }
@@ -248,7 +270,7 @@ impl Handlers {
         let page = self.store.scan(&range, limit).await?;
         let next = page.records.last().map(|record| record.key.id.to_string());
         for record in &page.records {
-            items.push(info(record)?);
+            items.push(HandlerInfo::of(record.key.id.to_string(), &decode(record)?));
         }
         Ok((items, next.filter(|_| page.more)))
     }
@@ -261,20 +283,4 @@ impl Handlers {
 
 fn key(name: &str) -> Key {
     Key::new(Partition::FIRST, HANDLER, name)
-}
-
-fn info(record: &Record) -> Result<HandlerInfo> {
-    let name = record.key.id.to_string();
-    Ok(match decode(record)? {
-        Route::Pull => {
-            HandlerInfo { name, kind: "pull", url: None, signed: false, timeout_seconds: None }
-        }
-        Route::Push(endpoint) => HandlerInfo {
-            name,
-            kind: "push",
-            url: Some(endpoint.url),
-            signed: endpoint.secret.is_some(),
-            timeout_seconds: endpoint.timeout_us.map(|us| Duration::from_micros(us).as_secs_f64()),
-        },
-    })
 }

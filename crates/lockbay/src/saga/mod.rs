@@ -56,7 +56,7 @@ pub use definition::{
 pub use handler::{Caller, Endpoint, HandlerInfo, Route};
 pub use list::{HistoryEntry, HistoryPage, SagaFilter, SagaInfo, SagaPage, StepInfo};
 pub use log::{SagaStatus, StepStatus};
-pub use operate::{Decision, Operated};
+pub use operate::{Decision, Operated, OperatedPage};
 pub use start::Started;
 pub use step::{
     Action, Probe, ReadOnly, SagaContext, Step, StepContext, StepError, StepFn, StepOutput,

@@ -164,6 +164,13 @@ impl Sessions {
         }
     }
 
+    /// For how long a session has lapsed that nobody took over, if there is one: the longest.
+    pub(crate) async fn oldest_lapse(&self) -> Result<Option<Duration>> {
+        let due = self.store.due(Partition::FIRST, SESSION, 1).await?;
+        let lapsed = due.records.iter().filter_map(|record| record.deadline);
+        Ok(lapsed.map(|deadline| due.now.since(deadline)).max())
+    }
+
     fn is_ours(&self, record: &Record) -> bool {
         let held = self.held.lock();
         held.iter().any(|session| {
