@@ -346,6 +346,25 @@ async fn every_unfinished_saga_can_be_ended_whatever_its_status() {
     }
 }
 
+// Found beside pain 6: whoever had no turn yet began a step of a saga that had ended meanwhile.
+#[tokio::test]
+async fn a_saga_that_is_abandoned_or_cancelled_before_its_first_turn_begins_no_step() {
+    for decision in [Decision::Abandon, Decision::Cancel] {
+        let mut stage = Stage::new();
+        let config = Config { saga_concurrency: 1, ..Config::default() };
+        stage.instance = stage.world.instance_with(config);
+        stage.script.register(&stage.instance.bay);
+        stage.script.plan("execute s1", &[Does::Hang], Does::Succeed);
+        let first = stage.start(SagaRequest::new("t", steps(2))).await;
+        let second = stage.start(SagaRequest::new("t", steps(2))).await;
+        stage.decide(&second, decision).await;
+        stage.decide(&first, Decision::Cancel).await;
+        stage.rests(&first).await;
+        assert!(stage.rests(&second).await.status.is_terminal());
+        assert_eq!(stage.script.take_of(&second), [] as [&str; 0]);
+    }
+}
+
 // Pain 7: some logs cannot be recovered.
 #[tokio::test]
 async fn a_saga_whose_executor_dies_at_any_commit_is_brought_to_its_end() {

@@ -187,7 +187,11 @@ impl Driver {
             let todo = self.saga.state.todo(&definition, self.sagas.0.time.now());
             let mut entered = false;
             for task in todo.tasks {
-                entered |= self.begin(task).await?;
+                // What stands behind it may no longer be what is to be done.
+                if self.begin(task).await? {
+                    entered = true;
+                    break;
+                }
             }
             if entered {
                 continue;
@@ -220,7 +224,9 @@ impl Driver {
         if self.in_progress.contains(&task) || self.sagas.0.closing.is_cancelled() {
             return Ok(false);
         }
-        self.take_turn().await?;
+        if self.take_turn().await? {
+            return Ok(true);
+        }
         let definition = Arc::clone(&self.saga.head.definition);
         match task {
             Task::TimeOut | Task::GiveUp => {
@@ -242,18 +248,25 @@ impl Driver {
         Ok(false)
     }
 
-    /// Waits for a turn, unless it has one.
-    async fn take_turn(&mut self) -> Result<(), LetGo> {
+    /// Takes a turn, unless it has one. Returns whether it had to wait for it, or was told meanwhile
+    /// that somebody has added to the log: what was to be done is then to be asked again.
+    async fn take_turn(&mut self) -> Result<bool, LetGo> {
+        let turns = &self.sagas.0.turns;
+        let mut waited = false;
         if self.turn.is_none() {
-            let turn = Arc::clone(&self.sagas.0.turns).acquire_owned();
+            self.turn = Arc::clone(turns).try_acquire_owned().ok();
+        }
+        if self.turn.is_none() {
+            waited = true;
             self.turn = tokio::select! {
-                turn = turn => turn.ok(),
+                turn = Arc::clone(turns).acquire_owned() => turn.ok(),
+                () = self.live.nudge.notified() => return Ok(true),
                 () = self.session.right.lost().cancelled() => return Err(LetGo),
                 () = self.sagas.0.closing.cancelled() => return Err(LetGo),
             };
         }
         self.live.begin();
-        Ok(())
+        Ok(waited)
     }
 
     /// Makes an attempt at a task, after a pause.
