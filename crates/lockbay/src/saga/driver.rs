@@ -60,8 +60,10 @@ enum Entered {
     Yes,
     /// Somebody else has added to the log, which has been read.
     Moved,
-    /// It may not come here, or cannot be written.
+    /// It may not come here.
     Refused(Error),
+    /// What goes with it is nothing that a store takes.
+    Unwritable(Error),
     /// Others were faster to change what its effects change.
     EffectsConflict,
 }
@@ -135,7 +137,12 @@ impl Driver {
             let entry = Entry::TakenOver { by };
             match self.enter(&entry, &Effects::default()).await {
                 Ok(Entered::Yes) => self.sagas.0.metrics.count(Metric::SagasTakenOver),
-                Ok(Entered::Moved | Entered::Refused(_) | Entered::EffectsConflict) => {}
+                Ok(
+                    Entered::Moved
+                    | Entered::Refused(_)
+                    | Entered::Unwritable(_)
+                    | Entered::EffectsConflict,
+                ) => {}
                 Err(LetGo) => return self.let_go(),
             }
         }
@@ -385,6 +392,16 @@ impl Driver {
                     tracing::warn!(saga = %self.saga.id, %error, "an outcome came too late");
                     break;
                 }
+                // Nothing else that it did is known to have been undone.
+                Entered::Unwritable(error) if !effects.is_empty() => {
+                    let error = format!("its outcome cannot be recorded: {error}");
+                    outcome = Outcome::Unknown { error };
+                    effects = Effects::default();
+                }
+                Entered::Unwritable(error) => {
+                    tracing::error!(saga = %self.saga.id, %error, "an entry cannot be recorded");
+                    break;
+                }
                 // Its effects are worked out anew, under the same key.
                 Entered::EffectsConflict if conflicts < EFFECT_TRIES => {
                     let pause = EFFECT_PAUSE * conflicts.min(16);
@@ -427,11 +444,12 @@ impl Driver {
         });
         let adding = match adding {
             Ok(adding) => adding,
-            Err(error) => {
-                if error.kind() != ErrorKind::Refused {
-                    self.reload().await?;
-                }
+            Err(error) if error.kind() == ErrorKind::Refused => {
                 return Ok(Entered::Refused(error));
+            }
+            Err(error) => {
+                self.reload().await?;
+                return Ok(Entered::Unwritable(error));
             }
         };
         match self.commit(&adding.commit).await? {

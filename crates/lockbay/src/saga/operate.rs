@@ -85,6 +85,7 @@ impl Sagas {
     ) -> Result<Operated> {
         check_name("actor", actor, MAX_ACTOR_BYTES)?;
         check_name("reason", reason.trim(), MAX_REASON_BYTES)?;
+        self.learn_the_time().await?;
         for _ in 0..TRIES {
             if let Some(operated) = self.try_to_operate(id, decision, actor, reason).await? {
                 return Ok(operated);

@@ -78,6 +78,7 @@ impl Sagas {
     /// sagas as it may; nothing was written. `Unknown` if the store's answer was lost; the saga
     /// runs if it was written, so read or repeat it with its key.
     pub async fn start(&self, request: SagaRequest) -> Result<Started> {
+        self.learn_the_time().await?;
         let definition = Arc::new(Definition::of(&request, self.0.policies)?);
         let (id, digest) = match &request.idempotency_key {
             None => (self.new_id(), None),

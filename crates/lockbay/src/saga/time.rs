@@ -33,6 +33,11 @@ impl StoreTime {
         Timestamp::from_micros(ticks(&self.clock).wrapping_add(ahead))
     }
 
+    /// Whether the store has told its time yet.
+    pub(crate) fn is_known(&self) -> bool {
+        self.taken.load(Ordering::Acquire) != 0
+    }
+
     /// The store has told its time just now.
     pub(crate) fn told(&self, now: Timestamp) {
         let tick = ticks(&self.clock);
@@ -40,8 +45,8 @@ impl StoreTime {
         if taken != 0 && tick.saturating_sub(taken) < micros(TAKE_EVERY) {
             return;
         }
-        self.taken.store(tick.max(1), Ordering::Relaxed);
-        self.ahead.store(now.as_micros().wrapping_sub(tick), Ordering::Relaxed);
+        self.ahead.store(now.as_micros().wrapping_sub(tick), Ordering::Release);
+        self.taken.store(tick.max(1), Ordering::Release);
     }
 }
 
@@ -57,8 +62,10 @@ mod tests {
     fn it_goes_on_with_the_clock_and_follows_the_store_both_ways() {
         let clock = Clock::manual(1);
         let time = StoreTime::new(clock.clone());
+        assert!(!time.is_known());
         let store = clock.now() + Duration::from_secs(100);
         time.told(store);
+        assert!(time.is_known());
         assert_eq!(time.now(), store);
         clock.advance(Duration::from_secs(3));
         assert_eq!(time.now(), store + Duration::from_secs(3));

@@ -50,6 +50,7 @@ pub struct Faulty {
     clock: Clock,
     faults: [AtomicU32; 3],
     delay_us: AtomicU32,
+    commit_delay_us: AtomicU32,
     calls: AtomicU64,
     fate: Mutex<Fate>,
 }
@@ -62,6 +63,7 @@ impl Faulty {
             clock,
             faults: Default::default(),
             delay_us: AtomicU32::new(0),
+            commit_delay_us: AtomicU32::new(0),
             calls: AtomicU64::new(0),
             fate: Mutex::new(Fate::Lives),
         }
@@ -77,8 +79,13 @@ impl Faulty {
 
     /// From now on, every call takes this long more.
     pub fn set_delay(&self, delay: Duration) {
-        let micros = u32::try_from(delay.as_micros()).unwrap_or(u32::MAX);
-        self.delay_us.store(micros, Ordering::Relaxed);
+        self.delay_us.store(micros(delay), Ordering::Relaxed);
+    }
+
+    /// From now on, every commit takes this long more before it is applied, beside the delay of
+    /// every call.
+    pub fn set_commit_delay(&self, delay: Duration) {
+        self.commit_delay_us.store(micros(delay), Ordering::Relaxed);
     }
 
     /// The client dies at the commit of this number, counted from 1 for the next one: from then on
@@ -126,8 +133,7 @@ impl Faulty {
 
     async fn before(&self) -> Result<()> {
         self.calls.fetch_add(1, Ordering::Relaxed);
-        let delay = Duration::from_micros(u64::from(self.delay_us.load(Ordering::Relaxed)));
-        self.clock.sleep(delay).await;
+        self.pause(&self.delay_us).await;
         if self.is_dead() || self.happens(0) {
             return Err(not_reached());
         }
@@ -136,7 +142,13 @@ impl Faulty {
 }
 
 impl Faulty {
+    async fn pause(&self, micros: &AtomicU32) {
+        let delay = Duration::from_micros(u64::from(micros.load(Ordering::Relaxed)));
+        self.clock.sleep(delay).await;
+    }
+
     async fn pass_on(&self, commit: &Commit) -> Result<Reply> {
+        self.pause(&self.commit_delay_us).await;
         let cut = self.dies_here();
         if cut == Some(Cut::Before) {
             return Err(not_reached());
@@ -150,6 +162,10 @@ impl Faulty {
         }
         Ok(reply)
     }
+}
+
+fn micros(delay: Duration) -> u32 {
+    u32::try_from(delay.as_micros()).unwrap_or(u32::MAX)
 }
 
 fn not_reached() -> Error {
