@@ -15,7 +15,7 @@ use lockbay::config::Config;
 use lockbay::saga::{
     Decision, SagaRequest, SagaStatus, StepContext, StepError, StepOutput, step_fn,
 };
-use lockbay::store::faulty::Faulty;
+use lockbay::store::faulty::{Cut, Faults, Faulty};
 use lockbay::store::{Deadline, Effects, Key, Kind, Partition, Write};
 use lockbay::{Json, LockBay};
 use parking_lot::Mutex;
@@ -154,4 +154,118 @@ async fn a_retry_in_progress_is_in_doubt_when_it_is_taken_over_where_the_clock_i
     world.settle().await;
     assert_eq!(script.take(), ["execute s0", "compensate s0"]);
     assert_eq!(bay.sagas().status(&id).await.unwrap(), SagaStatus::Compensated);
+}
+
+/// An instance that has a session, and whose steps follow a script.
+async fn warm(world: &World, script: &Script) -> support::stepped::Instance {
+    let instance = world.instance();
+    script.register(&instance.bay);
+    instance.bay.start();
+    instance.bay.sagas().start(SagaRequest::new("warm", steps(1))).await.unwrap();
+    world.settle().await;
+    script.take();
+    instance
+}
+
+#[tokio::test]
+async fn a_start_whose_answer_is_lost_before_the_store_is_not_reached_is_executed() {
+    let world = World::new(3);
+    let script = Script::new(&world.clock);
+    let instance = warm(&world, &script).await;
+    instance.store.set(Faults { reply_lost: 1_000, ..Faults::default() });
+    let sagas = instance.bay.sagas().clone();
+    let start = tokio::spawn(async move { sagas.start(SagaRequest::new("t", steps(2))).await });
+    world.settle().await;
+    instance.store.set(Faults { refused: 1_000, ..Faults::default() });
+    world.pass(Duration::from_secs(1)).await;
+    let error = start.await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), lockbay::ErrorKind::Unknown, "{error}");
+    instance.store.set(Faults::default());
+    world.pass(Duration::from_secs(2)).await;
+    assert_eq!(script.take(), ["execute s0", "execute s1"]);
+}
+
+#[tokio::test]
+async fn sessions_that_were_taken_over_are_served_although_the_next_one_could_not_be() {
+    for commit in 1..=4 {
+        take_over_two_sessions_and_fail_at(commit).await;
+    }
+}
+
+async fn take_over_two_sessions_and_fail_at(commit: u64) {
+    let world = World::new(3);
+    let script = Script::new(&world.clock);
+    script.plan("execute s1", &[Does::Hang; 2], Does::Succeed);
+    let mut ids = Vec::new();
+    for _ in 0..2 {
+        let instance = warm(&world, &script).await;
+        let started = instance.bay.sagas().start(SagaRequest::new("t", steps(2))).await.unwrap();
+        ids.push(started.saga_id);
+        world.settle().await;
+        instance.store.die();
+    }
+    world.pass_by(Duration::from_millis(50), Duration::from_secs(6)).await;
+    // Not warmed: its commits are those of the takeover, and of its leadership.
+    let second = world.instance();
+    script.register(&second.bay);
+    second.store.die_at(commit, Cut::Before);
+    second.bay.start();
+    world.pass(Duration::from_millis(20)).await;
+    second.store.revive();
+    world.pass_by(Duration::from_millis(50), Duration::from_secs(8)).await;
+    for id in ids {
+        assert_eq!(second.bay.sagas().status(&id).await.unwrap(), SagaStatus::Completed);
+    }
+}
+
+#[tokio::test]
+async fn an_executor_whose_parked_saga_was_given_to_another_enters_nothing_more() {
+    let world = World::new(3);
+    let first = world.instance();
+    let wakes = Arc::new(tokio::sync::Notify::new());
+    let waits = Arc::clone(&wakes);
+    let step = lockbay::saga::read_only(move |context: StepContext| {
+        let waits = Arc::clone(&waits);
+        async move {
+            if context.step == "left" {
+                return Err(StepError::missing("told to"));
+            }
+            waits.notified().await;
+            Ok(StepOutput::default())
+        }
+    });
+    first.bay.sagas().register("step", step).unwrap();
+    let second = world.instance();
+    let script = Script::new(&world.clock);
+    script.register(&second.bay);
+    script.plan("execute right", &[], Does::Hang);
+    let request = SagaRequest::new("t", vec![step_after("left", &[]), step_after("right", &[])]);
+    let id = first.bay.sagas().start(request).await.unwrap().saga_id;
+    world.settle().await;
+    second.bay.sagas().operate(&id, &Decision::Resume, "ann", "deployed").await.unwrap();
+    world.settle().await;
+    wakes.notify_one();
+    world.settle().await;
+    let history = second.bay.sagas().history(&id, None, 100).await.unwrap().items;
+    let events: Vec<_> = history.iter().map(|entry| entry.event).collect();
+    assert_eq!(events, ["parked", "resumed", "step_completed"]);
+    assert_eq!(history[2].step.as_deref(), Some("left"));
+    assert_eq!(first.bay.sagas().running(), 0);
+}
+
+#[tokio::test]
+async fn no_step_begins_when_the_executors_trust_ended_before_the_store_answered() {
+    let world = World::new(3);
+    let script = Script::new(&world.clock);
+    let instance = warm(&world, &script).await;
+    instance.store.set_commit_delay(Duration::from_secs(6));
+    let sagas = instance.bay.sagas().clone();
+    let start = tokio::spawn(async move { sagas.start(SagaRequest::new("t", steps(2))).await });
+    world.pass_by(Duration::from_millis(50), Duration::from_millis(6_200)).await;
+    let id = start.await.unwrap().unwrap().saga_id;
+    assert_eq!(script.take(), [] as [&str; 0]);
+    instance.store.set_commit_delay(Duration::ZERO);
+    world.pass_by(Duration::from_millis(50), Duration::from_secs(20)).await;
+    assert_eq!(script.take(), ["execute s0", "execute s1"]);
+    assert_eq!(instance.bay.sagas().status(&id).await.unwrap(), SagaStatus::Completed);
 }

@@ -179,11 +179,7 @@ impl Driver {
             if self.live.nudged.swap(false, Ordering::AcqRel) {
                 self.reload().await?;
             }
-            if self.saga.session() != &*self.session.id {
-                // Whose it is now may be a session of ours, too.
-                self.sagas.look_for_lost();
-                return Err(LetGo);
-            }
+            self.is_still_ours()?;
             if self.saga.state.abandoned.is_some() {
                 return Ok(()); // whatever is still being tried
             }
@@ -220,6 +216,17 @@ impl Driver {
         }
     }
 
+    /// A saga that was parked may have been given to another executor, by a person, while this one
+    /// still waited for an attempt: nothing more is entered then, though our session is good.
+    fn is_still_ours(&self) -> Result<(), LetGo> {
+        if self.saga.session() == &*self.session.id {
+            return Ok(());
+        }
+        // Whose it is now may be a session of ours, too.
+        self.sagas.look_for_lost();
+        Err(LetGo)
+    }
+
     fn is_at_rest(&self) -> bool {
         let status = self.saga.status();
         status.is_terminal() || status == SagaStatus::Parked
@@ -249,6 +256,10 @@ impl Driver {
                 }
             }
             Task::Execute(_) | Task::Probe(_) | Task::Undo(_) => {}
+        }
+        if !self.session.right.is_held() {
+            // The store took so long to answer that another may execute it by now.
+            return Err(LetGo);
         }
         self.in_progress.push(task);
         self.attempt(task, 0, Duration::ZERO);
@@ -452,9 +463,10 @@ impl Driver {
                 return Ok(Entered::Unwritable(error));
             }
         };
+        let asked = self.sagas.0.clock.tick();
         match self.commit(&adding.commit).await? {
             Reply::Committed { revision, now } => {
-                self.sagas.0.time.told(now);
+                self.sagas.0.time.told(now, asked);
                 self.saga.added(entry, revision);
                 self.sagas.tell(&self.saga, entry, &before);
                 Ok(Entered::Yes)
@@ -497,7 +509,7 @@ impl Driver {
             match Saga::load(&*self.sagas.0.store, &self.saga.id).await {
                 Ok(saga) => {
                     self.saga = saga;
-                    return Ok(());
+                    return self.is_still_ours();
                 }
                 Err(error) => {
                     tracing::warn!(saga = %self.saga.id, %error, "a saga could not be read");

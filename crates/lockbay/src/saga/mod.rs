@@ -267,8 +267,9 @@ impl Sagas {
     /// clock of a machine that is wrong would turn sagas around, or hide what is in progress.
     async fn learn_the_time(&self) -> Result<()> {
         if !self.0.time.is_known() {
+            let asked = self.0.clock.tick();
             let pong = self.0.store.ping().await?;
-            self.0.time.told(pong.now);
+            self.0.time.told(pong.now, asked);
         }
         Ok(())
     }

@@ -131,6 +131,7 @@ impl Sagas {
             effects: Effects::default(),
             executor: session.as_ref().map(Session::guard),
         })?;
+        let asked = self.0.clock.tick();
         match self.0.store.commit(&adding.commit).await? {
             Reply::Conflict { guard, .. } => {
                 if let Some(session) = session.filter(|_| guard == 0) {
@@ -139,7 +140,7 @@ impl Sagas {
                 Ok(None)
             }
             Reply::Committed { revision, now } => {
-                self.0.time.told(now);
+                self.0.time.told(now, asked);
                 saga.added(&entry, revision);
                 self.tell(&saga, &entry, &before);
                 let status = saga.status();

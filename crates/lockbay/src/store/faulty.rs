@@ -99,6 +99,11 @@ impl Faulty {
         *self.fate.lock() = Fate::Dead;
     }
 
+    /// The client reaches the store again.
+    pub fn revive(&self) {
+        *self.fate.lock() = Fate::Lives;
+    }
+
     /// Whether the client is dead.
     pub fn is_dead(&self) -> bool {
         matches!(*self.fate.lock(), Fate::Dead)
