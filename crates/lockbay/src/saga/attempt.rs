@@ -58,6 +58,10 @@ impl Attempt {
             }
         };
         let (context, cancelled) = (context.clone(), context.cancelled.clone());
+        if cancelled.is_cancelled() {
+            let outcome = cut_off_before();
+            return Tried { task, outcome, effects: Effects::default(), conflicts, by: None };
+        }
         let answer = {
             // Called inside the future, so that a panic of the call itself is caught as well.
             let call = async { call(&*step, context.clone()).await };
@@ -102,11 +106,14 @@ impl Attempt {
             }
             let pause = sagas.0.clock.sleep(LOOK_EVERY);
             if self.context.cancelled.run_until_cancelled(pause).await.is_none() {
-                let error = "cut off before it began".into();
-                return Err(Outcome::Failed { error, may_retry: true });
+                return Err(cut_off_before());
             }
         }
     }
+}
+
+fn cut_off_before() -> Outcome {
+    Outcome::Failed { error: "cut off before it began".into(), may_retry: true }
 }
 
 /// What a handler answered: the output, or what a probe found.

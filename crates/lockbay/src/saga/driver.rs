@@ -63,8 +63,10 @@ enum Entered {
     Yes,
     /// Somebody else has added to the log, which has been read.
     Moved,
-    /// It may not come here, or cannot be written.
+    /// It may not come here.
     Refused(Error),
+    /// What goes with it is nothing that a store takes.
+    Unwritable(Error),
     /// Others were faster to change what its effects change.
     EffectsConflict,
 }
@@ -139,7 +141,12 @@ impl Driver {
             let entry = Entry::TakenOver { by };
             match self.enter(&entry, &Effects::default()).await {
                 Ok(Entered::Yes) => self.sagas.0.metrics.count(Metric::SagasTakenOver),
-                Ok(Entered::Moved | Entered::Refused(_) | Entered::EffectsConflict) => {}
+                Ok(
+                    Entered::Moved
+                    | Entered::Refused(_)
+                    | Entered::Unwritable(_)
+                    | Entered::EffectsConflict,
+                ) => {}
                 Err(LetGo) => return self.let_go(),
             }
         }
@@ -176,11 +183,7 @@ impl Driver {
             if self.live.nudged.swap(false, Ordering::AcqRel) {
                 self.reload().await?;
             }
-            if self.saga.session() != &*self.session.id {
-                // Whose it is now may be a session of ours, too.
-                self.sagas.look_for_lost();
-                return Err(LetGo);
-            }
+            self.is_still_ours()?;
             if self.saga.state.abandoned.is_some() {
                 return Ok(()); // whatever is still being tried
             }
@@ -192,7 +195,11 @@ impl Driver {
             let todo = self.saga.state.todo(&definition, now);
             let mut entered = false;
             for task in todo.tasks {
-                entered |= self.begin(task).await?;
+                // What stands behind it may no longer be what is to be done.
+                if self.begin(task).await? {
+                    entered = true;
+                    break;
+                }
             }
             if entered {
                 continue;
@@ -221,6 +228,17 @@ impl Driver {
         self.latest
     }
 
+    /// A saga that was parked may have been given to another executor, by a person, while this one
+    /// still waited for an attempt: nothing more is entered then, though our session is good.
+    fn is_still_ours(&self) -> Result<(), LetGo> {
+        if self.saga.session() == &*self.session.id {
+            return Ok(());
+        }
+        // Whose it is now may be a session of ours, too.
+        self.sagas.look_for_lost();
+        Err(LetGo)
+    }
+
     fn is_at_rest(&self) -> bool {
         let status = self.saga.status();
         status.is_terminal() || status == SagaStatus::Parked
@@ -232,7 +250,9 @@ impl Driver {
         if self.in_progress.contains(&task) || self.sagas.0.closing.is_cancelled() {
             return Ok(false);
         }
-        self.take_turn().await?;
+        if self.take_turn().await? {
+            return Ok(true);
+        }
         let definition = Arc::clone(&self.saga.head.definition);
         match task {
             Task::TimeOut | Task::GiveUp => {
@@ -249,23 +269,34 @@ impl Driver {
             }
             Task::Execute(_) | Task::Probe(_) | Task::Undo(_) => {}
         }
+        if !self.session.right.is_held() {
+            // The store took so long to answer that another may execute it by now.
+            return Err(LetGo);
+        }
         self.in_progress.push(task);
         self.attempt(task, 0, Duration::ZERO);
         Ok(false)
     }
 
-    /// Waits for a turn, unless it has one.
-    async fn take_turn(&mut self) -> Result<(), LetGo> {
+    /// Takes a turn, unless it has one. Returns whether it had to wait for it, or was told meanwhile
+    /// that somebody has added to the log: what was to be done is then to be asked again.
+    async fn take_turn(&mut self) -> Result<bool, LetGo> {
+        let turns = &self.sagas.0.turns;
+        let mut waited = false;
         if self.turn.is_none() {
-            let turn = Arc::clone(&self.sagas.0.turns).acquire_owned();
+            self.turn = Arc::clone(turns).try_acquire_owned().ok();
+        }
+        if self.turn.is_none() {
+            waited = true;
             self.turn = tokio::select! {
-                turn = turn => turn.ok(),
+                turn = Arc::clone(turns).acquire_owned() => turn.ok(),
+                () = self.live.nudge.notified() => return Ok(true),
                 () = self.session.right.lost().cancelled() => return Err(LetGo),
                 () = self.sagas.0.closing.cancelled() => return Err(LetGo),
             };
         }
         self.live.begin();
-        Ok(())
+        Ok(waited)
     }
 
     /// Makes an attempt at a task, after a pause.
@@ -384,6 +415,16 @@ impl Driver {
                     tracing::warn!(saga = %self.saga.id, %error, "an outcome came too late");
                     break;
                 }
+                // Nothing else that it did is known to have been undone.
+                Entered::Unwritable(error) if !effects.is_empty() => {
+                    let error = format!("its outcome cannot be recorded: {error}");
+                    outcome = Outcome::Unknown { error };
+                    effects = Effects::default();
+                }
+                Entered::Unwritable(error) => {
+                    tracing::error!(saga = %self.saga.id, %error, "an entry cannot be recorded");
+                    break;
+                }
                 // Its effects are worked out anew, under the same key.
                 Entered::EffectsConflict if conflicts < EFFECT_TRIES => {
                     let pause = EFFECT_PAUSE * conflicts.min(16);
@@ -427,16 +468,18 @@ impl Driver {
         });
         let adding = match adding {
             Ok(adding) => adding,
-            Err(error) => {
-                if error.kind() != ErrorKind::Refused {
-                    self.reload().await?;
-                }
+            Err(error) if error.kind() == ErrorKind::Refused => {
                 return Ok(Entered::Refused(error));
             }
+            Err(error) => {
+                self.reload().await?;
+                return Ok(Entered::Unwritable(error));
+            }
         };
+        let asked = self.sagas.0.clock.tick();
         match self.commit(&adding.commit).await? {
             Reply::Committed { revision, now } => {
-                self.sagas.0.time.told(now);
+                self.sagas.0.time.told(now, asked);
                 self.saga.added(entry, revision);
                 self.sagas.tell(&self.saga, entry, &before);
                 Ok(Entered::Yes)
@@ -479,7 +522,7 @@ impl Driver {
             match Saga::load(&*self.sagas.0.store, &self.saga.id).await {
                 Ok(saga) => {
                     self.saga = saga;
-                    return Ok(());
+                    return self.is_still_ours();
                 }
                 Err(error) => {
                     tracing::warn!(saga = %self.saga.id, %error, "a saga could not be read");

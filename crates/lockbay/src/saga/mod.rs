@@ -263,6 +263,17 @@ impl Sagas {
         }
     }
 
+    /// Asks the store for its time, unless it has told it before: what is entered in a log by the
+    /// clock of a machine that is wrong would turn sagas around, or hide what is in progress.
+    async fn learn_the_time(&self) -> Result<()> {
+        if !self.0.time.is_known() {
+            let asked = self.0.clock.tick();
+            let pong = self.0.store.ping().await?;
+            self.0.time.told(pong.now, asked);
+        }
+        Ok(())
+    }
+
     fn live(&self, id: &str) -> Option<Arc<Live>> {
         self.0.live.lock().get(id).cloned()
     }

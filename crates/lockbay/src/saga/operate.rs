@@ -97,6 +97,7 @@ impl Sagas {
     ) -> Result<Operated> {
         check_name("actor", actor, MAX_ACTOR_BYTES)?;
         check_name("reason", reason.trim(), MAX_REASON_BYTES)?;
+        self.learn_the_time().await?;
         for _ in 0..TRIES {
             if let Some(operated) = self.try_to_operate(id, decision, actor, reason).await? {
                 return Ok(operated);
@@ -134,6 +135,7 @@ impl Sagas {
             effects: Effects::default(),
             executor: session.as_ref().map(Session::guard),
         })?;
+        let asked = self.0.clock.tick();
         let reply = match self.0.store.commit(&adding.commit).await {
             Err(error) if error.kind() != ErrorKind::Unknown => {
                 sight.into_iter().for_each(Sight::keep);
@@ -150,7 +152,7 @@ impl Sagas {
                 Ok(None)
             }
             Reply::Committed { revision, now } => {
-                self.0.time.told(now);
+                self.0.time.told(now, asked);
                 saga.added(&entry, revision);
                 self.tell(&saga, &entry, &before);
                 let status = saga.status();

@@ -139,21 +139,27 @@ impl Sessions {
     }
 
     /// Takes over every session whose owner is gone, and says when the next one lapses unless it
-    /// is renewed.
+    /// is renewed. One that cannot be taken over is left for the next time.
     pub(crate) async fn take_over(&self) -> Result<(Vec<Session>, Option<Duration>)> {
         let (mut taken, mut next) = (Vec::new(), None::<Duration>);
         let mut after = None;
         loop {
             let range = Range::new(Partition::FIRST, SESSION, "").after(after);
-            let page = self.store.scan(&range, MAX_PAGE).await?;
+            let page = match self.store.scan(&range, MAX_PAGE).await {
+                Ok(page) => page,
+                // What was taken must be executed, whatever happens now.
+                Err(_) if !taken.is_empty() => return Ok((taken, next)),
+                Err(error) => return Err(error),
+            };
             after = page.records.last().map(|record| record.key.id.to_string());
-            for record in &page.records {
-                if self.is_ours(record) {
-                    continue;
+            for record in page.records.iter().filter(|record| !self.is_ours(record)) {
+                match self.try_to_take(record, page.now).await {
+                    Ok(session) => taken.extend(session),
+                    Err(error) => {
+                        tracing::warn!(%error, session = %record.key.id, "session not taken over");
+                    }
                 }
-                if let Some(guards) = self.is_orphaned(record, page.now) {
-                    taken.extend(self.put(record.key.clone(), guards).await?);
-                } else if let Some(deadline) = record.deadline {
+                if let Some(deadline) = record.deadline.filter(|deadline| *deadline > page.now) {
                     let left = deadline.since(page.now);
                     next = Some(next.map_or(left, |next| next.min(left)));
                 }
@@ -169,6 +175,13 @@ impl Sessions {
         let due = self.store.due(Partition::FIRST, SESSION, 1).await?;
         let lapsed = due.records.iter().filter_map(|record| record.deadline);
         Ok(lapsed.map(|deadline| due.now.since(deadline)).max())
+    }
+
+    async fn try_to_take(&self, record: &Record, now: Timestamp) -> Result<Option<Session>> {
+        match self.is_orphaned(record, now) {
+            Some(guards) => self.put(record.key.clone(), guards).await,
+            None => Ok(None),
+        }
     }
 
     fn is_ours(&self, record: &Record) -> bool {

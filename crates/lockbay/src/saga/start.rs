@@ -80,6 +80,7 @@ impl Sagas {
     /// sagas as it may; nothing was written. `Unknown` if the store's answer was lost; the saga
     /// runs if it was written, so read or repeat it with its key.
     pub async fn start(&self, request: SagaRequest) -> Result<Started> {
+        self.learn_the_time().await?;
         let Some(key) = &request.idempotency_key else {
             return self.start_new(self.new_id().into(), request, None).await;
         };
@@ -142,6 +143,7 @@ impl Sagas {
             head.session = session.id.to_string();
             let mut saga = Saga::new(Arc::clone(&id), head.clone());
             let commit = saga.start(session.guard())?;
+            let asked = self.0.clock.tick();
             let (revision, now) = match self.commit_start(&commit).await {
                 Ok(Reply::Committed { revision, now }) => (revision, now),
                 Ok(Reply::Conflict { guard: 0, .. }) => {
@@ -160,7 +162,7 @@ impl Sagas {
                     return Err(error);
                 }
             };
-            self.0.time.told(now);
+            self.0.time.told(now, asked);
             saga.token = revision;
             return Ok(self.accepted(entrance, saga, session, place));
         }
@@ -182,19 +184,24 @@ impl Sagas {
         Started { saga_id, status, replayed: false }
     }
 
-    /// The same commit again, as long as it is not clear what became of it.
+    /// The same commit again, as long as it is not clear what became of it. What was unclear once
+    /// stays so, though the store is not reached at all later.
     async fn commit_start(&self, commit: &Commit) -> Result<Reply> {
         let mut pause = Duration::from_millis(20);
-        for _ in 0..RESENDS {
+        let mut unknown = None;
+        for resends in 0..=RESENDS {
+            if resends > 0 {
+                self.0.clock.sleep(pause).await;
+                pause *= 2;
+            }
             match self.0.store.commit(commit).await {
-                Err(error) if error.kind() == ErrorKind::Unknown => {
-                    self.0.clock.sleep(pause).await;
-                    pause *= 2;
-                }
-                other => return other,
+                Err(error) if error.kind() == ErrorKind::Unknown => unknown = Some(error),
+                Err(error) if unknown.is_none() => return Err(error),
+                Err(_) => {}
+                Ok(reply) => return Ok(reply),
             }
         }
-        self.0.store.commit(commit).await
+        Err(unknown.expect("whoever sends again did not know"))
     }
 
     /// Takes a saga's place among those that are executed here, if it has none.

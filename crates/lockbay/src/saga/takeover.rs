@@ -72,6 +72,7 @@ impl Sagas {
 
     /// Takes over what is orphaned, and says when to look again.
     async fn take_over(&self) -> Result<Duration> {
+        self.learn_the_time().await?;
         let (taken, next) = self.0.sessions.take_over().await?;
         for session in taken {
             tracing::info!(session = %session.id, "session taken over");
@@ -169,16 +170,18 @@ impl Sagas {
             let page = self.0.store.scan(&inbox_of(&session.id), MAX_PAGE).await?;
             let Some(first) = page.records.first() else { continue };
             let partition = first.key.partition;
-            for record in &page.records {
-                let id: Arc<str> = saga_behind(record).into();
+            let ids: Vec<Arc<str>> = page.records.iter().map(|at| saga_behind(at).into()).collect();
+            let delete = |record: Record| Write::Delete { key: record.key };
+            let writes = page.records.into_iter().map(delete).collect();
+            let commit = Commit::new(partition, vec![session.guard()], writes, Vec::new())?;
+            let deleted = self.0.store.commit(&commit).await;
+            // Afterwards, and whatever came of it: what was added until then is looked at as well.
+            for id in ids {
                 if !self.nudge(&id) {
                     self.look_for_lost();
                 }
             }
-            let delete = |record: Record| Write::Delete { key: record.key };
-            let writes = page.records.into_iter().map(delete).collect();
-            let commit = Commit::new(partition, vec![session.guard()], writes, Vec::new())?;
-            self.0.store.commit(&commit).await?;
+            deleted?;
         }
         Ok(())
     }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 
 use super::{
     Commit, Description, Hints, Key, Kind, Page, Partition, Pong, Range, Read, Reply, Store,
@@ -26,13 +27,32 @@ pub struct Faults {
     pub request_lost: u32,
 }
 
+/// On which side of a commit its client dies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Cut {
+    /// The commit is not applied.
+    Before,
+    /// The commit is applied, and its client does not hear of it.
+    After,
+}
+
+/// When a client dies: it has so many commits left, and what becomes of the last one.
+#[derive(Debug, Clone, Copy)]
+enum Fate {
+    Lives,
+    Dies(u64, Cut),
+    Dead,
+}
+
 /// A store behind which another does the work.
 pub struct Faulty {
     inner: Arc<dyn Store>,
     clock: Clock,
     faults: [AtomicU32; 3],
     delay_us: AtomicU32,
+    commit_delay_us: AtomicU32,
     calls: AtomicU64,
+    fate: Mutex<Fate>,
 }
 
 impl Faulty {
@@ -43,7 +63,9 @@ impl Faulty {
             clock,
             faults: Default::default(),
             delay_us: AtomicU32::new(0),
+            commit_delay_us: AtomicU32::new(0),
             calls: AtomicU64::new(0),
+            fate: Mutex::new(Fate::Lives),
         }
     }
 
@@ -57,8 +79,52 @@ impl Faulty {
 
     /// From now on, every call takes this long more.
     pub fn set_delay(&self, delay: Duration) {
-        let micros = u32::try_from(delay.as_micros()).unwrap_or(u32::MAX);
-        self.delay_us.store(micros, Ordering::Relaxed);
+        self.delay_us.store(micros(delay), Ordering::Relaxed);
+    }
+
+    /// From now on, every commit takes this long more before it is applied, beside the delay of
+    /// every call.
+    pub fn set_commit_delay(&self, delay: Duration) {
+        self.commit_delay_us.store(micros(delay), Ordering::Relaxed);
+    }
+
+    /// The client dies at the commit of this number, counted from 1 for the next one: from then on
+    /// it reaches nothing, and every call is `Unavailable`.
+    pub fn die_at(&self, commit: u64, cut: Cut) {
+        *self.fate.lock() = Fate::Dies(commit, cut);
+    }
+
+    /// The client dies now.
+    pub fn die(&self) {
+        *self.fate.lock() = Fate::Dead;
+    }
+
+    /// The client reaches the store again.
+    pub fn revive(&self) {
+        *self.fate.lock() = Fate::Lives;
+    }
+
+    /// Whether the client is dead.
+    pub fn is_dead(&self) -> bool {
+        matches!(*self.fate.lock(), Fate::Dead)
+    }
+
+    /// Whether its client dies at this commit, and on which side of it.
+    fn dies_here(&self) -> Option<Cut> {
+        let mut fate = self.fate.lock();
+        match *fate {
+            Fate::Lives | Fate::Dead => None,
+            Fate::Dies(left, _) if left > 1 => {
+                if let Fate::Dies(left, _) = &mut *fate {
+                    *left -= 1;
+                }
+                None
+            }
+            Fate::Dies(_, cut) => {
+                *fate = Fate::Dead;
+                Some(cut)
+            }
+        }
     }
 
     /// How many calls were made: what would be round trips.
@@ -72,26 +138,43 @@ impl Faulty {
 
     async fn before(&self) -> Result<()> {
         self.calls.fetch_add(1, Ordering::Relaxed);
-        let delay = Duration::from_micros(u64::from(self.delay_us.load(Ordering::Relaxed)));
-        self.clock.sleep(delay).await;
-        if self.happens(0) {
-            return Err(Error::new(ErrorKind::Unavailable, "a fault: the store was not reached"));
+        self.pause(&self.delay_us).await;
+        if self.is_dead() || self.happens(0) {
+            return Err(not_reached());
         }
         Ok(())
     }
 }
 
 impl Faulty {
+    async fn pause(&self, micros: &AtomicU32) {
+        let delay = Duration::from_micros(u64::from(micros.load(Ordering::Relaxed)));
+        self.clock.sleep(delay).await;
+    }
+
     async fn pass_on(&self, commit: &Commit) -> Result<Reply> {
+        self.pause(&self.commit_delay_us).await;
+        let cut = self.dies_here();
+        if cut == Some(Cut::Before) {
+            return Err(not_reached());
+        }
         if self.happens(2) {
             return Err(lost());
         }
         let reply = self.inner.commit(commit).await?;
-        if self.happens(1) {
+        if cut == Some(Cut::After) || self.happens(1) {
             return Err(lost());
         }
         Ok(reply)
     }
+}
+
+fn micros(delay: Duration) -> u32 {
+    u32::try_from(delay.as_micros()).unwrap_or(u32::MAX)
+}
+
+fn not_reached() -> Error {
+    Error::new(ErrorKind::Unavailable, "a fault: the store was not reached")
 }
 
 fn lost() -> Error {

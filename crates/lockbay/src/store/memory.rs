@@ -46,6 +46,22 @@ enum Slot {
 #[derive(Debug, Clone)]
 pub struct Snapshot(BTreeMap<Partition, Space>);
 
+impl Snapshot {
+    /// Every record in it, of every kind. Index entries have none.
+    pub fn records(&self) -> impl Iterator<Item = &Record> {
+        let slots = self.0.values().flat_map(|space| space.records.values());
+        slots.filter_map(|slot| match slot {
+            Slot::Record(record) => Some(record),
+            Slot::Mark => None,
+        })
+    }
+
+    /// Every key in it, of records and of index entries.
+    pub fn keys(&self) -> impl Iterator<Item = &Key> {
+        self.0.values().flat_map(|space| space.records.keys())
+    }
+}
+
 impl Memory {
     /// An empty one that tells the time by this clock.
     pub fn new(clock: Clock) -> Arc<Self> {

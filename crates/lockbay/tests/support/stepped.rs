@@ -1,5 +1,7 @@
 //! Several instances on one memory store, under one clock that the test steps.
 
+#![allow(dead_code)] // every test binary uses its own part of it
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,7 +49,11 @@ impl World {
 
     /// Steps time in small steps, letting everything run in between.
     pub async fn pass(&self, duration: Duration) {
-        let step = Duration::from_millis(5);
+        self.pass_by(Duration::from_millis(5), duration).await;
+    }
+
+    /// Steps time by this much at once.
+    pub async fn pass_by(&self, step: Duration, duration: Duration) {
         let mut left = duration;
         self.settle().await;
         while !left.is_zero() {
