@@ -14,7 +14,7 @@ use crate::clock::{Clock, Tick};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Bus, Event, Told};
-use crate::finance::{Finance, Mischief, SimulatedProvider};
+use crate::finance::{Finance, Mischief, PayoutProvider, SimulatedProvider};
 use crate::job::{
     Claim, ClaimRequest, JobContext, JobDefaults, JobFailure, JobOutcome, Jobs, RunOptions,
 };
@@ -149,9 +149,8 @@ impl LockBay {
             }),
         );
         let ledger = Ledger::new(Arc::clone(&store), clock.clone(), Arc::clone(&metrics));
-        let provider =
-            SimulatedProvider::new(Arc::clone(&store), clock.clone(), Mischief::default());
-        let finance = Finance::new(sagas.clone(), ledger.clone(), Arc::new(provider));
+        let provider = pretending(&store, &clock);
+        let finance = Finance::new(sagas.clone(), ledger.clone(), provider);
         LockBay(Arc::new(Inner {
             opened: clock.tick(),
             config,
@@ -442,6 +441,11 @@ fn saga_defaults(config: &Config, instance_id: &str) -> SagaDefaults {
         instance_id: instance_id.to_owned(),
         instance_name: config.instance_name.clone(),
     }
+}
+
+/// Pays nobody, until somebody says who pays.
+fn pretending(store: &Arc<dyn Store>, clock: &Clock) -> Arc<dyn PayoutProvider> {
+    Arc::new(SimulatedProvider::new(Arc::clone(store), clock.clone(), Mischief::default()))
 }
 
 struct NoPull(String);

@@ -30,6 +30,7 @@ mod session;
 mod start;
 mod step;
 mod takeover;
+mod tell;
 mod time;
 
 use std::collections::HashMap;

@@ -9,11 +9,12 @@ use std::sync::Arc;
 use futures_util::{StreamExt, stream};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::driver::{Before, Driver};
+use super::driver::Driver;
 use super::list::{SagaFilter, SagaInfo};
 use super::log::{Entry, SagaStatus, Verb};
 use super::record::{Addition, Saga};
 use super::session::Session;
+use super::tell::Before;
 use super::{Sagas, shutting_down};
 use crate::error::{Error, ErrorKind, Result};
 use crate::json::Json;
