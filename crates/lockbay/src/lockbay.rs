@@ -23,7 +23,7 @@ use crate::leader::{Candidate, LEADER, Leadership};
 use crate::lease::Leases;
 use crate::metrics::Metrics;
 use crate::monitor::health::{Examiner, Health};
-use crate::saga::{SagaDefaults, Sagas};
+use crate::saga::{ClaimedTask, SagaDefaults, Sagas, TaskPoll, Tasks};
 use crate::store::{self, Store};
 
 /// How long a health check is good for; asked again within it, the same answer is given.
@@ -56,6 +56,7 @@ struct Inner {
     leases: Leases,
     jobs: Jobs,
     sagas: Sagas,
+    tasks: Tasks,
     life: Mutex<Life>,
     /// Set by the first shutdown, for which others wait.
     down: tokio::sync::OnceCell<()>,
@@ -133,6 +134,7 @@ impl LockBay {
             defaults,
             LEADER,
         );
+        let tasks = Tasks::new(Arc::clone(&store), clock.clone(), Arc::clone(&metrics));
         let sagas = Sagas::new(
             Arc::clone(&store),
             clock.clone(),
@@ -149,9 +151,7 @@ impl LockBay {
                 instance_id: instance_id.clone(),
                 instance_name: config.instance_name.clone(),
             },
-            Arc::new(|name: &str| -> Arc<dyn crate::saga::Step> {
-                Arc::new(NoPull(name.to_owned()))
-            }),
+            tasks.steps(),
         );
         LockBay(Arc::new(Inner {
             opened: clock.tick(),
@@ -166,6 +166,7 @@ impl LockBay {
             leases,
             jobs,
             sagas,
+            tasks,
             life: Mutex::default(),
             down: tokio::sync::OnceCell::new(),
             health: tokio::sync::Mutex::default(),
@@ -200,6 +201,7 @@ impl LockBay {
         let inner = &self.0;
         let life = std::mem::replace(&mut *inner.life.lock(), Life::ShutDown);
         let grace = inner.config.shutdown_grace.0;
+        inner.tasks.close();
         let hand_over = async {
             if let Life::Running(running) = life {
                 running.stop.cancel();
@@ -244,6 +246,12 @@ impl LockBay {
     /// Sagas.
     pub fn sagas(&self) -> &Sagas {
         &self.0.sagas
+    }
+
+    /// Tasks of sagas, as workers end them. Workers ask for them by [`poll`](LockBay::poll) of
+    /// this handle.
+    pub fn tasks(&self) -> &Tasks {
+        &self.0.tasks
     }
 
     /// What is measured.
@@ -316,6 +324,19 @@ impl LockBay {
             request.leader = Some(right);
         }
         Ok(request)
+    }
+
+    /// Gives a worker tasks of the handlers it names; see [`Tasks::poll`]. From then on every
+    /// instance knows that somebody polls for them, and accepts sagas whose steps they do.
+    ///
+    /// # Errors
+    /// As [`Tasks::poll`].
+    pub async fn poll(&self, wish: &TaskPoll) -> Result<Vec<ClaimedTask>> {
+        wish.check()?;
+        for handler in &wish.handlers {
+            self.0.sagas.polled(handler).await?;
+        }
+        self.0.tasks.poll(wish).await
     }
 
     /// Listens to events from now on.
@@ -414,17 +435,5 @@ impl LockBay {
                 () = check => {}
             }
         }
-    }
-}
-
-struct NoPull(String);
-
-#[async_trait::async_trait]
-impl crate::saga::Step for NoPull {
-    async fn execute(
-        &self,
-        _: crate::saga::StepContext,
-    ) -> Result<crate::saga::StepOutput, crate::saga::StepError> {
-        Err(crate::saga::StepError::missing(self.0.clone()))
     }
 }

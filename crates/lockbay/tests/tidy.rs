@@ -33,7 +33,10 @@ const ROOMS: &[(&str, &[&str])] = &[
         "job/",
         &["clock", "config", "error", "event", "hex", "json", "keeper", "metrics", "name", "store"],
     ),
-    ("saga/", &["clock", "config", "error", "event", "json", "keeper", "metrics", "name", "store"]),
+    (
+        "saga/",
+        &["clock", "config", "error", "event", "hex", "json", "keeper", "metrics", "name", "store"],
+    ),
     (
         "monitor/",
         &["clock", "error", "event", "job", "keeper", "leader", "lease", "metrics", "store"],

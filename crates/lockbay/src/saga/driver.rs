@@ -49,6 +49,8 @@ pub(super) struct Driver {
     turn: Option<OwnedSemaphorePermit>,
     /// Fires when attempts forward are no longer wanted.
     no_longer_forward: CancellationToken,
+    /// Fires when no attempts are wanted at all.
+    called_off: CancellationToken,
     _place: OwnedSemaphorePermit,
 }
 
@@ -114,7 +116,8 @@ impl Driver {
         place: OwnedSemaphorePermit,
         saga: Saga,
     ) -> Self {
-        let no_longer_forward = session.right.lost().child_token();
+        let called_off = session.right.lost().child_token();
+        let no_longer_forward = called_off.child_token();
         Driver {
             sagas: sagas.clone(),
             live,
@@ -124,6 +127,7 @@ impl Driver {
             in_progress: Vec::new(),
             turn: None,
             no_longer_forward,
+            called_off,
             _place: place,
         }
     }
@@ -178,7 +182,8 @@ impl Driver {
                 return Err(LetGo);
             }
             if self.saga.state.abandoned.is_some() {
-                return Ok(()); // whatever is still being tried
+                self.call_off().await;
+                return Ok(());
             }
             let definition = Arc::clone(&self.saga.head.definition);
             if self.saga.state.goes_back(&definition) {
@@ -205,6 +210,23 @@ impl Driver {
             }
             if let Some(tried) = self.next(todo.wake_at).await? {
                 self.settle(tried).await?;
+            }
+        }
+    }
+
+    /// Ends the attempts in progress, whose outcome is not entered any more.
+    async fn call_off(&mut self) {
+        self.called_off.cancel();
+        loop {
+            tokio::select! {
+                biased;
+                tried = self.running.next() => match tried.map(|tried| tried.by) {
+                    Some(Some((step, context))) => step.recorded(&context).await,
+                    Some(None) => {}
+                    None => return,
+                },
+                () = self.session.right.lost().cancelled() => return,
+                () = self.sagas.0.cut_off.cancelled() => return,
             }
         }
     }
@@ -284,7 +306,7 @@ impl Driver {
         let back = action == Action::Compensate;
         let limit = defined.timeout();
         let cancelled = match back {
-            true => self.session.right.lost().child_token(),
+            true => self.called_off.child_token(),
             false => self.no_longer_forward.child_token(),
         };
         let given = state.parameters.as_ref().map_or(&defined.parameters, |given| &given.0);
