@@ -71,6 +71,10 @@ const PATHS: [&str; 24] = [
     "/v1/jobs/{}/fail",
     "/v1/jobs/{}/cancel",
     "/v1/jobs/{}/retry",
+    "/v1/tasks/poll",
+    "/v1/tasks/{}/heartbeat",
+    "/v1/tasks/{}/complete",
+    "/v1/tasks/{}/fail",
     "/v1/sagas/{}",
     "/{}/{}//{}",
 ];

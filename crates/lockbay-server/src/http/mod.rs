@@ -17,6 +17,7 @@ mod listen;
 mod metrics;
 mod page;
 mod problem;
+mod task;
 
 use std::sync::Arc;
 
@@ -27,7 +28,7 @@ use axum::routing::get;
 use axum::{Json, Router, middleware};
 use lockbay::{ErrorKind, LockBay};
 use serde_json::json;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 
@@ -45,7 +46,7 @@ pub(crate) struct App {
     /// Fires when the server stops taking requests.
     pub(crate) stopping: CancellationToken,
     in_flight: Arc<Semaphore>,
-    /// Claims that wait for somebody else, of which there may be half as many.
+    /// Calls that wait for somebody else, of which there may be half as many.
     waiting: Arc<Semaphore>,
     max_in_flight: usize,
 }
@@ -64,6 +65,14 @@ impl App {
             max_in_flight,
         }
     }
+
+    /// Those who wait have permits of their own, so that they cannot keep out those who would end
+    /// the wait.
+    fn waiting_permit(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        Arc::clone(&self.waiting).try_acquire_owned().map_err(|_| {
+            Problem::new(ErrorKind::Busy, "too many calls wait already; nothing was done")
+        })
+    }
 }
 
 /// All routes.
@@ -74,6 +83,7 @@ pub(crate) fn router(app: App) -> Router {
         .merge(lease::routes())
         .merge(job::routes())
         .merge(job_list::routes())
+        .merge(task::routes())
         .layer(middleware::from_fn_with_state(app.clone(), guard::limit_in_flight));
     Router::new()
         .route("/", get(index))
@@ -103,6 +113,8 @@ async fn index() -> Response {
         "POST /v1/jobs/claim",
         "GET /v1/jobs/{job_id}",
         "POST /v1/jobs/{job_id}/heartbeat|complete|fail|cancel|retry",
+        "POST /v1/tasks/poll",
+        "POST /v1/tasks/{task_id}/heartbeat|complete|fail",
     ];
     Json(json!({ "name": "lockbay", "version": env!("CARGO_PKG_VERSION"), "calls": calls }))
         .into_response()

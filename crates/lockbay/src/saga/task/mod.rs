@@ -213,8 +213,9 @@ impl Tasks {
         Arc::new(move |handler: &str| Arc::new(TaskStep::new(tasks.clone(), handler)))
     }
 
-    /// Gives nothing more out; polls that wait end.
-    pub(crate) fn close(&self) {
+    /// Gives nothing more out. Polls that wait end with what they have, and later ones are refused
+    /// with `Unavailable`; workers go on to end what they were given.
+    pub fn close(&self) {
         self.0.closing.cancel();
     }
 }
