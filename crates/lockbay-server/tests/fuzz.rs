@@ -48,7 +48,7 @@ impl Dice {
 const METHODS: [&str; 10] =
     ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "TRACE", "CONNECT", "BREW"];
 
-const PATHS: [&str; 38] = [
+const PATHS: [&str; 42] = [
     "/",
     "/health/live",
     "/health/ready",
@@ -74,6 +74,10 @@ const PATHS: [&str; 38] = [
     "/v1/sagas",
     "/v1/sagas",
     "/v1/sagas/bulk",
+    "/v1/tasks/poll",
+    "/v1/tasks/{}/heartbeat",
+    "/v1/tasks/{}/complete",
+    "/v1/tasks/{}/fail",
     "/v1/sagas/{}",
     "/v1/sagas/{}/history",
     "/v1/sagas/{}/cancel",

@@ -25,7 +25,7 @@ use crate::lease::Leases;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::monitor::health::{Examiner, Health};
-use crate::saga::{SagaDefaults, Sagas};
+use crate::saga::{ClaimedTask, SagaDefaults, Sagas, TaskPoll, Tasks};
 use crate::store::{self, Store};
 
 /// How long a health check is good for; asked again within it, the same answer is given.
@@ -60,6 +60,7 @@ struct Inner {
     sagas: Sagas,
     ledger: Ledger,
     finance: Finance,
+    tasks: Tasks,
     life: Mutex<Life>,
     /// Set by the first shutdown, for which others wait.
     down: tokio::sync::OnceCell<()>,
@@ -137,6 +138,7 @@ impl LockBay {
             defaults,
             LEADER,
         );
+        let tasks = Tasks::new(Arc::clone(&store), clock.clone(), Arc::clone(&metrics));
         let sagas = Sagas::new(
             Arc::clone(&store),
             clock.clone(),
@@ -144,9 +146,7 @@ impl LockBay {
             Arc::clone(&metrics),
             bus.clone(),
             saga_defaults(&config, &instance_id),
-            Arc::new(|name: &str| -> Arc<dyn crate::saga::Step> {
-                Arc::new(NoPull(name.to_owned()))
-            }),
+            tasks.steps(),
         );
         let ledger = Ledger::new(Arc::clone(&store), clock.clone(), Arc::clone(&metrics));
         let provider = pretending(&store, &clock);
@@ -166,6 +166,7 @@ impl LockBay {
             sagas,
             ledger,
             finance,
+            tasks,
             life: Mutex::default(),
             down: tokio::sync::OnceCell::new(),
             health: tokio::sync::Mutex::default(),
@@ -200,6 +201,7 @@ impl LockBay {
         let inner = &self.0;
         let life = std::mem::replace(&mut *inner.life.lock(), Life::ShutDown);
         let grace = inner.config.shutdown_grace.0;
+        inner.tasks.close();
         let hand_over = async {
             if let Life::Running(running) = life {
                 running.stop.cancel();
@@ -255,6 +257,12 @@ impl LockBay {
     /// only pretends, unless told [otherwise](Finance::pay_through).
     pub fn finance(&self) -> &Finance {
         &self.0.finance
+    }
+
+    /// Tasks of sagas, as workers end them. Workers ask for them by [`poll`](LockBay::poll) of
+    /// this handle.
+    pub fn tasks(&self) -> &Tasks {
+        &self.0.tasks
     }
 
     /// What is measured.
@@ -327,6 +335,19 @@ impl LockBay {
             request.leader = Some(right);
         }
         Ok(request)
+    }
+
+    /// Gives a worker tasks of the handlers it names; see [`Tasks::poll`]. From then on every
+    /// instance knows that somebody polls for them, and accepts sagas whose steps they do.
+    ///
+    /// # Errors
+    /// As [`Tasks::poll`].
+    pub async fn poll(&self, wish: &TaskPoll) -> Result<Vec<ClaimedTask>> {
+        wish.check()?;
+        for handler in &wish.handlers {
+            self.0.sagas.polled(handler).await?;
+        }
+        self.0.tasks.poll(wish).await
     }
 
     /// Listens to events from now on.
@@ -446,16 +467,4 @@ fn saga_defaults(config: &Config, instance_id: &str) -> SagaDefaults {
 /// Pays nobody, until somebody says who pays.
 fn pretending(store: &Arc<dyn Store>, clock: &Clock) -> Arc<dyn PayoutProvider> {
     Arc::new(SimulatedProvider::new(Arc::clone(store), clock.clone(), Mischief::default()))
-}
-
-struct NoPull(String);
-
-#[async_trait::async_trait]
-impl crate::saga::Step for NoPull {
-    async fn execute(
-        &self,
-        _: crate::saga::StepContext,
-    ) -> Result<crate::saga::StepOutput, crate::saga::StepError> {
-        Err(crate::saga::StepError::missing(self.0.clone()))
-    }
 }

@@ -20,6 +20,7 @@ mod page;
 mod problem;
 mod saga;
 mod saga_operate;
+mod task;
 
 use std::sync::Arc;
 
@@ -88,6 +89,7 @@ pub(crate) fn router(app: App) -> Router {
         .merge(saga::routes())
         .merge(saga_operate::routes())
         .merge(handler::routes())
+        .merge(task::routes())
         .layer(middleware::from_fn_with_state(app.clone(), guard::limit_in_flight));
     Router::new()
         .route("/", get(index))
@@ -125,6 +127,8 @@ async fn index() -> Response {
         "POST /v1/sagas/{saga_id}/steps/{step}/retry|skip|resolve",
         "GET /v1/handlers",
         "PUT|DELETE /v1/handlers/{name}",
+        "POST /v1/tasks/poll",
+        "POST /v1/tasks/{task_id}/heartbeat|complete|fail",
     ];
     Json(json!({ "name": "lockbay", "version": env!("CARGO_PKG_VERSION"), "calls": calls }))
         .into_response()

@@ -52,6 +52,8 @@ pub(super) struct Driver {
     latest: Timestamp,
     /// Fires when attempts forward are no longer wanted.
     no_longer_forward: CancellationToken,
+    /// Fires when no attempts are wanted at all.
+    called_off: CancellationToken,
     _place: OwnedSemaphorePermit,
 }
 
@@ -119,7 +121,8 @@ impl Driver {
         place: OwnedSemaphorePermit,
         saga: Saga,
     ) -> Self {
-        let no_longer_forward = session.right.lost().child_token();
+        let called_off = session.right.lost().child_token();
+        let no_longer_forward = called_off.child_token();
         Driver {
             sagas: sagas.clone(),
             live,
@@ -130,6 +133,7 @@ impl Driver {
             turn: None,
             latest: Timestamp::default(),
             no_longer_forward,
+            called_off,
             _place: place,
         }
     }
@@ -185,7 +189,8 @@ impl Driver {
             }
             self.is_still_ours()?;
             if self.saga.state.abandoned.is_some() {
-                return Ok(()); // whatever is still being tried
+                self.call_off().await;
+                return Ok(());
             }
             let definition = Arc::clone(&self.saga.head.definition);
             if self.saga.state.goes_back(&definition) {
@@ -237,6 +242,23 @@ impl Driver {
         // Whose it is now may be a session of ours, too.
         self.sagas.look_for_lost();
         Err(LetGo)
+    }
+
+    /// Ends the attempts in progress, whose outcome is not entered any more.
+    async fn call_off(&mut self) {
+        self.called_off.cancel();
+        loop {
+            tokio::select! {
+                biased;
+                tried = self.running.next() => match tried.map(|tried| tried.by) {
+                    Some(Some((step, context))) => step.recorded(&context).await,
+                    Some(None) => {}
+                    None => return,
+                },
+                () = self.session.right.lost().cancelled() => return,
+                () = self.sagas.0.cut_off.cancelled() => return,
+            }
+        }
     }
 
     fn is_at_rest(&self) -> bool {
@@ -327,7 +349,7 @@ impl Driver {
         let back = action == Action::Compensate;
         let limit = defined.timeout();
         let cancelled = match back {
-            true => self.session.right.lost().child_token(),
+            true => self.called_off.child_token(),
             false => self.no_longer_forward.child_token(),
         };
         let given = state.parameters.as_ref().map_or(&defined.parameters, |given| &given.0);

@@ -224,7 +224,9 @@ impl Handlers {
         let guard = Guard::Absent(key.clone());
         let put = Write::Put { key, value: encode(&Route::Pull)?, deadline: Deadline::Never };
         let commit = Commit::new(partition, vec![guard], vec![put], Vec::new())?;
-        self.store.commit(&commit).await.map(drop)
+        self.store.commit(&commit).await?;
+        self.remembered.write().remove(name);
+        Ok(())
     }
 
     /// Forgets a handler that is not of this process.
