@@ -7,12 +7,14 @@
 
 mod abandoned;
 mod extract;
+mod finance;
 mod guard;
 mod health;
 mod job;
 mod job_list;
 mod leader;
 mod lease;
+mod ledger;
 mod listen;
 mod metrics;
 mod page;
@@ -74,6 +76,8 @@ pub(crate) fn router(app: App) -> Router {
         .merge(lease::routes())
         .merge(job::routes())
         .merge(job_list::routes())
+        .merge(finance::routes())
+        .merge(ledger::routes())
         .layer(middleware::from_fn_with_state(app.clone(), guard::limit_in_flight));
     Router::new()
         .route("/", get(index))
@@ -103,6 +107,11 @@ async fn index() -> Response {
         "POST /v1/jobs/claim",
         "GET /v1/jobs/{job_id}",
         "POST /v1/jobs/{job_id}/heartbeat|complete|fail|cancel|retry",
+        "POST /v1/sagas/escrow|release|refund|cashout",
+        "POST /v1/ledger/deposits",
+        "GET /v1/ledger/accounts/{user_id}?currency=",
+        "GET /v1/ledger/trial-balance",
+        "GET /v1/ledger/postings?saga_id=",
     ];
     Json(json!({ "name": "lockbay", "version": env!("CARGO_PKG_VERSION"), "calls": calls }))
         .into_response()
