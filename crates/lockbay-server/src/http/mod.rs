@@ -7,6 +7,7 @@
 
 mod abandoned;
 mod extract;
+mod finance;
 mod guard;
 mod handler;
 mod health;
@@ -14,6 +15,7 @@ mod job;
 mod job_list;
 mod leader;
 mod lease;
+mod ledger;
 mod listen;
 mod metrics;
 mod page;
@@ -90,6 +92,8 @@ pub(crate) fn router(app: App) -> Router {
         .merge(saga_operate::routes())
         .merge(handler::routes())
         .merge(task::routes())
+        .merge(finance::routes())
+        .merge(ledger::routes())
         .layer(middleware::from_fn_with_state(app.clone(), guard::limit_in_flight));
     Router::new()
         .route("/", get(index))
@@ -129,6 +133,11 @@ async fn index() -> Response {
         "PUT|DELETE /v1/handlers/{name}",
         "POST /v1/tasks/poll",
         "POST /v1/tasks/{task_id}/heartbeat|complete|fail",
+        "POST /v1/sagas/escrow|release|refund|cashout",
+        "POST /v1/ledger/deposits",
+        "GET /v1/ledger/accounts/{user_id}?currency=",
+        "GET /v1/ledger/trial-balance",
+        "GET /v1/ledger/postings?saga_id=",
     ];
     Json(json!({ "name": "lockbay", "version": env!("CARGO_PKG_VERSION"), "calls": calls }))
         .into_response()
