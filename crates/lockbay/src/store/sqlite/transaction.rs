@@ -27,6 +27,8 @@ const SET_KEY: &str = "INSERT INTO key (space, kind, id, record) VALUES (?1, ?2,
 const SET_OWN: &str = "INSERT INTO key (space, kind, id, own_revision, own_value) \
      VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO UPDATE SET record = NULL, \
      own_revision = excluded.own_revision, own_value = excluded.own_value";
+const ADD_OWN: &str = "INSERT INTO key (space, kind, id, own_revision, own_value) \
+     VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING";
 const MARK: &str = "INSERT INTO key (space, kind, id) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
 const DELETE_KEY: &str =
     "DELETE FROM key WHERE space = ?1 AND kind = ?2 AND id = ?3 RETURNING record";
@@ -249,8 +251,13 @@ impl<'a> Transaction<'a> {
             }
         }
         let now = self.now;
-        let mut places = Vec::with_capacity(commit.guards.len());
-        for (guard_place, guard) in commit.guards.iter().enumerate() {
+        let new_record = new_record(commit);
+        let (guards, last_guard) = match (&new_record, commit.guards.split_last()) {
+            (Some(_), Some((last, others))) => (others, Some(last)),
+            (Some(_) | None, _) => (commit.guards.as_slice(), None),
+        };
+        let mut places = Vec::with_capacity(guards.len());
+        for (guard_place, guard) in guards.iter().enumerate() {
             match self.statements.check(space.id, guard, now)? {
                 Checked::Holds(place) => places.push((guard.key(), place)),
                 Checked::Refused(found) => {
@@ -258,10 +265,19 @@ impl<'a> Transaction<'a> {
                 }
             }
         }
-        space.last = (space.last + 1).max(now.as_micros());
+        let revision = Revision::new((space.last + 1).max(now.as_micros()));
+        let mut writes = commit.writes.as_slice();
+        if let (Some((key, value)), Some(guard)) = (new_record, last_guard) {
+            // Checked and written at once. If it is not new, nothing has been written yet.
+            if self.statements.add_own(space.id, key, value, revision)? {
+                writes = &writes[1..];
+            } else if let Checked::Refused(found) = self.statements.check(space.id, guard, now)? {
+                return Ok(Ok(Reply::Conflict { guard: guards.len(), found, now }));
+            }
+        }
+        space.last = revision.number();
         space.changed = true;
-        let revision = space.revision();
-        for write in &commit.writes {
+        for write in writes {
             // What a guard has found holds until the first write of that key.
             let known = places.iter().position(|(key, _)| *key == write.key());
             let known = known.map(|at| places.swap_remove(at).1);
@@ -303,6 +319,24 @@ impl<'a> Transaction<'a> {
         }
         Ok(())
     }
+}
+
+/// The first write of a commit, if it may stand beside its key and the last guard asks that there
+/// is nothing under that key: then one statement does both.
+fn new_record(commit: &Commit) -> Option<(&Key, &[u8])> {
+    match (commit.guards.last(), commit.writes.first()) {
+        (Some(Guard::Absent(absent)), Some(Write::Put { key, value, deadline }))
+            if key == absent && may_be_own(key, value, *deadline) =>
+        {
+            Some((key, value))
+        }
+        (Some(_) | None, _) => None,
+    }
+}
+
+/// Whether a record may stand beside its key.
+fn may_be_own(key: &Key, value: &[u8], deadline: Deadline) -> bool {
+    deadline == Deadline::Never && key.kind.comes_in_order() && value.len() <= MAX_OWN_BYTES
 }
 
 /// What a guard says to a commit.
@@ -359,6 +393,7 @@ struct Statements<'c> {
     locate: CachedStatement<'c>,
     set_key: CachedStatement<'c>,
     set_own: CachedStatement<'c>,
+    add_own: CachedStatement<'c>,
     mark: CachedStatement<'c>,
     delete_key: CachedStatement<'c>,
     add: CachedStatement<'c>,
@@ -377,6 +412,7 @@ impl<'c> Statements<'c> {
             locate: connection.prepare_cached(LOCATE)?,
             set_key: connection.prepare_cached(SET_KEY)?,
             set_own: connection.prepare_cached(SET_OWN)?,
+            add_own: connection.prepare_cached(ADD_OWN)?,
             mark: connection.prepare_cached(MARK)?,
             delete_key: connection.prepare_cached(DELETE_KEY)?,
             add: connection.prepare_cached(ADD)?,
@@ -440,10 +476,7 @@ impl<'c> Statements<'c> {
         match write {
             Write::Put { value, deadline, .. } => {
                 let place = known.map_or_else(|| self.locate(space, key), Ok)?;
-                let own = *deadline == Deadline::Never
-                    && key.kind.comes_in_order()
-                    && value.len() <= MAX_OWN_BYTES
-                    && !matches!(place, Place::Record(_));
+                let own = may_be_own(key, value, *deadline) && !matches!(place, Place::Record(_));
                 let number = integer(revision.number());
                 if own {
                     self.set_own.execute(params![space, kind, id, number, value])?;
@@ -487,6 +520,19 @@ impl<'c> Statements<'c> {
             }
         }
         Ok(())
+    }
+
+    /// Adds a record beside its key, and says whether it did: not if the key is there.
+    fn add_own(
+        &mut self,
+        space: i64,
+        key: &Key,
+        value: &[u8],
+        revision: Revision,
+    ) -> rusqlite::Result<bool> {
+        let number = integer(revision.number());
+        let row = params![space, key.kind.name(), &*key.id, number, value];
+        Ok(self.add_own.execute(row)? > 0)
     }
 
     /// Puts a record into the table of records.
