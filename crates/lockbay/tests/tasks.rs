@@ -5,6 +5,7 @@
 #[path = "support/stepped.rs"]
 mod stepped;
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use lockbay::metrics::Metric;
@@ -16,6 +17,7 @@ use lockbay::store::faulty::Faults;
 use lockbay::store::{Kind, Partition, Range, Store};
 use lockbay::{ErrorKind, Json};
 use stepped::{Instance, World};
+use tokio_util::sync::CancellationToken;
 
 fn json(text: &str) -> Json {
     Json::parse(text).unwrap()
@@ -448,5 +450,136 @@ async fn wishes_outside_the_limits_are_refused_and_nothing_is_registered() {
     for (id, token) in [("x", "1"), ("00112233445566778899aabbccddeeff", "one")] {
         let refused = tasks.heartbeat(id, token).await.unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::Invalid);
+    }
+}
+
+#[tokio::test]
+async fn an_outcome_that_the_log_has_already_is_not_used_again() {
+    let world = World::new(1);
+    let (first, other) = (world.instance(), world.instance());
+    let id = start(&world, &first, saga(&["charge"])).await;
+    let task = one(&other).await;
+    // Slow enough to die between the entry and the removal of the task.
+    let millis = Duration::from_millis;
+    first.store.set_delay(millis(100));
+    fail(&other, &task, TaskEffect::None, true).await;
+    let mut passed = 0;
+    while show(&other, &id).await.steps[0].attempts == 0 {
+        world.pass(millis(10)).await;
+        passed += 1;
+        assert!(passed < 100, "the failure was never recorded");
+    }
+    first.store.set(Faults { refused: 1_000, ..Faults::default() });
+    world.pass(millis(1_000)).await;
+    assert!(left_over(&world).await > 0, "it was to die before it removed the task");
+    let second = world.instance();
+    second.bay.start();
+    world.pass(Duration::from_secs(8)).await;
+    let again = one(&second).await;
+    // One failed, and one was cut off by the takeover.
+    assert_eq!(again.attempt, 3, "{again:?}");
+    complete(&second, &again, "1").await;
+    world.pass(Duration::from_secs(1)).await;
+    assert_eq!(show(&second, &id).await.status, SagaStatus::Completed);
+    assert_eq!(left_over(&world).await, 0);
+}
+
+/// A worker that asks at one instance and reports to it, each as often as it takes.
+async fn work(instance: &Instance, name: &str, stop: &CancellationToken) -> Vec<Given> {
+    let (bay, clock) = (&instance.bay, instance.bay.clock());
+    let mut given = Vec::new();
+    let wish = TaskPoll { holder: name.into(), wait: Duration::from_secs(1), max: 3, ..wish() };
+    while !stop.is_cancelled() {
+        let Ok(tasks) = bay.poll(&wish).await else {
+            clock.sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        for task in tasks {
+            clock.sleep(clock.jitter(Duration::from_secs(2))).await;
+            let said = format!("\"{} {}\"", name, task.task_token);
+            let counted = loop {
+                let (id, token) = (&task.task_id, &task.task_token);
+                match bay.tasks().complete(id, token, json(&said)).await {
+                    Ok(()) => break true,
+                    Err(error) if error.kind() == ErrorKind::Fenced => break false,
+                    Err(_) => clock.sleep(Duration::from_millis(50)).await,
+                }
+            };
+            given.push(Given { task, said, counted });
+        }
+    }
+    given
+}
+
+/// Lets time pass in larger steps, for much of it.
+async fn coarsely(world: &World, duration: Duration) {
+    let step = Duration::from_millis(25);
+    let mut passed = Duration::ZERO;
+    while passed < duration {
+        world.clock.advance(step);
+        passed += step;
+        world.settle().await;
+    }
+}
+
+/// A task as its worker saw it.
+struct Given {
+    task: ClaimedTask,
+    said: String,
+    /// Whether it was told that its word counts.
+    counted: bool,
+}
+
+#[tokio::test]
+async fn whatever_the_store_loses_no_task_is_given_twice_and_no_confirmed_word_is_lost() {
+    for seed in 1..=5 {
+        let world = World::new(seed);
+        let bays = [world.instance(), world.instance(), world.instance()];
+        assert!(poll(&bays[0]).await.is_empty());
+        let mut ids = Vec::new();
+        for at in 0..12 {
+            let sagas = bays[at % 2].bay.sagas();
+            let request = saga(&["reserve", "charge"]);
+            ids.push(sagas.start(request).await.unwrap().saga_id);
+        }
+        for instance in &bays {
+            let faults = Faults { refused: 60, reply_lost: 60, request_lost: 60 };
+            instance.store.set(faults);
+            instance.store.set_delay(Duration::from_millis(5));
+        }
+        let stop = CancellationToken::new();
+        let work = futures_util::future::join_all([
+            work(&bays[1], "w1", &stop),
+            work(&bays[2], "w2", &stop),
+            work(&bays[2], "w3", &stop),
+        ]);
+        let time = async {
+            coarsely(&world, Duration::from_secs(40)).await;
+            bays.iter().for_each(|instance| instance.store.set(Faults::default()));
+            coarsely(&world, Duration::from_secs(60)).await;
+            stop.cancel();
+            coarsely(&world, Duration::from_secs(60)).await;
+        };
+        let given = tokio::select! {
+            given = work => given,
+            () = time => panic!("seed {seed}: a worker does not come to an end"),
+        };
+        let given: Vec<Given> = given.into_iter().flatten().collect();
+        bays.iter().for_each(|instance| instance.store.set_delay(Duration::ZERO));
+        let mut seen = HashSet::new();
+        for Given { task, said, counted } in &given {
+            let once = (&task.task_id, task.attempt, task.fencing_token);
+            assert!(seen.insert(once), "seed {seed}: given twice: {task:?}");
+            let step = show(&bays[0], &task.saga_id).await.steps;
+            let step = step.into_iter().find(|step| step.name == task.step).unwrap();
+            if *counted {
+                assert_eq!(step.result, Some(json(said)), "seed {seed}: {task:?}");
+            }
+        }
+        assert!(given.iter().filter(|given| given.counted).count() > 20, "seed {seed}");
+        for id in &ids {
+            let saga = show(&bays[0], id).await;
+            assert!(saga.status.is_terminal(), "seed {seed}: {saga:?}");
+        }
     }
 }
