@@ -9,6 +9,7 @@ mod doctor;
 mod job;
 mod leader;
 mod lease;
+mod ledger;
 pub(crate) mod output;
 mod status;
 
@@ -72,6 +73,9 @@ enum Command {
     /// Jobs
     #[command(subcommand)]
     Job(job::JobCommand),
+    /// What users have, and moving it
+    #[command(subcommand)]
+    Ledger(ledger::LedgerCommand),
     /// Measure what the services reach here, beside the bare store doing the same writes
     Bench(bench::BenchArgs),
     /// Write completions for a shell
@@ -124,6 +128,7 @@ async fn obey(shared: &Shared, command: Command) -> Result<Ended, Failure> {
         Command::Leader(command) => leader::obey(&Client::new(shared)?, command).await,
         Command::Lease(command) => lease::obey(&Client::new(shared)?, command).await,
         Command::Job(command) => job::obey(&Client::new(shared)?, command).await,
+        Command::Ledger(command) => ledger::obey(&Client::new(shared)?, command).await,
         Command::Bench(args) => {
             bench::run(args, shared.json).await?;
             Ok(Ended::Done)
