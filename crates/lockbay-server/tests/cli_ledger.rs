@@ -2,10 +2,12 @@
 
 mod support;
 
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
 use std::process::Output;
 
 use serde_json::Value;
-use support::{Server, eventually, run};
+use support::{Server, eventually, lockbay, run};
 
 fn stdout(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).expect("UTF-8")
@@ -108,4 +110,35 @@ fn a_refund_goes_back_to_the_buyer() {
         (output.status.code() == Some(0)).then_some(())
     });
     wait_until_shown(&server, "ann", "100.00");
+}
+
+#[test]
+fn an_unbalanced_ledger_is_exit_code_1_and_says_what_is_wrong() {
+    // No server of ours is ever like this, so one is played.
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    std::thread::spawn(move || {
+        let body = r#"{"balanced":false,"as_of":"7","at":"2026-01-01T00:00:00Z","currencies":[
+            {"currency":"USD","sum":"0.01","available":"1.00","held":"0.00",
+             "held_by_users":"0.50","escrow":"0.00","external":"-0.99"}]}"#;
+        for stream in listener.incoming().map_while(Result::ok) {
+            let mut stream = BufReader::new(stream);
+            let mut line = String::new();
+            while line != "\r\n" {
+                line.clear();
+                stream.read_line(&mut line).expect("a request");
+            }
+            let length = body.len();
+            let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close";
+            let answer = format!("{head}\r\ncontent-length: {length}\r\n\r\n{body}");
+            stream.get_mut().write_all(answer.as_bytes()).expect("it listens");
+        }
+    });
+    for json in [&[][..], &["--json"]] {
+        let args = [&["ledger", "trial-balance", "--url", &url], json].concat();
+        let output = lockbay().args(args).output().expect("the binary runs");
+        assert_eq!(output.status.code(), Some(1));
+        assert!(stdout(&output).contains("0.01") && stdout(&output).contains("0.50"));
+        assert!(stderr(&output).contains("unbalanced"), "{}", stderr(&output));
+    }
 }

@@ -88,10 +88,11 @@ impl fmt::Debug for Hidden {
 impl<'de> Deserialize<'de> for Hidden {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         // The usual message for what is no text would show it.
-        match toml::Value::deserialize(deserializer)? {
-            toml::Value::String(secret) if !secret.is_empty() => Ok(Hidden(secret)),
-            _ => Err(D::Error::custom("a secret is text, and not empty")),
-        }
+        let value = toml::Value::deserialize(deserializer)?;
+        let secret = value.as_str().filter(|secret| !secret.is_empty());
+        secret
+            .map(|secret| Hidden(secret.to_owned()))
+            .ok_or_else(|| D::Error::custom("a secret is text, and not empty"))
     }
 }
 

@@ -303,7 +303,15 @@ fn refusal(error: Error) -> StepError {
         ErrorKind::Refused | ErrorKind::Invalid | ErrorKind::KeyReused => {
             StepError::failed(error.to_string())
         }
-        _ => StepError::retryable(error.to_string()),
+        ErrorKind::Held
+        | ErrorKind::Busy
+        | ErrorKind::Fenced
+        | ErrorKind::NotFound
+        | ErrorKind::Unauthorized
+        | ErrorKind::Unavailable
+        | ErrorKind::Unknown
+        | ErrorKind::RolledBack
+        | ErrorKind::Internal => StepError::retryable(error.to_string()),
     }
 }
 
