@@ -93,6 +93,71 @@ const PATHS: [&str; 42] = [
     "/{}/{}//{}",
 ];
 
+/// Where money moves and is looked at; a quarter of the requests go there.
+const MONEY_PATHS: [&str; 8] = [
+    "/v1/sagas/escrow",
+    "/v1/sagas/cashout",
+    "/v1/sagas/release",
+    "/v1/sagas/refund",
+    "/v1/ledger/deposits",
+    "/v1/ledger/accounts/{}",
+    "/v1/ledger/trial-balance",
+    "/v1/ledger/postings",
+];
+
+const MONEY_FIELDS: [&str; 9] = [
+    "user_id",
+    "buyer_id",
+    "seller_id",
+    "amount",
+    "currency",
+    "destination",
+    "escrow_id",
+    "surprise",
+    "saga_id",
+];
+
+const MONEY_VALUES: [&str; 10] =
+    ["\"USD\"", "\"usd\"", "\"a\"", "\"b\"", "5", "1.00", "\"0.01\"", "1e400", "-0.0", "\"NaN\""];
+
+/// What is right, so that there is something to be wrong about.
+const MONEY_BODIES: [(&str, &str); 5] = [
+    ("/v1/ledger/deposits", r#"{"user_id":"a","amount":"1.00","currency":"USD"}"#),
+    ("/v1/ledger/deposits", r#"{"user_id":5,"amount":1e3,"currency":"JPY"}"#),
+    ("/v1/sagas/escrow", r#"{"buyer_id":"a","seller_id":5,"amount":0.01,"currency":"USD"}"#),
+    ("/v1/sagas/cashout", r#"{"user_id":"a","amount":"0.01","currency":"USD","destination":"x"}"#),
+    ("/v1/sagas/release", r#"{"escrow_id":"0123456789abcdef0123456789abcdef"}"#),
+];
+
+/// A path that has to do with money, and a body that is nearly right for it.
+fn money(dice: &mut Dice) -> (String, Vec<u8>) {
+    let (mut path, body) = dice.pick(&MONEY_BODIES);
+    let mut body = body.as_bytes().to_vec();
+    match dice.below(4) {
+        0 => {
+            let at = dice.below(body.len() as u64);
+            body[at] = dice.roll().to_le_bytes()[0];
+        }
+        1 => {
+            let fields = (0..dice.below(6)).map(|_| {
+                let value =
+                    if dice.one_in(2) { dice.pick(&MONEY_VALUES) } else { dice.pick(&VALUES) };
+                format!("\"{}\":{value}", dice.pick(&MONEY_FIELDS))
+            });
+            body = format!("{{{}}}", fields.collect::<Vec<_>>().join(",")).into_bytes();
+        }
+        2 => path = dice.pick(&MONEY_PATHS),
+        _ => {}
+    }
+    let mut path = path.replace("{}", dice.pick(&SEGMENTS));
+    if dice.one_in(4) {
+        let names = ["currency", "saga_id", "page_size", "page_token"];
+        let values = ["USD", "usd", "a", "%ff", "", "5", "a%2Fb"];
+        path.push_str(&format!("?{}={}", dice.pick(&names), dice.pick(&values)));
+    }
+    (path, body)
+}
+
 const SEGMENTS: [&str; 12] =
     ["a", "b", "%00", "%ff", "%C3%A9", "..", "%2e%2e", "%2F", "claim", "~", "'--", "%F0%9F%92%B6"];
 
@@ -278,7 +343,10 @@ fn request(dice: &mut Dice, ids: &[String]) -> Vec<u8> {
     let mut method = if dice.one_in(2) { "POST" } else { dice.pick(&METHODS) };
     let mut path = path(dice, ids);
     let mut body = body(dice);
-    if dice.one_in(4) {
+    let about_money = dice.one_in(4);
+    if about_money {
+        (path, body) = money(dice);
+    } else if dice.one_in(4) {
         let (right_method, right_path, right_body) = dice.pick(&RIGHT);
         (method, path, body) = (right_method, right_path.into(), right_body.into());
     }
@@ -287,7 +355,9 @@ fn request(dice: &mut Dice, ids: &[String]) -> Vec<u8> {
     let kinds =
         ["application/json", "application/json", "application/json", "text/plain", "", "a/b;;"];
     head.extend(format!("Content-Type: {}\r\n", dice.pick(&kinds)).bytes());
-    if dice.one_in(5) {
+    if about_money && !dice.one_in(8) {
+        head.extend(format!("Idempotency-Key: key-{}\r\n", dice.below(200)).bytes());
+    } else if dice.one_in(5) {
         head.extend(b"Idempotency-Key: ");
         head.extend(dice.noise(300).into_iter().filter(|byte| !b"\r\n\0".contains(byte)));
         head.extend(b"\r\n");
@@ -369,6 +439,9 @@ fn ten_thousand_random_requests_meet_no_defect() {
         }
     });
     server.get("/health/live").ok();
+    let trial = server.get("/v1/ledger/trial-balance").ok();
+    assert_eq!(trial["balanced"], true, "{trial}");
+    assert_ne!(trial["currencies"], serde_json::json!([]), "no money moved");
     let log = server.log();
     assert!(!log.contains("panicked"), "{log}");
     let done = done.into_inner();

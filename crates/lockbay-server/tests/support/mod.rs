@@ -7,6 +7,7 @@
 
 pub(crate) mod caller;
 pub(crate) mod http;
+pub(crate) mod money;
 
 use std::convert::Infallible;
 use std::io::{BufRead, BufReader};

@@ -231,6 +231,7 @@ impl FinanceStep {
             amount: order.amount,
             destination: order.destination.unwrap_or_default(),
             fencing_token: context.fencing_token,
+            attempt: context.attempt,
         };
         match self.provider.pay(&request).await {
             Payout::Paid { reference } => named("reference", &reference).map_err(StepError::from),
@@ -302,7 +303,15 @@ fn refusal(error: Error) -> StepError {
         ErrorKind::Refused | ErrorKind::Invalid | ErrorKind::KeyReused => {
             StepError::failed(error.to_string())
         }
-        _ => StepError::retryable(error.to_string()),
+        ErrorKind::Held
+        | ErrorKind::Busy
+        | ErrorKind::Fenced
+        | ErrorKind::NotFound
+        | ErrorKind::Unauthorized
+        | ErrorKind::Unavailable
+        | ErrorKind::Unknown
+        | ErrorKind::RolledBack
+        | ErrorKind::Internal => StepError::retryable(error.to_string()),
     }
 }
 
