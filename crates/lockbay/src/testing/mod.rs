@@ -116,7 +116,7 @@ impl SagaKit {
     /// Runs the saga without a fault, then once under each. If it does not complete without one,
     /// that is all that the report says.
     ///
-    /// Takes well below a second for a saga of a few steps. May be called from anywhere, also from
+    /// Takes about a second for a saga of a few steps, unoptimised. May be called from anywhere, also from
     /// asynchronous code, which it blocks.
     ///
     /// # Panics

@@ -289,10 +289,9 @@ async fn play(stage: &Stage, ran: &mut Ran) -> Result<()> {
     let saga = stage.come_to_rest(&first, &id).await?;
     ran.after = injector.observe().await;
     ran.checked = injector.world.check(&injector.observer, saga.status).await;
-    ran.happened = match &injector.fault {
-        Fault::Nothing => true,
-        fault if fault.boundary().is_some() => first.life.store.is_dead(),
-        _ => injector.happened.load(Ordering::Acquire),
+    ran.happened = match injector.fault.boundary() {
+        Some(_) => first.life.store.is_dead(),
+        None => injector.fault == Fault::Nothing || injector.happened.load(Ordering::Acquire),
     };
     let mut next = None::<String>;
     loop {
