@@ -48,7 +48,7 @@ impl Dice {
 const METHODS: [&str; 10] =
     ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "TRACE", "CONNECT", "BREW"];
 
-const PATHS: [&str; 24] = [
+const PATHS: [&str; 42] = [
     "/",
     "/health/live",
     "/health/ready",
@@ -71,14 +71,32 @@ const PATHS: [&str; 24] = [
     "/v1/jobs/{}/fail",
     "/v1/jobs/{}/cancel",
     "/v1/jobs/{}/retry",
+    "/v1/sagas",
+    "/v1/sagas",
+    "/v1/sagas/bulk",
+    "/v1/tasks/poll",
+    "/v1/tasks/{}/heartbeat",
+    "/v1/tasks/{}/complete",
+    "/v1/tasks/{}/fail",
     "/v1/sagas/{}",
+    "/v1/sagas/{}/history",
+    "/v1/sagas/{}/cancel",
+    "/v1/sagas/{}/resume",
+    "/v1/sagas/{}/abandon",
+    "/v1/sagas/{}/steps/{}/retry",
+    "/v1/sagas/{}/steps/{}/skip",
+    "/v1/sagas/{}/steps/{}/resolve",
+    "/v1/handlers",
+    "/v1/handlers/{}",
+    "/v1/handlers/{}",
+    "/v1/sagas/{}/{}",
     "/{}/{}//{}",
 ];
 
 const SEGMENTS: [&str; 12] =
     ["a", "b", "%00", "%ff", "%C3%A9", "..", "%2e%2e", "%2F", "claim", "~", "'--", "%F0%9F%92%B6"];
 
-const FIELDS: [&str; 20] = [
+const FIELDS: [&str; 36] = [
     "job_type",
     "job_key",
     "parameters",
@@ -99,9 +117,25 @@ const FIELDS: [&str; 20] = [
     "fencing_token",
     "surprise",
     "wait_seconds",
+    "saga_name",
+    "steps",
+    "context",
+    "metadata",
+    "timeout_seconds",
+    "deadline",
+    "defer_handlers",
+    "actor",
+    "outcome",
+    "decision",
+    "filter",
+    "all",
+    "limit",
+    "url",
+    "secret",
+    "pull",
 ];
 
-const VALUES: [&str; 28] = [
+const VALUES: [&str; 33] = [
     "1",
     "0",
     "-1",
@@ -130,24 +164,39 @@ const VALUES: [&str; 28] = [
     "{\"a\":1,\"a\":2}",
     "[[[[]]]]",
     "NaN",
+    "\"done\"",
+    "\"cancel\"",
+    "\"https://a.example\"",
+    "[{\"name\":\"a\",\"handler\":\"h\",\"parameters\":{}}]",
+    "{\"status\":\"parked\"}",
 ];
 
-const BODIES: [&str; 5] = [
+const BODIES: [&str; 11] = [
     r#"{"job_type":"t","job_key":"k","parameters":{}}"#,
     r#"{"holder":"h","ttl_seconds":5}"#,
     r#"{"holder":"h","fencing_token":"5","ttl_seconds":5}"#,
     r#"{"reason":"because"}"#,
     r#"{"claim_token":"x","result":null}"#,
+    r#"{"saga_name":"t","defer_handlers":true,"steps":[{"name":"a","handler":"h","parameters":{},"timeout_seconds":0.01}]}"#,
+    r#"{"saga_name":"t","steps":[{"name":"a","handler":"a","parameters":{},"depends_on":[]}],"context":{}}"#,
+    r#"{"reason":"because","actor":"ann","outcome":"undone"}"#,
+    r#"{"decision":"resume","filter":{"status":"parked"},"reason":"because","limit":5}"#,
+    r#"{"url":"https://a.example/x","secret":"s","timeout_seconds":5}"#,
+    r#"{"pull":true}"#,
 ];
 
 /// What is right, so that there is something to be wrong about.
-const RIGHT: [(&str, &str, &str); 6] = [
+const RIGHT: [(&str, &str, &str); 10] = [
     ("GET", "/v1/jobs?page_size=5", ""),
     ("GET", "/v1/leases", ""),
     ("GET", "/api/advanced-state/metrics", ""),
     ("POST", "/v1/jobs/claim", BODIES[0]),
     ("POST", "/v1/leases/a", r#"{"holder":"h","ttl_seconds":0.1}"#),
     ("POST", "/v1/leader/resign", ""),
+    ("POST", "/v1/sagas", BODIES[5]),
+    ("POST", "/v1/sagas/bulk", BODIES[8]),
+    ("GET", "/v1/sagas?page_size=5&status=parked", ""),
+    ("PUT", "/v1/handlers/a", BODIES[10]),
 ];
 
 fn path(dice: &mut Dice, ids: &[String]) -> String {
@@ -161,10 +210,32 @@ fn path(dice: &mut Dice, ids: &[String]) -> String {
         path = path.replacen("{}", &segment, 1);
     }
     if dice.one_in(3) {
-        let names =
-            ["page_size", "page_token", "status", "job_type", "job_key", "fencing_token", "x"];
-        let values =
-            ["1", "0", "1000", "-5", "1e9", "claimed", "%ff", "", "18446744073709551616", "a&a"];
+        let names = [
+            "page_size",
+            "page_token",
+            "status",
+            "job_type",
+            "job_key",
+            "fencing_token",
+            "x",
+            "saga_name",
+            "step",
+            "older_than_seconds",
+            "wait_seconds",
+        ];
+        let values = [
+            "1",
+            "0",
+            "1000",
+            "-5",
+            "1e9",
+            "claimed",
+            "parked",
+            "%ff",
+            "",
+            "18446744073709551616",
+            "a&a",
+        ];
         path.push_str(&format!("?{}={}", dice.pick(&names), dice.pick(&values)));
     }
     path
@@ -268,10 +339,10 @@ fn run(server: &Server, seed: u64, done: &AtomicUsize) {
         if let Err(complaint) = judge(&request, &reply) {
             panic!("{complaint}\nlog:\n{}", server.log());
         }
-        if reply.status == 200 {
+        if matches!(reply.status, 200 | 202) {
             done.fetch_add(1, Ordering::Relaxed);
             if let Ok(body) = serde_json::from_slice::<serde_json::Value>(&reply.body)
-                && let Some(id) = body["job_id"].as_str()
+                && let Some(id) = body["job_id"].as_str().or(body["saga_id"].as_str())
                 && ids.len() < 50
             {
                 ids.push(id.to_owned());

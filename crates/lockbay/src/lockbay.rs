@@ -14,7 +14,7 @@ use crate::clock::{Clock, Tick};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Bus, Event, Told};
-use crate::finance::{Finance, Mischief, SimulatedProvider};
+use crate::finance::{Finance, Mischief, PayoutProvider, SimulatedProvider};
 use crate::job::{
     Claim, ClaimRequest, JobContext, JobDefaults, JobFailure, JobOutcome, Jobs, RunOptions,
 };
@@ -25,7 +25,7 @@ use crate::lease::Leases;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::monitor::health::{Examiner, Health};
-use crate::saga::{SagaDefaults, Sagas};
+use crate::saga::{ClaimedTask, SagaDefaults, Sagas, TaskPoll, Tasks};
 use crate::store::{self, Store};
 
 /// How long a health check is good for; asked again within it, the same answer is given.
@@ -60,6 +60,7 @@ struct Inner {
     sagas: Sagas,
     ledger: Ledger,
     finance: Finance,
+    tasks: Tasks,
     life: Mutex<Life>,
     /// Set by the first shutdown, for which others wait.
     down: tokio::sync::OnceCell<()>,
@@ -137,30 +138,19 @@ impl LockBay {
             defaults,
             LEADER,
         );
+        let tasks = Tasks::new(Arc::clone(&store), clock.clone(), Arc::clone(&metrics));
         let sagas = Sagas::new(
             Arc::clone(&store),
             clock.clone(),
             keeper.clone(),
             Arc::clone(&metrics),
             bus.clone(),
-            SagaDefaults {
-                timeout: config.saga_timeout.0,
-                step_timeout: config.saga_step_timeout.0,
-                max_retries: config.max_retries,
-                session_ttl: config.session_ttl.0,
-                concurrency: usize::try_from(config.saga_concurrency).unwrap_or(usize::MAX),
-                queue: usize::try_from(config.saga_queue).unwrap_or(usize::MAX),
-                instance_id: instance_id.clone(),
-                instance_name: config.instance_name.clone(),
-            },
-            Arc::new(|name: &str| -> Arc<dyn crate::saga::Step> {
-                Arc::new(NoPull(name.to_owned()))
-            }),
+            saga_defaults(&config, &instance_id),
+            tasks.steps(),
         );
         let ledger = Ledger::new(Arc::clone(&store), clock.clone(), Arc::clone(&metrics));
-        let provider =
-            SimulatedProvider::new(Arc::clone(&store), clock.clone(), Mischief::default());
-        let finance = Finance::new(sagas.clone(), ledger.clone(), Arc::new(provider));
+        let provider = pretending(&store, &clock);
+        let finance = Finance::new(sagas.clone(), ledger.clone(), provider);
         LockBay(Arc::new(Inner {
             opened: clock.tick(),
             config,
@@ -176,6 +166,7 @@ impl LockBay {
             sagas,
             ledger,
             finance,
+            tasks,
             life: Mutex::default(),
             down: tokio::sync::OnceCell::new(),
             health: tokio::sync::Mutex::default(),
@@ -210,6 +201,7 @@ impl LockBay {
         let inner = &self.0;
         let life = std::mem::replace(&mut *inner.life.lock(), Life::ShutDown);
         let grace = inner.config.shutdown_grace.0;
+        inner.tasks.close();
         let hand_over = async {
             if let Life::Running(running) = life {
                 running.stop.cancel();
@@ -265,6 +257,12 @@ impl LockBay {
     /// only pretends, unless told [otherwise](Finance::pay_through).
     pub fn finance(&self) -> &Finance {
         &self.0.finance
+    }
+
+    /// Tasks of sagas, as workers end them. Workers ask for them by [`poll`](LockBay::poll) of
+    /// this handle.
+    pub fn tasks(&self) -> &Tasks {
+        &self.0.tasks
     }
 
     /// What is measured.
@@ -339,6 +337,19 @@ impl LockBay {
         Ok(request)
     }
 
+    /// Gives a worker tasks of the handlers it names; see [`Tasks::poll`]. From then on every
+    /// instance knows that somebody polls for them, and accepts sagas whose steps they do.
+    ///
+    /// # Errors
+    /// As [`Tasks::poll`].
+    pub async fn poll(&self, wish: &TaskPoll) -> Result<Vec<ClaimedTask>> {
+        wish.check()?;
+        for handler in &wish.handlers {
+            self.0.sagas.polled(handler).await?;
+        }
+        self.0.tasks.poll(wish).await
+    }
+
     /// Listens to events from now on.
     pub fn subscribe(&self) -> tokio::sync::broadcast::Receiver<Told> {
         self.0.bus.subscribe()
@@ -395,9 +406,11 @@ impl LockBay {
             clock: &self.0.clock,
             keeper: &self.0.keeper,
             jobs: &self.0.jobs,
+            sagas: &self.0.sagas,
             leadership: &self.0.leadership,
             metrics: &self.0.metrics,
             leader_ttl: self.0.config.leader_ttl.0,
+            session_ttl: self.0.config.session_ttl.0,
             started,
         };
         let health = examiner.examine().await;
@@ -438,14 +451,20 @@ impl LockBay {
     }
 }
 
-struct NoPull(String);
-
-#[async_trait::async_trait]
-impl crate::saga::Step for NoPull {
-    async fn execute(
-        &self,
-        _: crate::saga::StepContext,
-    ) -> Result<crate::saga::StepOutput, crate::saga::StepError> {
-        Err(crate::saga::StepError::missing(self.0.clone()))
+fn saga_defaults(config: &Config, instance_id: &str) -> SagaDefaults {
+    SagaDefaults {
+        timeout: config.saga_timeout.0,
+        step_timeout: config.saga_step_timeout.0,
+        max_retries: config.max_retries,
+        session_ttl: config.session_ttl.0,
+        concurrency: usize::try_from(config.saga_concurrency).unwrap_or(usize::MAX),
+        queue: usize::try_from(config.saga_queue).unwrap_or(usize::MAX),
+        instance_id: instance_id.to_owned(),
+        instance_name: config.instance_name.clone(),
     }
+}
+
+/// Pays nobody, until somebody says who pays.
+fn pretending(store: &Arc<dyn Store>, clock: &Clock) -> Arc<dyn PayoutProvider> {
+    Arc::new(SimulatedProvider::new(Arc::clone(store), clock.clone(), Mischief::default()))
 }

@@ -53,6 +53,10 @@ pub enum Metric {
     StepsUnknown,
     SagaSeconds,
     StepSeconds,
+    TasksClaimed,
+    TasksCompleted,
+    TasksFailed,
+    TasksLapsed,
 }
 
 /// How a metric behaves.
@@ -85,7 +89,7 @@ const fn row(metric: Metric, name: &'static str, kind: Type, help: &'static str)
 
 /// All metrics.
 #[rustfmt::skip]
-pub const TABLE: [Row; 37] = [
+pub const TABLE: [Row; 41] = [
     row(Metric::JobsClaimed, "lockbay_jobs_claimed", Type::Counter, "Job claims granted"),
     row(Metric::JobsCompleted, "lockbay_jobs_completed", Type::Counter, "Jobs completed"),
     row(Metric::JobsFailed, "lockbay_jobs_failed", Type::Counter, "Job attempts that failed"),
@@ -123,6 +127,10 @@ pub const TABLE: [Row; 37] = [
     row(Metric::StepsUnknown, "lockbay_steps_unknown", Type::Counter, "Attempts of steps whose outcome is unknown"),
     row(Metric::SagaSeconds, "lockbay_saga_duration_seconds", Type::Histogram, "Time from the start of a saga to its end"),
     row(Metric::StepSeconds, "lockbay_step_duration_seconds", Type::Histogram, "Time of an attempt of a step or a compensation"),
+    row(Metric::TasksClaimed, "lockbay_tasks_claimed", Type::Counter, "Tasks given to workers that poll"),
+    row(Metric::TasksCompleted, "lockbay_tasks_completed", Type::Counter, "Tasks that workers completed"),
+    row(Metric::TasksFailed, "lockbay_tasks_failed", Type::Counter, "Tasks that workers reported as failed"),
+    row(Metric::TasksLapsed, "lockbay_tasks_lapsed", Type::Counter, "Tasks whose claim lapsed, so that their outcome is unknown"),
 ];
 
 enum Instrument {

@@ -628,8 +628,9 @@ async fn sagas_are_found_by_status_name_step_and_age_and_decided_upon_together()
     assert_eq!(count(SagaFilter { step: Some("s0".into()), ..any.clone() }).await, 0);
     let old = SagaFilter { older_than: Some(HOUR / 2), ..parked.clone() };
     assert_eq!(count(old.clone()).await, 5);
-    let all = sagas.operate_all(&old, 100, &Decision::Cancel, "ann", "the bank is down").await;
-    let all = all.unwrap();
+    let all =
+        sagas.operate_all(&old, None, 100, &Decision::Cancel, "ann", "the bank is down").await;
+    let all = all.unwrap().items;
     assert_eq!(all.len(), 5);
     for (id, operated) in all {
         operated.unwrap();

@@ -55,8 +55,8 @@ pub(crate) struct BenchArgs {
     raw: bool,
 }
 
-/// The most callers: each is a task with a histogram of its own.
-const MAX_CONCURRENCY: usize = 16_384;
+/// The most callers.
+const MAX_CONCURRENCY: usize = 131_072;
 
 fn parse_concurrency(text: &str) -> Result<usize, String> {
     match text.parse() {
@@ -190,6 +190,9 @@ impl Line {
             "p50_ms": self.ours.millis(50.0),
             "p99_ms": self.ours.millis(99.0),
         });
+        if let Some(peak) = peak_mib() {
+            line["peak_rss_mib"] = peak.into();
+        }
         if self.subject == Subject::Saga {
             line["steps"] = self.load.steps.into();
         }
@@ -221,6 +224,13 @@ impl Line {
         }
         line
     }
+}
+
+/// The most memory that this process has occupied so far; `None` where the kernel does not tell.
+fn peak_mib() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.split_whitespace().next()?.parse::<u64>().ok()?.div_ceil(1_024))
 }
 
 /// A namespace that nobody else uses.

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use reqwest::header::CONTENT_TYPE;
-use reqwest::{Method, StatusCode, Url};
+use reqwest::{Method, RequestBuilder, StatusCode, Url};
 use rustls::RootCertStore;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -33,6 +33,8 @@ pub(super) struct Client {
 /// What a server answered.
 pub(super) struct Answer {
     pub(super) status: StatusCode,
+    /// Whether it says that the same request was carried out before.
+    pub(super) replayed: bool,
     is_problem: bool,
     body: Vec<u8>,
 }
@@ -81,7 +83,10 @@ impl Failure {
                 let kind = kind.rsplit('/').next().unwrap_or(kind);
                 let detail = output::shown(detail);
                 output::talk(&format!("lockbay: cannot {what}: {detail} ({kind}, {status})"));
-                output::talk(&format!("next: {}", next_step(kind, problem.retry_after_ms)));
+                output::talk(&format!(
+                    "next: {}",
+                    next_step(kind, *status, problem.retry_after_ms)
+                ));
             }
         }
     }
@@ -95,7 +100,7 @@ impl Failure {
     }
 }
 
-fn next_step(kind: &str, retry_after_ms: Option<u64>) -> String {
+fn next_step(kind: &str, status: u16, retry_after_ms: Option<u64>) -> String {
     match (kind, retry_after_ms) {
         ("held", Some(after)) => format!("try again in {:.1} s", after as f64 / 1e3),
         ("held", None) => "look at its state; it does not allow this now".into(),
@@ -109,6 +114,7 @@ fn next_step(kind: &str, retry_after_ms: Option<u64>) -> String {
         ("rolled-back", _) => {
             "restore the store, or accept it with `lockbay doctor --accept-store`".into()
         }
+        ("invalid", _) if status == 422 => "look how it stands; it does not allow this now".into(),
         ("invalid", _) => "correct the value named above".into(),
         (_, _) => "look into the log of the server".into(),
     }
@@ -166,6 +172,21 @@ impl Client {
         self.ask(method, url, body).await?.accepted(what)
     }
 
+    /// Posts JSON to the last digit as it is given, under a key that names the request, if any.
+    pub(super) async fn post_exactly(
+        &self,
+        what: &str,
+        url: Url,
+        body: Vec<u8>,
+        idempotency_key: Option<&str>,
+    ) -> Result<Answer, Failure> {
+        let mut request = self.http.post(url).header(CONTENT_TYPE, "application/json").body(body);
+        if let Some(key) = idempotency_key {
+            request = request.header("idempotency-key", key);
+        }
+        self.send(request).await?.accepted(what)
+    }
+
     /// Asks, and gives whatever the server answers.
     pub(super) async fn ask(
         &self,
@@ -174,28 +195,35 @@ impl Client {
         body: Option<Value>,
     ) -> Result<Answer, Failure> {
         let mut request = self.http.request(method, url);
-        if let Some(token) = &self.token {
-            request = request.bearer_auth(token);
-        }
         if let Some(body) = body {
             request = request.json(&body);
+        }
+        self.send(request).await
+    }
+
+    async fn send(&self, mut request: RequestBuilder) -> Result<Answer, Failure> {
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
         }
         let response = request.send().await.map_err(|error| self.unreachable(&error))?;
         let status = response.status();
         let kind = response.headers().get(CONTENT_TYPE);
         let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+        let replayed = response.headers().contains_key("idempotency-replayed");
         let is_problem = kind.starts_with("application/problem+json");
         if !is_problem && !kind.starts_with("application/json") {
             return Err(self.stranger(status));
         }
         let body = response.bytes().await.map_err(|error| self.unreachable(&error))?.to_vec();
-        Ok(Answer { status, is_problem, body })
+        Ok(Answer { status, replayed, is_problem, body })
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> Failure {
         let base = &self.base;
         if error.is_builder() {
-            return Failure::Usage(format!("the token or the address cannot be sent: {error}"));
+            return Failure::Usage(format!(
+                "the token, the address or the idempotency key cannot be sent: {error}"
+            ));
         }
         if error.is_timeout() && !error.is_connect() {
             return Failure::Unreachable(format!(

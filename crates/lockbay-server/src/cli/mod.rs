@@ -6,10 +6,13 @@
 
 mod client;
 mod doctor;
+mod handler;
 mod job;
 mod leader;
 mod lease;
 pub(crate) mod output;
+mod saga;
+mod saga_operate;
 mod status;
 
 use std::process::ExitCode;
@@ -21,7 +24,7 @@ use self::client::{Client, Failure};
 use crate::bench;
 use crate::serve::{self, ServeArgs};
 
-/// Leader election, idempotent jobs and leases for services that move money.
+/// Leader election, idempotent jobs, sagas and leases for services that move money.
 #[derive(Debug, Parser)]
 #[command(name = "lockbay", version, max_term_width = 100)]
 struct Cli {
@@ -72,6 +75,12 @@ enum Command {
     /// Jobs
     #[command(subcommand)]
     Job(job::JobCommand),
+    /// Sagas
+    #[command(subcommand)]
+    Saga(saga::SagaCommand),
+    /// Who does the steps of sagas
+    #[command(subcommand)]
+    Handler(handler::HandlerCommand),
     /// Measure what the services reach here, beside the bare store doing the same writes
     Bench(bench::BenchArgs),
     /// Write completions for a shell
@@ -124,6 +133,8 @@ async fn obey(shared: &Shared, command: Command) -> Result<Ended, Failure> {
         Command::Leader(command) => leader::obey(&Client::new(shared)?, command).await,
         Command::Lease(command) => lease::obey(&Client::new(shared)?, command).await,
         Command::Job(command) => job::obey(&Client::new(shared)?, command).await,
+        Command::Saga(command) => saga::obey(&Client::new(shared)?, command).await,
+        Command::Handler(command) => handler::obey(&Client::new(shared)?, command).await,
         Command::Bench(args) => {
             bench::run(args, shared.json).await?;
             Ok(Ended::Done)

@@ -195,6 +195,20 @@ impl FromRequestParts<App> for Name {
     }
 }
 
+/// The two parameters of a path.
+pub(super) struct Names(pub(super) String, pub(super) String);
+
+impl FromRequestParts<App> for Names {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        match Path::<(String, String)>::from_request_parts(parts, app).await {
+            Ok(Path((first, second))) => Ok(Names(first, second)),
+            Err(rejection) => Err(Problem::invalid(format!("the path: {}", rejection.body_text()))),
+        }
+    }
+}
+
 /// The `Idempotency-Key` of a request, if it has one. Its form was checked on the way here.
 pub(super) struct IdempotencyKey(pub(super) Option<String>);
 
@@ -204,6 +218,23 @@ impl FromRequestParts<App> for IdempotencyKey {
     async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Problem> {
         let key = parts.headers.get("idempotency-key").and_then(|key| key.to_str().ok());
         Ok(IdempotencyKey(key.map(str::to_owned)))
+    }
+}
+
+/// The `Idempotency-Key` of a request that must have one.
+pub(super) struct RequiredKey(pub(super) String);
+
+impl FromRequestParts<App> for RequiredKey {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let IdempotencyKey(key) = IdempotencyKey::from_request_parts(parts, app).await?;
+        key.map(RequiredKey).ok_or_else(|| {
+            Problem::invalid(
+                "a call that moves money needs an Idempotency-Key header, a name of your own for \
+                 this request, so that it can be repeated safely; nothing was done",
+            )
+        })
     }
 }
 
@@ -226,12 +257,24 @@ impl<'de> Deserialize<'de> for Seconds {
                 Err(E::custom(format!("a number of seconds is not negative: {seconds}")))
             }
             fn visit_f64<E: serde::de::Error>(self, seconds: f64) -> Result<Seconds, E> {
-                Duration::try_from_secs_f64(seconds)
-                    .map(Seconds)
-                    .map_err(|error| E::custom(format!("{seconds} is no time in seconds: {error}")))
+                Duration::try_from_secs_f64(seconds).map(Seconds).map_err(|error| {
+                    E::custom(format!("{seconds:?} is no time in seconds: {error}"))
+                })
             }
         }
         deserializer.deserialize_any(SecondsVisitor)
+    }
+}
+
+/// A length of time in seconds among the query parameters, where everything is text.
+pub(super) fn seconds_of(name: &str, text: Option<&str>) -> Result<Option<Duration>, Problem> {
+    let Some(text) = text else { return Ok(None) };
+    let seconds = text.parse::<f64>().ok().and_then(|time| Duration::try_from_secs_f64(time).ok());
+    match seconds {
+        Some(time) => Ok(Some(time)),
+        None => Err(Problem::invalid(format!(
+            "the query: {name} is a number of seconds, such as 30 or 0.5, not {text:?}"
+        ))),
     }
 }
 

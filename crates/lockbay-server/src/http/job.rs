@@ -2,7 +2,6 @@
 //!
 //! Parameters and results are kept as the text they came in.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
@@ -15,7 +14,6 @@ use lockbay::job::{
 };
 use lockbay::{Error, ErrorKind, LockBay, Placement};
 use serde::{Deserialize, Serialize};
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::abandoned::see_through;
 use super::extract::{IdempotencyKey, JsonBody, Name, Seconds};
@@ -107,7 +105,7 @@ async fn claim(
     request.idempotency_key = key;
     let waiting = match request.on_in_progress {
         OnInProgress::Reject => None,
-        OnInProgress::Wait(_) => Some(waiting_permit(&app)?),
+        OnInProgress::Wait(_) => Some(app.waiting_permit()?),
     };
     let repeatable = request.idempotency_key.is_some();
     let work = {
@@ -136,14 +134,6 @@ async fn claim(
         Err(error) if placement == Placement::LeaderOnly => Err(led_elsewhere(&app, error).await),
         Err(error) => Err(error.into()),
     }
-}
-
-/// Those who wait have permits of their own, so that they cannot keep out those who would end the
-/// wait.
-fn waiting_permit(app: &App) -> Result<OwnedSemaphorePermit, Problem> {
-    Arc::clone(&app.waiting).try_acquire_owned().map_err(|_| {
-        Problem::new(ErrorKind::Busy, "too many claims wait already; nothing was done")
-    })
 }
 
 /// A claim does not wait past the end of this server.

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::App;
 use super::extract::{Nothing, Query};
+use super::page::MAX_PAGE_SIZE;
 
 pub(super) fn routes() -> Router<App> {
     Router::new().route("/api/advanced-state/metrics", get(metrics))
@@ -47,7 +48,7 @@ async fn metrics(State(app): State<App>, _: Query<Nothing>) -> Json<Document> {
         system_metrics: system(&app, &health_status),
         health_status,
         job_idempotency_metrics: jobs(&app),
-        saga_metrics: sagas(),
+        saga_metrics: sagas(&app, answers).await,
         cleanup_metrics: cleanup(),
         state_manager_metrics: state(),
     })
@@ -92,16 +93,26 @@ fn jobs(app: &App) -> Value {
     })
 }
 
-fn sagas() -> Value {
+async fn sagas(app: &App, answers: bool) -> Value {
+    let (sagas, value) = (app.bay.sagas(), |metric| app.bay.metrics().value(metric));
+    // Those of this process at least, if the store does not tell of others.
+    let handlers = match answers {
+        true => sagas.handlers(None, MAX_PAGE_SIZE).await.ok().map(|(handlers, _)| handlers.len()),
+        false => None,
+    };
     json!({
-        "sagas_started": 0,
-        "sagas_completed": 0,
-        "sagas_failed": 0,
-        "sagas_compensated": 0,
-        "steps_executed": 0,
-        "steps_compensated": 0,
-        "running_sagas": 0,
-        "registered_handlers": 0,
+        "sagas_started": value(Metric::SagasStarted),
+        "sagas_completed": value(Metric::SagasCompleted),
+        "sagas_failed": value(Metric::SagasFailed),
+        "sagas_compensated": value(Metric::SagasCompensated),
+        "sagas_parked": value(Metric::SagasParked),
+        "sagas_abandoned": value(Metric::SagasAbandoned),
+        "sagas_taken_over": value(Metric::SagasTakenOver),
+        "steps_executed": value(Metric::StepsExecuted),
+        "steps_compensated": value(Metric::StepsCompensated),
+        "steps_unknown": value(Metric::StepsUnknown),
+        "running_sagas": sagas.running(),
+        "registered_handlers": handlers.unwrap_or_else(|| sagas.registered_handlers()),
     })
 }
 

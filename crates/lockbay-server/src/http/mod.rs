@@ -7,16 +7,22 @@
 
 mod abandoned;
 mod extract;
+mod finance;
 mod guard;
+mod handler;
 mod health;
 mod job;
 mod job_list;
 mod leader;
 mod lease;
+mod ledger;
 mod listen;
 mod metrics;
 mod page;
 mod problem;
+mod saga;
+mod saga_operate;
+mod task;
 
 use std::sync::Arc;
 
@@ -27,7 +33,7 @@ use axum::routing::get;
 use axum::{Json, Router, middleware};
 use lockbay::{ErrorKind, LockBay};
 use serde_json::json;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 
@@ -45,7 +51,7 @@ pub(crate) struct App {
     /// Fires when the server stops taking requests.
     pub(crate) stopping: CancellationToken,
     in_flight: Arc<Semaphore>,
-    /// Claims that wait for somebody else, of which there may be half as many.
+    /// Calls that wait for somebody else, of which there may be half as many.
     waiting: Arc<Semaphore>,
     max_in_flight: usize,
 }
@@ -64,6 +70,14 @@ impl App {
             max_in_flight,
         }
     }
+
+    /// Those who wait have permits of their own, so that they cannot keep out those who would end
+    /// the wait.
+    fn waiting_permit(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        Arc::clone(&self.waiting).try_acquire_owned().map_err(|_| {
+            Problem::new(ErrorKind::Busy, "too many calls wait already; nothing was done")
+        })
+    }
 }
 
 /// All routes.
@@ -74,6 +88,12 @@ pub(crate) fn router(app: App) -> Router {
         .merge(lease::routes())
         .merge(job::routes())
         .merge(job_list::routes())
+        .merge(saga::routes())
+        .merge(saga_operate::routes())
+        .merge(handler::routes())
+        .merge(task::routes())
+        .merge(finance::routes())
+        .merge(ledger::routes())
         .layer(middleware::from_fn_with_state(app.clone(), guard::limit_in_flight));
     Router::new()
         .route("/", get(index))
@@ -103,6 +123,21 @@ async fn index() -> Response {
         "POST /v1/jobs/claim",
         "GET /v1/jobs/{job_id}",
         "POST /v1/jobs/{job_id}/heartbeat|complete|fail|cancel|retry",
+        "GET|POST /v1/sagas",
+        "POST /v1/sagas/bulk",
+        "GET /v1/sagas/{saga_id}",
+        "GET /v1/sagas/{saga_id}/history",
+        "POST /v1/sagas/{saga_id}/cancel|resume|abandon",
+        "POST /v1/sagas/{saga_id}/steps/{step}/retry|skip|resolve",
+        "GET /v1/handlers",
+        "PUT|DELETE /v1/handlers/{name}",
+        "POST /v1/tasks/poll",
+        "POST /v1/tasks/{task_id}/heartbeat|complete|fail",
+        "POST /v1/sagas/escrow|release|refund|cashout",
+        "POST /v1/ledger/deposits",
+        "GET /v1/ledger/accounts/{user_id}?currency=",
+        "GET /v1/ledger/trial-balance",
+        "GET /v1/ledger/postings?saga_id=",
     ];
     Json(json!({ "name": "lockbay", "version": env!("CARGO_PKG_VERSION"), "calls": calls }))
         .into_response()

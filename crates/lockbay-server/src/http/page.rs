@@ -58,7 +58,8 @@ pub(super) fn place(list: &str, token: Option<&str>) -> Result<Option<String>, P
 /// How many digits of a token are its checksum.
 const CHECKSUM_DIGITS: usize = 16;
 
-fn token_of(list: &str, place: &str) -> String {
+/// The token that stands for a place in a list.
+pub(super) fn token_of(list: &str, place: &str) -> String {
     let mut token = format!("{:016x}", checksum(list, place));
     token.extend(place.bytes().map(|byte| format!("{byte:02x}")));
     token

@@ -13,12 +13,16 @@ use crate::job::Jobs;
 use crate::keeper::Keeper;
 use crate::leader::Leadership;
 use crate::metrics::{Metric, Metrics};
+use crate::saga::Sagas;
 use crate::store::Store;
 
 /// A round trip longer than this is an issue.
 const SLOW_STORE: Duration = Duration::from_secs(2);
 /// A lapsed claim that nobody took over for this long is an issue.
 const UNSERVED: Duration = Duration::from_secs(900);
+/// Sagas whose executor is gone, and that nobody has taken over for a session's TTL and this long,
+/// are an issue.
+const ORPHANED: Duration = Duration::from_secs(5);
 
 /// The health of one instance, as of its last check.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -27,7 +31,7 @@ pub struct Health {
     pub leader_election_healthy: bool,
     /// Claims can be made and renewed, and none is left lying.
     pub job_coordination_healthy: bool,
-    /// Sagas can be recorded.
+    /// Sagas can be recorded, and none has lost its executor and found no other.
     pub saga_coordination_healthy: bool,
     /// Retention can work.
     pub cleanup_service_healthy: bool,
@@ -39,7 +43,8 @@ pub struct Health {
     pub last_check: Timestamp,
     /// What is wrong, and what to do.
     pub issues: Vec<String>,
-    /// What breaks no promise now but weakens one: settings of the store.
+    /// What breaks no promise now: settings of the store that weaken one, and sagas that wait for a
+    /// person.
     pub warnings: Vec<String>,
     /// The round trip to the store.
     pub store_round_trip_ms: Option<f64>,
@@ -52,9 +57,11 @@ pub(crate) struct Examiner<'a> {
     pub(crate) clock: &'a Clock,
     pub(crate) keeper: &'a Keeper,
     pub(crate) jobs: &'a Jobs,
+    pub(crate) sagas: &'a Sagas,
     pub(crate) leadership: &'a Leadership,
     pub(crate) metrics: &'a Metrics,
     pub(crate) leader_ttl: Duration,
+    pub(crate) session_ttl: Duration,
     pub(crate) started: Option<Tick>,
 }
 
@@ -65,20 +72,21 @@ impl Examiner<'_> {
     /// Makes a check.
     pub(crate) async fn examine(&self) -> Health {
         let begun = self.clock.tick();
-        let (store, warnings, rolled_back) = self.examine_store().await;
+        let (store, mut warnings, rolled_back) = self.examine_store().await;
         let round_trip = store.is_empty().then(|| self.clock.tick().since(begun));
-        let (leader, jobs) = if store.is_empty() {
-            (self.examine_leader().await, self.examine_jobs().await)
-        } else {
-            (Vec::new(), Vec::new())
-        };
         let answers = store.is_empty();
-        let issues: Vec<String> =
-            store.into_iter().chain(leader.clone()).chain(jobs.clone()).collect();
+        let (mut leader, mut jobs, mut sagas) = (Vec::new(), Vec::new(), Vec::new());
+        if answers {
+            leader = self.examine_leader().await;
+            jobs = self.examine_jobs().await;
+            sagas = self.examine_sagas(&mut warnings).await;
+        }
+        let parts = [&store, &leader, &jobs, &sagas];
+        let issues: Vec<String> = parts.into_iter().flatten().cloned().collect();
         let health = Health {
             leader_election_healthy: answers && leader.is_empty(),
             job_coordination_healthy: answers && jobs.is_empty(),
-            saga_coordination_healthy: answers,
+            saga_coordination_healthy: answers && sagas.is_empty(),
             cleanup_service_healthy: answers,
             state_manager_healthy: answers,
             overall_healthy: issues.is_empty(),
@@ -146,6 +154,31 @@ impl Examiner<'_> {
             Err(error) => finding.push(format!("jobs: {error}")),
         }
         finding
+    }
+
+    async fn examine_sagas(&self, warnings: &mut Vec<String>) -> Finding {
+        let waiting = match self.in_time(self.sagas.waiting()).await {
+            Ok(waiting) => waiting,
+            Err(error) => return vec![format!("sagas: {error}")],
+        };
+        if waiting.parked > 0 {
+            let (parked, more) =
+                (waiting.parked, if waiting.more_parked { " or more" } else { "" });
+            warnings.push(format!(
+                "sagas: {parked}{more} parked, see `lockbay saga list --status parked`"
+            ));
+        }
+        // One that has just been started takes over what it finds.
+        let running = self.started.map(|started| self.clock.tick().since(started));
+        let waited = waiting.orphaned.zip(running).map(|(lapsed, running)| lapsed.min(running));
+        match waited.filter(|waited| *waited > self.session_ttl + ORPHANED) {
+            Some(waited) => vec![format!(
+                "sagas: an executor is gone, and nobody has taken over its sagas for {} s; see the \
+                 log of each instance",
+                waited.as_secs()
+            )],
+            None => Vec::new(),
+        }
     }
 
     async fn in_time<T>(&self, answer: impl Future<Output = Result<T>>) -> Result<T> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::clock::micros;
+use crate::clock::{Timestamp, micros};
 use crate::error::{Error, Result};
 use crate::json::Json;
 use crate::name::check_name;
@@ -94,6 +94,8 @@ pub struct SagaRequest {
     pub metadata: Json,
     /// How long it may take before it is rolled back.
     pub timeout: Option<Duration>,
+    /// When it is rolled back unless it is done, by the store's clock; in place of a timeout.
+    pub deadline: Option<Timestamp>,
     /// Names this request: the same request with the same key gives the same saga.
     pub idempotency_key: Option<String>,
     /// When its handlers must be known.
@@ -109,9 +111,25 @@ impl SagaRequest {
             context: Json::null(),
             metadata: Json::null(),
             timeout: None,
+            deadline: None,
             idempotency_key: None,
             handlers: HandlerCheck::default(),
         }
+    }
+
+    /// Says its deadline as the time that is left now.
+    pub(crate) fn begin_at(&mut self, now: Timestamp) -> Result<()> {
+        let Some(deadline) = self.deadline else { return Ok(()) };
+        if self.timeout.is_some() {
+            return Err(Error::invalid("a saga has a timeout or a deadline, and not both"));
+        }
+        if deadline <= now {
+            return Err(Error::invalid(format!(
+                "the deadline of a saga lies ahead, and this has passed: {deadline}, now {now}"
+            )));
+        }
+        self.timeout = Some(deadline.since(now));
+        Ok(())
     }
 }
 
@@ -255,18 +273,15 @@ impl Definition {
     fn check_graph(&self) -> Result<()> {
         let order = self.order();
         if order.len() < self.steps.len() {
-            let stuck = (0..self.steps.len()).find(|at| !order.contains(at));
-            let name = stuck.map(|at| self.steps[at].name.as_str()).unwrap_or_default();
+            let name = &self.steps[self.in_circle(&order)].name;
             return Err(Error::invalid(format!(
                 "steps depend on each other in a circle: {name:?}"
             )));
         }
         for pivot in (0..self.steps.len()).filter(|at| self.steps[*at].pivot) {
-            let before = self.reach(pivot, &order);
-            let after = (0..self.steps.len()).filter(|at| self.reach(*at, &order).contains(&pivot));
-            let after: Vec<usize> = after.collect();
-            let beside = (0..self.steps.len())
-                .find(|at| *at != pivot && !before.contains(at) && !after.contains(at));
+            let (before, after) = (self.reach(pivot, &order), self.reached_by(pivot, &order));
+            let beside =
+                (0..self.steps.len()).find(|at| *at != pivot && !before[*at] && !after[*at]);
             if let Some(beside) = beside {
                 let (pivot, beside) = (&self.steps[pivot].name, &self.steps[beside].name);
                 return Err(Error::invalid(format!(
@@ -276,6 +291,16 @@ impl Definition {
             }
         }
         Ok(())
+    }
+
+    /// A step of a circle. Steps that only stand behind one are missing in the order, too; but
+    /// whoever is missing waits for another that is, and so does a way back end in the circle.
+    fn in_circle(&self, order: &[usize]) -> usize {
+        let mut missing = vec![true; self.steps.len()];
+        order.iter().for_each(|at| missing[*at] = false);
+        let before = |at: usize| self.steps[at].after.iter().copied().find(|at| missing[*at]);
+        let first = missing.iter().position(|missing| *missing).unwrap_or_default();
+        (0..self.steps.len()).fold(first, |at, _| before(at).unwrap_or(at))
     }
 
     /// The steps in an order in which each comes behind those it depends on; steps in a circle are
@@ -300,8 +325,8 @@ impl Definition {
         order
     }
 
-    /// The steps that this one depends on, directly or through others.
-    fn reach(&self, step: usize, order: &[usize]) -> Vec<usize> {
+    /// For each step, whether this one depends on it, directly or through others.
+    fn reach(&self, step: usize, order: &[usize]) -> Vec<bool> {
         let mut reached = vec![false; self.steps.len()];
         self.steps[step].after.iter().for_each(|before| reached[*before] = true);
         for at in order.iter().rev() {
@@ -309,7 +334,17 @@ impl Definition {
                 self.steps[*at].after.iter().for_each(|before| reached[*before] = true);
             }
         }
-        (0..reached.len()).filter(|at| reached[*at]).collect()
+        reached
+    }
+
+    /// For each step, whether it depends on this one, directly or through others.
+    fn reached_by(&self, step: usize, order: &[usize]) -> Vec<bool> {
+        let mut reached = vec![false; self.steps.len()];
+        for at in order {
+            let after = &self.steps[*at].after;
+            reached[*at] = after.iter().any(|before| *before == step || reached[*before]);
+        }
+        reached
     }
 
     /// The place of a step.
@@ -406,7 +441,7 @@ pub(crate) fn check_payload(what: &str, payload: &Json) -> Result<()> {
     Err(Error::invalid(format!("{what} has {length} bytes, at most {MAX_PAYLOAD_BYTES} are taken")))
 }
 
-fn check_time(what: &str, time: Duration) -> Result<()> {
+pub(crate) fn check_time(what: &str, time: Duration) -> Result<()> {
     if (Duration::from_millis(1)..=MAX_SAGA_TIME).contains(&time) {
         return Ok(());
     }

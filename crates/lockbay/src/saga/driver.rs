@@ -16,14 +16,14 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
 use super::attempt::{Attempt, Tried};
-use super::log::{Cause, Entry, Outcome, SagaStatus, Task};
+use super::log::{Entry, Outcome, SagaStatus, Task};
 use super::record::{Addition, Saga};
 use super::session::Session;
 use super::step::{Action, SagaContext, StepContext};
+use super::tell::Before;
 use super::{Live, Sagas};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind};
-use crate::event::Event;
 use crate::json::Json;
 use crate::metrics::Metric;
 use crate::store::{Commit, Effects, Reply};
@@ -47,8 +47,13 @@ pub(super) struct Driver {
     running: FuturesUnordered<BoxFuture<'static, Tried>>,
     in_progress: Vec<Task>,
     turn: Option<OwnedSemaphorePermit>,
+    /// The latest moment it has gone by: what it enters is never earlier, or the log would not show
+    /// that an attempt was due.
+    latest: Timestamp,
     /// Fires when attempts forward are no longer wanted.
     no_longer_forward: CancellationToken,
+    /// Fires when no attempts are wanted at all.
+    called_off: CancellationToken,
     _place: OwnedSemaphorePermit,
 }
 
@@ -116,7 +121,8 @@ impl Driver {
         place: OwnedSemaphorePermit,
         saga: Saga,
     ) -> Self {
-        let no_longer_forward = session.right.lost().child_token();
+        let called_off = session.right.lost().child_token();
+        let no_longer_forward = called_off.child_token();
         Driver {
             sagas: sagas.clone(),
             live,
@@ -125,7 +131,9 @@ impl Driver {
             running: FuturesUnordered::new(),
             in_progress: Vec::new(),
             turn: None,
+            latest: Timestamp::default(),
             no_longer_forward,
+            called_off,
             _place: place,
         }
     }
@@ -181,13 +189,15 @@ impl Driver {
             }
             self.is_still_ours()?;
             if self.saga.state.abandoned.is_some() {
-                return Ok(()); // whatever is still being tried
+                self.call_off().await;
+                return Ok(());
             }
             let definition = Arc::clone(&self.saga.head.definition);
             if self.saga.state.goes_back(&definition) {
                 self.no_longer_forward.cancel();
             }
-            let todo = self.saga.state.todo(&definition, self.sagas.0.time.now());
+            let now = self.now();
+            let todo = self.saga.state.todo(&definition, now);
             let mut entered = false;
             for task in todo.tasks {
                 // What stands behind it may no longer be what is to be done.
@@ -216,6 +226,13 @@ impl Driver {
         }
     }
 
+    /// The store's time, never earlier than it was before, or than what the log says.
+    fn now(&mut self) -> Timestamp {
+        let now = self.sagas.0.time.now().max(self.saga.state.changed);
+        self.latest = self.latest.max(now);
+        self.latest
+    }
+
     /// A saga that was parked may have been given to another executor, by a person, while this one
     /// still waited for an attempt: nothing more is entered then, though our session is good.
     fn is_still_ours(&self) -> Result<(), LetGo> {
@@ -225,6 +242,23 @@ impl Driver {
         // Whose it is now may be a session of ours, too.
         self.sagas.look_for_lost();
         Err(LetGo)
+    }
+
+    /// Ends the attempts in progress, whose outcome is not entered any more.
+    async fn call_off(&mut self) {
+        self.called_off.cancel();
+        loop {
+            tokio::select! {
+                biased;
+                tried = self.running.next() => match tried.map(|tried| tried.by) {
+                    Some(Some((step, context))) => step.recorded(&context).await,
+                    Some(None) => {}
+                    None => return,
+                },
+                () = self.session.right.lost().cancelled() => return,
+                () = self.sagas.0.cut_off.cancelled() => return,
+            }
+        }
     }
 
     fn is_at_rest(&self) -> bool {
@@ -244,7 +278,7 @@ impl Driver {
         let definition = Arc::clone(&self.saga.head.definition);
         match task {
             Task::TimeOut | Task::GiveUp => {
-                let (now, nothing) = (self.sagas.0.time.now(), Outcome::NotDone);
+                let (now, nothing) = (self.now(), Outcome::NotDone);
                 let entry = self.saga.state.judge(&definition, task, nothing, now, 0);
                 self.enter(&entry, &Effects::default()).await?;
                 return Ok(true);
@@ -315,7 +349,7 @@ impl Driver {
         let back = action == Action::Compensate;
         let limit = defined.timeout();
         let cancelled = match back {
-            true => self.session.right.lost().child_token(),
+            true => self.called_off.child_token(),
             false => self.no_longer_forward.child_token(),
         };
         let given = state.parameters.as_ref().map_or(&defined.parameters, |given| &given.0);
@@ -394,7 +428,7 @@ impl Driver {
         let Tried { task, mut outcome, mut effects, conflicts, by } = tried;
         let definition = Arc::clone(&self.saga.head.definition);
         loop {
-            let (now, chance) = (self.sagas.0.time.now(), self.chance(&outcome));
+            let (now, chance) = (self.now(), self.chance(&outcome));
             let entry = self.saga.state.judge(&definition, task, outcome.clone(), now, chance);
             match self.enter(&entry, &effects).await? {
                 Entered::Yes => break,
@@ -447,9 +481,10 @@ impl Driver {
     async fn enter(&mut self, entry: &Entry, effects: &Effects) -> Result<Entered, LetGo> {
         let before = Before::of(&self.saga);
         let kept = (!effects.is_empty()).then(|| self.saga.state.clone());
+        let at = self.now();
         let adding = self.saga.add(Addition {
             entry,
-            at: self.sagas.0.time.now(),
+            at,
             effects: effects.clone(),
             executor: Some(self.session.guard()),
         });
@@ -544,68 +579,5 @@ async fn load(sagas: &Sagas, id: &str) -> Option<Saga> {
                 pause = (pause * 2).min(LONGEST_RESEND);
             }
         }
-    }
-}
-
-/// Where a saga stood before an entry.
-pub(super) struct Before {
-    status: SagaStatus,
-    turned: bool,
-}
-
-impl Before {
-    pub(super) fn of(saga: &Saga) -> Self {
-        Before { status: saga.status(), turned: saga.state.turned.is_some() }
-    }
-}
-
-impl Sagas {
-    /// Counts and tells what an entry has changed.
-    pub(super) fn tell(&self, saga: &Saga, entry: &Entry, before: &Before) {
-        let inner = &self.0;
-        match entry {
-            Entry::Done { .. } => inner.metrics.count(Metric::StepsExecuted),
-            Entry::Undone { .. } => inner.metrics.count(Metric::StepsCompensated),
-            Entry::Unknown { .. } => inner.metrics.count(Metric::StepsUnknown),
-            Entry::Began { .. }
-            | Entry::Failed { .. }
-            | Entry::UndoFailed { .. }
-            | Entry::TakenOver { .. }
-            | Entry::TimedOut
-            | Entry::Stuck { .. }
-            | Entry::Operated { .. } => {}
-        }
-        if !before.turned
-            && matches!(saga.state.turned, Some((Cause::Failed { .. } | Cause::TimedOut, _)))
-        {
-            inner.metrics.count(Metric::SagasFailed);
-        }
-        let status = saga.status();
-        if status == before.status {
-            return;
-        }
-        let saga_id = saga.id.to_string();
-        let (metric, event) = match status {
-            SagaStatus::Pending | SagaStatus::Running | SagaStatus::Compensating => return,
-            SagaStatus::Completed => (Metric::SagasCompleted, Event::SagaCompleted { saga_id }),
-            SagaStatus::Compensated => {
-                let reason = saga.state.reason(&saga.head.definition).unwrap_or_default();
-                (Metric::SagasCompensated, Event::SagaCompensated { saga_id, reason })
-            }
-            SagaStatus::Parked => {
-                let reason = saga.state.reason(&saga.head.definition).unwrap_or_default();
-                (Metric::SagasParked, Event::SagaParked { saga_id, reason })
-            }
-            SagaStatus::Abandoned => {
-                let reason = saga.state.reason(&saga.head.definition).unwrap_or_default();
-                (Metric::SagasAbandoned, Event::SagaAbandoned { saga_id, reason })
-            }
-        };
-        inner.metrics.count(metric);
-        if status.is_terminal() {
-            let began = Timestamp::from_micros(saga.head.created_us);
-            inner.metrics.observe(Metric::SagaSeconds, saga.state.changed.since(began));
-        }
-        inner.bus.tell(inner.clock.now(), event);
     }
 }

@@ -12,20 +12,20 @@ use std::time::Duration;
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 
+use super::definition::check_time;
 use super::record::{decode, encode};
 use super::step::Step;
 use crate::clock::{Clock, Tick};
 use crate::error::{Error, ErrorKind, Result};
 use crate::name::check_name;
-use crate::store::{
-    Commit, Deadline, Guard, Key, Kind, Partition, Range, Record, Reply, Store, Write,
-};
+use crate::store::{Commit, Deadline, Guard, Key, Kind, Partition, Range, Reply, Store, Write};
 
 /// A handler that is not of one process alone. Key: its name.
 pub(crate) const HANDLER: Kind = Kind::new("handler");
 
-/// How long a handler's record is trusted before it is read again.
+/// How long a handler's record is trusted before it is read again, and how long that there is none.
 const FRESH: Duration = Duration::from_secs(1);
+const FRESH_NONE: Duration = Duration::from_millis(200);
 /// The most handlers that are remembered; more are read each time.
 const REMEMBERED: usize = 10_000;
 /// The longest address.
@@ -94,6 +94,26 @@ pub struct HandlerInfo {
 /// Puts something around every step, for tests of steps.
 #[cfg(any(test, feature = "test-util"))]
 pub(crate) type Wrap = Arc<dyn Fn(Arc<dyn Step>) -> Arc<dyn Step> + Send + Sync>;
+
+impl HandlerInfo {
+    /// What a list shows of a handler that is reached so.
+    pub fn of(name: String, route: &Route) -> Self {
+        match route {
+            Route::Pull => {
+                HandlerInfo { name, kind: "pull", url: None, signed: false, timeout_seconds: None }
+            }
+            Route::Push(endpoint) => HandlerInfo {
+                name,
+                kind: "push",
+                url: Some(endpoint.url.clone()),
+                signed: endpoint.secret.is_some(),
+                timeout_seconds: endpoint
+                    .timeout_us
+                    .map(|us| Duration::from_micros(us).as_secs_f64()),
+            },
+        }
+    }
+}
 
 /// Makes the step of a handler that polls.
 pub(crate) type PullStep = Arc<dyn Fn(&str) -> Arc<dyn Step> + Send + Sync>;
@@ -165,10 +185,8 @@ impl Handlers {
         if remembered.len() >= REMEMBERED {
             remembered.clear();
         }
-        // That there is none is not remembered: it may be registered any moment.
-        if step.is_some() {
-            remembered.insert(name.to_owned(), (now + FRESH, step.clone()));
-        }
+        let fresh = if step.is_some() { FRESH } else { FRESH_NONE };
+        remembered.insert(name.to_owned(), (now + fresh, step.clone()));
         Ok(step)
     }
 
@@ -202,6 +220,9 @@ impl Handlers {
                 check_name("secret", secret, MAX_SECRET_BYTES)
                     .map_err(|_| Error::invalid("a secret has 1 to 512 visible bytes"))?;
             }
+            if let Some(timeout) = endpoint.timeout_us {
+                check_time("the timeout of a handler", Duration::from_micros(timeout))?;
+            }
             if let Some(caller) = self.caller.read().as_ref() {
                 caller.check(endpoint)?;
             }
@@ -226,7 +247,9 @@ impl Handlers {
         let guard = Guard::Absent(key.clone());
         let put = Write::Put { key, value: encode(&Route::Pull)?, deadline: Deadline::Never };
         let commit = Commit::new(partition, vec![guard], vec![put], Vec::new())?;
-        self.store.commit(&commit).await.map(drop)
+        self.store.commit(&commit).await?;
+        self.remembered.write().remove(name);
+        Ok(())
     }
 
     /// Forgets a handler that is not of this process.
@@ -272,7 +295,7 @@ impl Handlers {
         let page = self.store.scan(&range, limit).await?;
         let next = page.records.last().map(|record| record.key.id.to_string());
         for record in &page.records {
-            items.push(info(record)?);
+            items.push(HandlerInfo::of(record.key.id.to_string(), &decode(record)?));
         }
         Ok((items, next.filter(|_| page.more)))
     }
@@ -285,20 +308,4 @@ impl Handlers {
 
 fn key(name: &str) -> Key {
     Key::new(Partition::FIRST, HANDLER, name)
-}
-
-fn info(record: &Record) -> Result<HandlerInfo> {
-    let name = record.key.id.to_string();
-    Ok(match decode(record)? {
-        Route::Pull => {
-            HandlerInfo { name, kind: "pull", url: None, signed: false, timeout_seconds: None }
-        }
-        Route::Push(endpoint) => HandlerInfo {
-            name,
-            kind: "push",
-            url: Some(endpoint.url),
-            signed: endpoint.secret.is_some(),
-            timeout_seconds: endpoint.timeout_us.map(|us| Duration::from_micros(us).as_secs_f64()),
-        },
-    })
 }

@@ -84,6 +84,16 @@ pub struct StepInfo {
     pub updated_at: Option<Timestamp>,
 }
 
+/// Sagas that wait for somebody.
+pub(crate) struct Waiting {
+    /// For how long sagas have had no executor, if there are any: the longest.
+    pub(crate) orphaned: Option<Duration>,
+    /// How many wait for a person, counted up to the size of a page.
+    pub(crate) parked: usize,
+    /// Whether there are more than were counted.
+    pub(crate) more_parked: bool,
+}
+
 /// A page of sagas.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SagaPage {
@@ -193,7 +203,7 @@ impl Sagas {
                 if !is_old_enough(filter, place, page.now) {
                     continue;
                 }
-                let Some(saga) = self.found(filter, saga_behind(place)).await? else { continue };
+                let Some(saga) = self.found(filter, place, page.now).await? else { continue };
                 bytes += saga.context.text().len() + saga.metadata.text().len();
                 bytes += saga.steps.iter().map(|step| step.parameters.text().len()).sum::<usize>();
                 items.push(saga);
@@ -210,27 +220,19 @@ impl Sagas {
     }
 
     /// The saga behind a list entry, if it is still there and matches.
-    async fn found(&self, filter: &SagaFilter, id: &str) -> Result<Option<SagaInfo>> {
-        let saga = match Saga::load(&*self.0.store, id).await {
+    async fn found(
+        &self,
+        filter: &SagaFilter,
+        place: &Record,
+        now: Timestamp,
+    ) -> Result<Option<SagaInfo>> {
+        let saga = match Saga::load(&*self.0.store, saga_behind(place)).await {
             Ok(saga) => saga,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
         let info = self.info(&saga);
-        Ok(matches(filter, &info).then_some(info))
-    }
-
-    /// The ids of sagas that match, as far as one call looks.
-    pub(super) async fn matching(&self, filter: &SagaFilter, limit: usize) -> Result<Vec<String>> {
-        let (mut ids, mut next) = (Vec::new(), None);
-        loop {
-            let page = self.list(filter, next, limit - ids.len()).await?;
-            ids.extend(page.items.into_iter().map(|saga| saga.saga_id));
-            next = page.next;
-            if ids.len() >= limit || next.is_none() {
-                return Ok(ids);
-            }
-        }
+        Ok(matches(filter, &info, now).then_some(info))
     }
 
     pub(super) fn info(&self, saga: &Saga) -> SagaInfo {
@@ -284,6 +286,16 @@ fn step_info(saga: &Saga, at: usize) -> StepInfo {
     }
 }
 
+impl Sagas {
+    /// Sagas that wait for somebody, in two round trips, whatever there is.
+    pub(crate) async fn waiting(&self) -> Result<Waiting> {
+        let orphaned = self.0.sessions.oldest_lapse().await?;
+        let filter = SagaFilter { status: Some(SagaStatus::Parked), ..SagaFilter::default() };
+        let parked = self.0.store.scan(&listed(&filter), MAX_PAGE).await?;
+        Ok(Waiting { orphaned, parked: parked.records.len(), more_parked: parked.more })
+    }
+}
+
 /// The part of the list in which matching sagas stand. Pending ones stand with those that run.
 fn listed(filter: &SagaFilter) -> Range {
     let prefix = match filter.status {
@@ -307,7 +319,7 @@ fn is_old_enough(filter: &SagaFilter, place: &Record, now: Timestamp) -> bool {
     began.is_none_or(|began| now.since(Timestamp::from_micros(began)) >= age)
 }
 
-fn matches(filter: &SagaFilter, saga: &SagaInfo) -> bool {
+fn matches(filter: &SagaFilter, saga: &SagaInfo, now: Timestamp) -> bool {
     let busy = |status| match status {
         StepStatus::Running
         | StepStatus::Unknown
@@ -322,11 +334,11 @@ fn matches(filter: &SagaFilter, saga: &SagaInfo) -> bool {
     let at_step = |name: &String| {
         saga.steps.iter().any(|step| step.name == *name && (busy(step.status) || step.in_doubt))
     };
-    let age = saga.updated_at.since(saga.created_at);
+    let age = now.since(saga.created_at);
     filter.status.is_none_or(|status| status == saga.status)
         && filter.saga_name.as_ref().is_none_or(|name| *name == saga.saga_name)
         && filter.step.as_ref().is_none_or(at_step)
-        && filter.older_than.is_none_or(|wanted| saga.ended_at.is_none() || age >= wanted)
+        && filter.older_than.is_none_or(|wanted| age >= wanted)
 }
 
 /// An entry in the words of the API.

@@ -16,8 +16,12 @@
 //! what to do.
 
 mod entry;
+#[cfg(test)]
+mod model;
 mod plan;
 mod status;
+
+use std::time::Duration;
 
 use super::definition::Definition;
 use crate::clock::Timestamp;
@@ -31,6 +35,10 @@ pub use status::{SagaStatus, StepStatus};
 /// How often a saga is taken over without getting on before it is parked: what kills its executor
 /// every time must not go round for ever.
 pub(crate) const MAX_TAKEOVERS: u32 = 10;
+
+/// How far the moments of two executors may lie apart: both are the store's time, as each knows it.
+/// An attempt that was to begin a little later may have begun already.
+const CLOCKS_APART: Duration = Duration::from_secs(5);
 
 /// How far a step's own effect has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -140,6 +148,8 @@ pub(crate) struct State {
     pub(crate) abandoned: Option<String>,
     /// Takeovers since a step last got on.
     takeovers: u32,
+    /// When a person last decided something, which gives what is tried again its full time.
+    operated: Option<Timestamp>,
     /// The executor's session, where a person gave it another than the first.
     pub(crate) session: Option<String>,
     /// When it began.
@@ -157,6 +167,7 @@ impl State {
             stuck: None,
             abandoned: None,
             takeovers: 0,
+            operated: None,
             session: None,
             started,
             changed: started,
@@ -179,7 +190,9 @@ impl State {
         pivots.into_iter().any(|(_, state)| match state.phase {
             Phase::Done | Phase::Unknown => true,
             Phase::Open | Phase::Failed => state.doubt || state.begun,
-            Phase::Undone | Phase::Skipped => false,
+            // Whoever passes over a pivot in doubt goes on; that it did not happen is not said.
+            Phase::Skipped => state.doubt,
+            Phase::Undone => false,
         })
     }
 
@@ -230,7 +243,7 @@ impl State {
             Entry::Undone { step, result } => {
                 let state = &mut self.steps[*step];
                 state.undo_attempts += 1;
-                state.phase = Phase::Undone;
+                (state.phase, state.retry_at) = (Phase::Undone, None);
                 state.undo_result = Some(JsonText(result.clone()));
                 self.takeovers = 0;
             }
@@ -298,8 +311,8 @@ impl State {
         }
         state.phase = last;
         if self.is_past_pivot(definition) {
-            self.steps[step].stuck = true;
             self.freeze(definition, at);
+            self.steps[step].stuck = true;
         } else if self.turned.is_none() {
             self.turn(definition, Cause::Failed { step, error: error.to_owned() }, at);
         }
@@ -326,12 +339,20 @@ impl State {
         }
     }
 
-    /// Whether an attempt may be in progress that was not announced.
+    /// Whether the next attempt of a step asks what became of the last one.
+    fn is_probed(&self, definition: &Definition, step: usize) -> bool {
+        definition.steps[step].once && self.steps[step].doubt
+    }
+
+    /// Whether an attempt may be in progress that was not announced: an execution, or a probe.
     fn may_be_running(&self, definition: &Definition, step: usize, at: Timestamp) -> bool {
         let state = &self.steps[step];
-        state.phase == Phase::Open
-            && !definition.steps[step].is_announced()
-            && state.is_due(at)
+        let announced = definition.steps[step].is_announced() && !self.is_probed(definition, step);
+        // After too many takeovers nothing begins.
+        self.takeovers <= MAX_TAKEOVERS
+            && state.phase == Phase::Open
+            && !announced
+            && state.is_due(at + CLOCKS_APART)
             && self.is_ready(definition, step)
     }
 
@@ -358,9 +379,11 @@ impl State {
         reason: &str,
         at: Timestamp,
     ) {
+        self.operated = Some(at);
         match verb {
             Verb::Cancel => {
                 let (actor, reason) = (actor.to_owned(), reason.to_owned());
+                self.takeovers = 0;
                 self.turn(definition, Cause::Cancelled { actor, reason }, at);
             }
             Verb::Abandon => self.abandoned = Some(format!("{reason} ({actor})")),
@@ -391,18 +414,16 @@ impl State {
             }
             Verb::ResolveUndone { step } => {
                 let back = self.goes_back(definition);
-                self.free(*step);
                 self.steps[*step].doubt = false;
                 self.steps[*step].phase = if back { Phase::Undone } else { Phase::Failed };
-                if back {
-                    return;
-                }
-                if self.is_past_pivot(definition) {
+                if !back && self.is_past_pivot(definition) {
                     self.steps[*step].phase = Phase::Open;
                 } else if self.turned.is_none() {
                     let error = format!("resolved as undone by {actor}: {reason}");
                     self.turn(definition, Cause::Failed { step: *step, error }, at);
                 }
+                // Only now: while it is parked, what is in progress is known already.
+                self.free(*step);
             }
         }
     }
@@ -435,8 +456,7 @@ impl State {
         if self.status(definition).is_terminal() {
             return refuse("it has ended");
         }
-        let back = self.goes_back(definition);
-        let halted = back || self.is_parked();
+        let halted = self.goes_back(definition) || self.is_parked();
         match entry {
             Entry::Began { step } => {
                 let state = &self.steps[*step];
@@ -448,22 +468,38 @@ impl State {
                 if may { Ok(()) } else { refuse("no attempt may begin") }
             }
             Entry::Done { step, .. } | Entry::Failed { step, .. } | Entry::Unknown { step, .. } => {
-                let state = &self.steps[*step];
-                let in_progress = state.is_unsettled() || !halted && !state.stuck;
-                let may =
-                    state.phase == Phase::Open && in_progress && self.is_ready(definition, *step);
+                let may = self.may_end(definition, *step);
                 if may { Ok(()) } else { refuse("no attempt of this step is in progress") }
             }
             Entry::Undone { step, .. } | Entry::UndoFailed { step, .. } => {
-                let may =
-                    back && self.steps[*step].needs_undo() && !self.undo_waits(definition)[*step];
+                let may = self.may_be_undone(definition, *step);
                 if may { Ok(()) } else { refuse("this step is not being compensated") }
             }
-            Entry::TakenOver { .. } | Entry::Stuck { .. } => Ok(()),
+            Entry::Stuck { step: Some(step), .. } => {
+                let may = self.may_end(definition, *step) || self.may_be_undone(definition, *step);
+                if may { Ok(()) } else { refuse("nothing is done about this step") }
+            }
+            Entry::TakenOver { .. } | Entry::Stuck { step: None, .. } => Ok(()),
             Entry::TimedOut if self.turned.is_none() && !self.is_past_pivot(definition) => Ok(()),
             Entry::TimedOut => refuse("its deadline no longer matters"),
             Entry::Operated { verb, .. } => self.check_verb(definition, verb),
         }
+    }
+
+    /// Whether the log may hear how an attempt of a step ended.
+    fn may_end(&self, definition: &Definition, step: usize) -> bool {
+        let state = &self.steps[step];
+        let halted = self.goes_back(definition) || self.is_parked();
+        state.phase == Phase::Open
+            && (state.is_unsettled() || !halted)
+            && self.is_ready(definition, step)
+    }
+
+    /// Whether a step may be compensated now.
+    fn may_be_undone(&self, definition: &Definition, step: usize) -> bool {
+        self.goes_back(definition)
+            && self.steps[step].needs_undo()
+            && !self.undo_waits(definition)[step]
     }
 
     /// Whether a person may decide this now; the error says what may be done instead.

@@ -7,7 +7,7 @@
 //! The way of a saga through the files: [`definition`] checks what is asked for, [`start`] makes it
 //! durable, [`driver`] brings it to its end by asking [`log`] what is next and [`attempt`] to do
 //! it; [`takeover`] goes on where another instance died; [`operate`] is what a person may decide;
-//! [`list`] looks at it.
+//! [`list`] looks at it. [`task`] gives steps to workers that poll.
 //!
 //! # What holds
 //! A saga that was acknowledged comes to an end or is parked, whatever dies. A saga of N steps
@@ -30,6 +30,8 @@ mod session;
 mod start;
 mod step;
 mod takeover;
+mod task;
+mod tell;
 mod time;
 
 use std::collections::HashMap;
@@ -56,11 +58,15 @@ pub use definition::{
 pub use handler::{Caller, Endpoint, HandlerInfo, Route};
 pub use list::{HistoryEntry, HistoryPage, SagaFilter, SagaInfo, SagaPage, StepInfo};
 pub use log::{SagaStatus, StepStatus};
-pub use operate::{Decision, Operated};
+pub use operate::{Decision, Operated, OperatedPage};
 pub use start::Started;
 pub use step::{
     Action, Probe, ReadOnly, SagaContext, Step, StepContext, StepError, StepFn, StepOutput,
     read_only, step_fn,
+};
+pub use task::{
+    ClaimedTask, DEFAULT_TASK_LEASE, MAX_POLL_WAIT, MAX_POLLED_HANDLERS, MAX_POLLED_TASKS,
+    MAX_TASK_LEASE, MIN_TASK_LEASE, TaskEffect, TaskFailure, TaskPoll, Tasks,
 };
 
 use definition::Policies;

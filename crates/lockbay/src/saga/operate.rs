@@ -6,24 +6,28 @@
 
 use std::sync::Arc;
 
+use futures_util::{StreamExt, stream};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::driver::{Before, Driver};
-use super::list::SagaFilter;
+use super::driver::Driver;
+use super::list::{SagaFilter, SagaInfo};
 use super::log::{Entry, SagaStatus, Verb};
 use super::record::{Addition, Saga};
 use super::session::Session;
+use super::tell::Before;
 use super::{Sagas, shutting_down};
 use crate::error::{Error, ErrorKind, Result};
 use crate::json::Json;
 use crate::name::check_name;
-use crate::store::{Effects, MAX_PAGE, Reply};
+use crate::store::{Effects, Reply};
 
 /// How often a decision is tried again because the saga moved meanwhile.
 const TRIES: usize = 32;
 /// The longest name of an actor, and the longest reason.
 const MAX_ACTOR_BYTES: usize = 256;
 const MAX_REASON_BYTES: usize = 1_024;
+/// How many of many sagas are decided upon at once.
+const AT_ONCE: usize = 16;
 
 /// What is decided.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,6 +73,15 @@ pub struct Operated {
     pub status: SagaStatus,
 }
 
+/// What one decision led to for many sagas.
+#[derive(Debug)]
+pub struct OperatedPage {
+    /// Each saga that was found, and what came of the decision.
+    pub items: Vec<(String, Result<Operated>)>,
+    /// Where to go on, if there may be more.
+    pub next: Option<String>,
+}
+
 impl Sagas {
     /// Carries out what a person decided, and enters who and why in the saga's log.
     ///
@@ -103,17 +116,7 @@ impl Sagas {
     ) -> Result<Option<Operated>> {
         let mut saga = Saga::load(&*self.0.store, id).await?;
         let verb = verb(&saga, decision)?;
-        // Nobody executes a parked saga: whoever lets it go on does.
-        let executor = match saga.status() {
-            SagaStatus::Parked if verb != Verb::Abandon => Some(self.executor()?),
-            SagaStatus::Parked
-            | SagaStatus::Pending
-            | SagaStatus::Running
-            | SagaStatus::Compensating
-            | SagaStatus::Completed
-            | SagaStatus::Compensated
-            | SagaStatus::Abandoned => None,
-        };
+        let executor = self.executor_of(saga.status(), &verb)?;
         let session = match &executor {
             Some(_) => Some(self.0.sessions.own().await?),
             None => None,
@@ -125,15 +128,25 @@ impl Sagas {
             session: session.as_ref().map(|session| session.id.to_string()),
         };
         let before = Before::of(&saga);
+        // Until it is executed here, what was written may be executed by nobody.
+        let sight = executor.as_ref().map(|_| Sight { sagas: self, kept: false });
         let adding = saga.add(Addition {
             entry: &entry,
-            at: self.0.time.now(),
+            at: self.0.time.now().max(saga.state.changed),
             effects: Effects::default(),
             executor: session.as_ref().map(Session::guard),
         })?;
         let asked = self.0.clock.tick();
-        match self.0.store.commit(&adding.commit).await? {
+        let reply = match self.0.store.commit(&adding.commit).await {
+            Err(error) if error.kind() != ErrorKind::Unknown => {
+                sight.into_iter().for_each(Sight::keep);
+                return Err(error);
+            }
+            other => other?,
+        };
+        match reply {
             Reply::Conflict { guard, .. } => {
+                sight.into_iter().for_each(Sight::keep);
                 if let Some(session) = session.filter(|_| guard == 0) {
                     self.0.sessions.lost(&session);
                 }
@@ -155,19 +168,33 @@ impl Sagas {
                     Some((place, session)) => self.execute(saga, session, place),
                     None => drop(self.nudge(id)),
                 }
+                sight.into_iter().for_each(Sight::keep);
                 Ok(Some(Operated { saga_id: id.to_owned(), status }))
             }
         }
     }
 
-    fn executor(&self) -> Result<OwnedSemaphorePermit> {
+    /// A place to execute a saga that goes on by this decision. Nobody executes a parked saga:
+    /// whoever lets it go on does.
+    fn executor_of(&self, status: SagaStatus, verb: &Verb) -> Result<Option<OwnedSemaphorePermit>> {
+        match status {
+            SagaStatus::Parked if *verb != Verb::Abandon => {}
+            SagaStatus::Parked
+            | SagaStatus::Pending
+            | SagaStatus::Running
+            | SagaStatus::Compensating
+            | SagaStatus::Completed
+            | SagaStatus::Compensated
+            | SagaStatus::Abandoned => return Ok(None),
+        }
         if self.0.closing.is_cancelled() {
             return Err(shutting_down());
         }
-        Arc::clone(&self.0.places).try_acquire_owned().map_err(|_| {
+        let place = Arc::clone(&self.0.places).try_acquire_owned().map_err(|_| {
             let message = "this instance has as many sagas as it may: ask another, or later";
             Error::new(ErrorKind::Busy, message)
-        })
+        })?;
+        Ok(Some(place))
     }
 
     /// Goes on with a saga that was parked until now.
@@ -180,28 +207,52 @@ impl Sagas {
         }
     }
 
-    /// Carries out one decision for every saga that a filter matches, and says for each what came
-    /// of it. At most `limit` sagas; those beyond are left for the next call.
+    /// Carries out one decision for at most `limit` sagas that a filter matches, going on after
+    /// `next` of an earlier call, and says for each what came of it. All are found before the first
+    /// is decided upon.
     ///
     /// # Errors
-    /// `Invalid` for a filter or a decision that cannot be.
+    /// `Invalid` without actor or reason, and for a `next` that was never handed out.
     pub async fn operate_all(
         &self,
         filter: &SagaFilter,
+        next: Option<String>,
         limit: usize,
         decision: &Decision,
         actor: &str,
         reason: &str,
-    ) -> Result<Vec<(String, Result<Operated>)>> {
+    ) -> Result<OperatedPage> {
         check_name("actor", actor, MAX_ACTOR_BYTES)?;
         check_name("reason", reason.trim(), MAX_REASON_BYTES)?;
-        let ids = self.matching(filter, limit.clamp(1, MAX_PAGE)).await?;
-        let mut operated = Vec::with_capacity(ids.len());
-        for id in ids {
-            let result = self.operate(&id, decision, actor, reason).await;
-            operated.push((id, result));
+        let found = self.list(filter, next, limit).await?;
+        let operate = |saga: SagaInfo| async move {
+            let operated = self.operate(&saga.saga_id, decision, actor, reason).await;
+            (saga.saga_id, operated)
+        };
+        let items = stream::iter(found.items).map(operate).buffered(AT_ONCE).collect().await;
+        Ok(OperatedPage { items, next: found.next })
+    }
+}
+
+/// A saga that may be written under our session before it is executed here. Unless that is settled,
+/// as when the caller goes away, it is looked for.
+struct Sight<'a> {
+    sagas: &'a Sagas,
+    kept: bool,
+}
+
+impl Sight<'_> {
+    /// It is executed here, or nothing was written.
+    fn keep(mut self) {
+        self.kept = true;
+    }
+}
+
+impl Drop for Sight<'_> {
+    fn drop(&mut self) {
+        if !self.kept {
+            self.sagas.look_for_lost();
         }
-        Ok(operated)
     }
 }
 

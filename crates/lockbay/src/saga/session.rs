@@ -170,8 +170,15 @@ impl Sessions {
         }
     }
 
+    /// For how long a session has lapsed that nobody took over, if there is one: the longest.
+    pub(crate) async fn oldest_lapse(&self) -> Result<Option<Duration>> {
+        let due = self.store.due(Partition::FIRST, SESSION, 1).await?;
+        let lapsed = due.records.iter().filter_map(|record| record.deadline);
+        Ok(lapsed.map(|deadline| due.now.since(deadline)).max())
+    }
+
     async fn try_to_take(&self, record: &Record, now: Timestamp) -> Result<Option<Session>> {
-        match self.is_orphaned(record, now)? {
+        match self.is_orphaned(record, now) {
             Some(guards) => self.put(record.key.clone(), guards).await,
             None => Ok(None),
         }
@@ -186,14 +193,15 @@ impl Sessions {
     }
 
     /// What must hold for a session to be taken over, if its owner is gone.
-    fn is_orphaned(&self, record: &Record, now: Timestamp) -> Result<Option<Vec<Guard>>> {
+    fn is_orphaned(&self, record: &Record, now: Timestamp) -> Option<Vec<Guard>> {
         let unchanged = Guard::RevisionIs(record.key.clone(), record.revision);
         if record.lapsed(now) {
-            return Ok(Some(vec![unchanged, Guard::Lapsed(record.key.clone())]));
+            return Some(vec![unchanged, Guard::Lapsed(record.key.clone())]);
         }
-        let content: SessionRecord = decode(record)?;
+        // What cannot be read is waited for like a process elsewhere.
+        let content: SessionRecord = decode(record).ok()?;
         let dead = content.instance_id != self.instance_id && content.process.is_dead();
-        Ok(dead.then(|| vec![unchanged]))
+        dead.then(|| vec![unchanged])
     }
 
     /// Removes a session that executes nothing any more.

@@ -18,6 +18,7 @@ use super::log::SagaStatus;
 use super::record::{Head, SAGA, Saga, decode, saga_key};
 use super::session::Session;
 use super::{Live, Sagas, shutting_down};
+use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::hex::hex;
 use crate::json::Json;
@@ -29,6 +30,8 @@ use crate::store::{Commit, Hints, Partition, Range, Reply};
 const TRIES: usize = 8;
 /// How often a commit without a clear answer is sent again.
 const RESENDS: u32 = 4;
+/// The longest idempotency key: that of a request over HTTP, and a name of its kind before it.
+const MAX_KEY_BYTES: usize = 255 + 32;
 /// How often one that waits looks without having got a hint.
 const POLL: Duration = Duration::from_millis(500);
 
@@ -51,6 +54,7 @@ struct Asked<'a> {
     context: &'a Json,
     metadata: &'a Json,
     timeout_us: Option<u128>,
+    deadline: Option<Timestamp>,
 }
 
 #[derive(Serialize)]
@@ -73,17 +77,35 @@ impl Sagas {
     /// Said again with the same `idempotency_key`, the same request gives the same saga.
     ///
     /// # Errors
-    /// `Invalid` for a definition outside the limits, with a circle, or with a handler that nobody
-    /// knows. `KeyReused` if the key started another saga. `Busy` if this instance has as many
+    /// `Invalid` for a definition outside the limits, with a circle, with a handler that nobody
+    /// knows, or with a deadline that has passed. `KeyReused` if the key started another saga. `Busy` if this instance has as many
     /// sagas as it may; nothing was written. `Unknown` if the store's answer was lost; the saga
     /// runs if it was written, so read or repeat it with its key.
     pub async fn start(&self, request: SagaRequest) -> Result<Started> {
         self.learn_the_time().await?;
-        let definition = Arc::new(Definition::of(&request, self.0.policies)?);
-        let (id, digest) = match &request.idempotency_key {
-            None => (self.new_id(), None),
-            Some(key) => (id_of(key)?, Some(digest(&request)?)),
+        let Some(key) = &request.idempotency_key else {
+            return self.start_new(self.new_id().into(), request, None).await;
         };
+        let (id, digest): (Arc<str>, _) = (id_of(key)?.into(), digest(&request)?);
+        match self.start_new(Arc::clone(&id), request, Some(digest.clone())).await {
+            // It may have been fine when it was accepted: since then its deadline has passed, a
+            // handler has gone, or this instance is full.
+            Err(error) if was_refused(&error) => {
+                self.started_before(&id, Some(&digest)).await.or(Err(error))
+            }
+            other => other,
+        }
+    }
+
+    async fn start_new(
+        &self,
+        id: Arc<str>,
+        mut request: SagaRequest,
+        digest: Option<String>,
+    ) -> Result<Started> {
+        let now = self.0.time.now();
+        request.begin_at(now)?;
+        let definition = Arc::new(Definition::of(&request, self.0.policies)?);
         if !definition.deferred {
             self.check_handlers(&definition).await?;
         }
@@ -94,16 +116,22 @@ impl Sagas {
             let message = "this instance has as many sagas as it may; nothing was written";
             Error::new(ErrorKind::Busy, message)
         })?;
-        self.start_as(id.into(), definition, digest, place).await
+        let head = Head {
+            session: String::new(),
+            created_us: now.as_micros(),
+            request: digest,
+            definition,
+        };
+        self.start_as(id, head, place).await
     }
 
     async fn start_as(
         &self,
         id: Arc<str>,
-        definition: Arc<Definition>,
-        request: Option<String>,
+        mut head: Head,
         place: OwnedSemaphorePermit,
     ) -> Result<Started> {
+        let request = head.request.clone();
         for _ in 0..TRIES {
             let session = self.0.sessions.own().await?;
             let Some(entrance) = self.enter(&id) else {
@@ -114,13 +142,8 @@ impl Sagas {
                     other => return other,
                 }
             };
-            let head = Head {
-                session: session.id.to_string(),
-                created_us: self.0.time.now().as_micros(),
-                request: request.clone(),
-                definition: Arc::clone(&definition),
-            };
-            let mut saga = Saga::new(Arc::clone(&id), head);
+            head.session = session.id.to_string();
+            let mut saga = Saga::new(Arc::clone(&id), head.clone());
             let commit = saga.start(session.guard())?;
             let asked = self.0.clock.tick();
             let (revision, now) = match self.commit_start(&commit).await {
@@ -308,13 +331,18 @@ impl Sagas {
     }
 }
 
+/// Whether nothing was written because the request, or the moment, was wrong.
+fn was_refused(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Invalid | ErrorKind::Busy | ErrorKind::Unavailable)
+}
+
 fn has_come_to_rest(status: SagaStatus) -> bool {
     status.is_terminal() || status == SagaStatus::Parked
 }
 
 /// The id of the saga that a key names.
 fn id_of(key: &str) -> Result<String> {
-    check_name("idempotency key", key, 255)?;
+    check_name("idempotency key", key, MAX_KEY_BYTES)?;
     let digest: [u8; 32] = Sha256::digest(format!("lockbay saga 1\0{key}").as_bytes()).into();
     Ok(hex(&digest[..16]))
 }
@@ -339,6 +367,7 @@ fn digest(request: &SagaRequest) -> Result<String> {
         context: &request.context,
         metadata: &request.metadata,
         timeout_us: time(request.timeout),
+        deadline: request.deadline,
     };
     Ok(hex(&Json::from_value(&asked)?.digest()?))
 }

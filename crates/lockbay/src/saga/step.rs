@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 
@@ -22,7 +23,8 @@ use crate::json::Json;
 use crate::store::{Effects, Revision};
 
 /// What a handler is asked to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Action {
     /// Do it.
     Execute,
@@ -119,6 +121,11 @@ impl SagaContext {
     /// The result of a step that is done.
     pub fn result(&self, step: &str) -> Option<&Json> {
         self.results.get(self.definition.place(step)?)?.as_ref()
+    }
+
+    /// The place of a step in its saga.
+    pub(crate) fn place(&self, step: &str) -> Option<usize> {
+        self.definition.place(step)
     }
 
     /// What the saga was given: a JSON object.

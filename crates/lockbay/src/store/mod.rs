@@ -71,17 +71,39 @@ impl Partition {
 
 /// A kind of record: the first part of its key. All kinds stand in `docs/store.md`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Kind(&'static str);
+pub struct Kind {
+    name: &'static str,
+    arrival: Arrival,
+}
+
+/// In which order the ids of a kind come, most of the time. It changes nothing but where a backend
+/// may keep the records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Arrival {
+    Anyhow,
+    InOrder,
+}
 
 impl Kind {
     /// A kind of this name: lowercase letters and hyphens.
     pub const fn new(name: &'static str) -> Self {
-        Kind(name)
+        Kind { name, arrival: Arrival::Anyhow }
+    }
+
+    /// A kind whose new ids mostly come behind the ones before, as those do that begin with the
+    /// time: its records may be kept in the order of their ids.
+    pub const fn in_order(name: &'static str) -> Self {
+        Kind { name, arrival: Arrival::InOrder }
     }
 
     /// Its name.
     pub const fn name(self) -> &'static str {
-        self.0
+        self.name
+    }
+
+    #[cfg(feature = "sqlite")]
+    const fn comes_in_order(self) -> bool {
+        matches!(self.arrival, Arrival::InOrder)
     }
 }
 
@@ -105,7 +127,7 @@ impl Key {
 
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.kind.0, self.id)
+        write!(f, "{}/{}", self.kind.name, self.id)
     }
 }
 

@@ -65,6 +65,7 @@ impl World {
     }
 }
 
+#[allow(dead_code)] // not every test binary sets times
 pub fn seconds(seconds: u64) -> Span {
     Span(Duration::from_secs(seconds))
 }

@@ -82,8 +82,8 @@ impl State {
         }
         for (step, state) in self.steps.iter().enumerate() {
             if state.phase == Phase::Open && self.is_ready(definition, step) {
-                let blind = definition.steps[step].once && state.doubt;
-                todo.add(if blind { Task::Probe(step) } else { Task::Execute(step) }, state, now);
+                let probed = self.is_probed(definition, step);
+                todo.add(if probed { Task::Probe(step) } else { Task::Execute(step) }, state, now);
             }
         }
         todo
@@ -164,6 +164,7 @@ impl State {
         let failures = self.steps[step].undo_failures;
         let at = now + pause(failures, chance);
         let since = self.turned.as_ref().map_or(now, |(_, since)| *since);
+        let since = self.operated.map_or(since, |operated| since.max(operated));
         let until = since + Duration::from_micros(definition.timeout_us);
         let may = failures < definition.steps[step].undo_retries && at <= until;
         may.then(|| at.into())

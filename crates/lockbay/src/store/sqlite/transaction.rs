@@ -10,16 +10,23 @@ use super::queue::Job;
 use super::{Shared, integer, reader};
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
-use crate::store::operation::{Answers, Seen, straggler};
+use crate::store::operation::{self, Answers, straggler};
 use crate::store::witness::{Standing, Verdict};
 use crate::store::{Commit, Deadline, Guard, Key, Partition, Pong, Record, Reply, Revision, Write};
 
-const FIND: &str = "SELECT number, revision, deadline, value FROM key \
+const FIND: &str = "SELECT record, own_revision, coalesce(own_revision, revision), deadline \
+     FROM key LEFT JOIN record ON number = record \
+     WHERE key.space = ?1 AND key.kind = ?2 AND key.id = ?3";
+const VALUE: &str = "SELECT coalesce(own_value, value) FROM key \
      LEFT JOIN record ON number = record \
      WHERE key.space = ?1 AND key.kind = ?2 AND key.id = ?3";
-const LOCATE: &str = "SELECT record FROM key WHERE space = ?1 AND kind = ?2 AND id = ?3";
+const LOCATE: &str =
+    "SELECT record, own_revision FROM key WHERE space = ?1 AND kind = ?2 AND id = ?3";
 const SET_KEY: &str = "INSERT INTO key (space, kind, id, record) VALUES (?1, ?2, ?3, ?4) \
-     ON CONFLICT DO UPDATE SET record = excluded.record";
+     ON CONFLICT DO UPDATE SET record = excluded.record, own_revision = NULL, own_value = NULL";
+const SET_OWN: &str = "INSERT INTO key (space, kind, id, own_revision, own_value) \
+     VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO UPDATE SET record = NULL, \
+     own_revision = excluded.own_revision, own_value = excluded.own_value";
 const MARK: &str = "INSERT INTO key (space, kind, id) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
 const DELETE_KEY: &str =
     "DELETE FROM key WHERE space = ?1 AND kind = ?2 AND id = ?3 RETURNING record";
@@ -38,6 +45,10 @@ const HALT: &str =
 const ACCEPT: &str =
     "UPDATE space SET generation = ?2, revision = ?3, accepted = 1, halted = NULL WHERE id = ?1";
 const PARTITIONS: &str = "SELECT partition FROM space WHERE namespace = ?1";
+
+/// The largest value that may stand beside its key. A row of about twice as many bytes would no
+/// longer fit the pages of keys.
+const MAX_OWN_BYTES: usize = 768;
 
 /// What became of one job.
 #[derive(Debug)]
@@ -232,9 +243,9 @@ impl<'a> Transaction<'a> {
         }
         for known in [answers, &self.fresh] {
             match known.look(&commit.operation) {
-                Seen::New => {}
-                Seen::Repeated(reply) => return Ok(Ok(reply)),
-                Seen::Straggler => return Ok(Err(straggler())),
+                operation::Seen::New => {}
+                operation::Seen::Repeated(reply) => return Ok(Ok(reply)),
+                operation::Seen::Straggler => return Ok(Err(straggler())),
             }
         }
         let now = self.now;
@@ -301,26 +312,53 @@ enum Checked {
 }
 
 /// Where what belongs to a key is.
+#[derive(Clone, Copy)]
 enum Place {
     Nowhere,
     /// It is an index entry, and has no record.
     Entry,
+    /// Its record stands beside it.
+    Own,
     Record(i64),
 }
 
 impl Place {
-    /// Of a key that is there, from the number of its record.
-    fn of(number: Option<i64>) -> Self {
-        number.map_or(Place::Entry, Place::Record)
+    /// Of a key that is there: its first two columns are the number of its record and the revision
+    /// of its own.
+    fn of(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
+        Ok(match (row.get(0)?, row.get::<_, Option<i64>>(1)?) {
+            (Some(number), _) => Place::Record(number),
+            (None, Some(_)) => Place::Own,
+            (None, None) => Place::Entry,
+        })
     }
+
+    /// Whether there is a record.
+    fn has_record(&self) -> bool {
+        matches!(self, Place::Own | Place::Record(_))
+    }
+}
+
+/// A record as a guard has found it.
+struct Seen {
+    space: i64,
+    key: Key,
+    place: Place,
+    revision: Revision,
+    deadline: Option<Timestamp>,
 }
 
 /// The statements of a transaction, prepared once for all its commits.
 struct Statements<'c> {
     connection: &'c Connection,
+    /// The record that a guard was last checked on, unless it was written since: an executor guards
+    /// commit after commit by the same one.
+    last_guarded: Option<Seen>,
     find: CachedStatement<'c>,
+    value: CachedStatement<'c>,
     locate: CachedStatement<'c>,
     set_key: CachedStatement<'c>,
+    set_own: CachedStatement<'c>,
     mark: CachedStatement<'c>,
     delete_key: CachedStatement<'c>,
     add: CachedStatement<'c>,
@@ -333,9 +371,12 @@ impl<'c> Statements<'c> {
     fn prepare(connection: &'c Connection) -> rusqlite::Result<Self> {
         Ok(Statements {
             connection,
+            last_guarded: None,
             find: connection.prepare_cached(FIND)?,
+            value: connection.prepare_cached(VALUE)?,
             locate: connection.prepare_cached(LOCATE)?,
             set_key: connection.prepare_cached(SET_KEY)?,
+            set_own: connection.prepare_cached(SET_OWN)?,
             mark: connection.prepare_cached(MARK)?,
             delete_key: connection.prepare_cached(DELETE_KEY)?,
             add: connection.prepare_cached(ADD)?,
@@ -347,26 +388,39 @@ impl<'c> Statements<'c> {
 
     fn check(&mut self, space: i64, guard: &Guard, now: Timestamp) -> rusqlite::Result<Checked> {
         let key = guard.key();
+        if let Some(seen) = &self.last_guarded
+            && seen.space == space
+            && seen.key == *key
+        {
+            let (revision, deadline) = (seen.revision, seen.deadline);
+            let record = Record { key: key.clone(), value: Vec::new(), revision, deadline };
+            if guard.holds(Some(&record), now) {
+                return Ok(Checked::Holds(seen.place));
+            }
+        }
         let mut rows = self.find.query(params![space, key.kind.name(), &*key.id])?;
         let row = rows.next()?;
-        let place = row.map_or(Ok(Place::Nowhere), |row| row.get(0).map(Place::of))?;
-        let (Some(row), Place::Record(_)) = (row, &place) else {
+        let place = row.map_or(Ok(Place::Nowhere), Place::of)?;
+        let Some(row) = row.filter(|_| place.has_record()) else {
             let holds = guard.holds(None, now);
             return Ok(if holds { Checked::Holds(place) } else { Checked::Refused(None) });
         };
-        let (revision, deadline) = reader::stamps(row, 1)?;
+        let (revision, deadline) = reader::stamps(row, 2)?;
         // No guard looks at the value; it is read only to be shown.
         let mut record = Record { key: key.clone(), value: Vec::new(), revision, deadline };
         if guard.holds(Some(&record), now) {
+            self.last_guarded = Some(Seen { space, key: record.key, place, revision, deadline });
             return Ok(Checked::Holds(place));
         }
-        record.value = row.get(3)?;
+        drop(rows);
+        record.value =
+            self.value.query_row(params![space, key.kind.name(), &*key.id], |row| row.get(0))?;
         Ok(Checked::Refused(Some(record)))
     }
 
     fn locate(&mut self, space: i64, key: &Key) -> rusqlite::Result<Place> {
         let mut rows = self.locate.query(params![space, key.kind.name(), &*key.id])?;
-        rows.next()?.map_or(Ok(Place::Nowhere), |row| row.get(0).map(Place::of))
+        rows.next()?.map_or(Ok(Place::Nowhere), Place::of)
     }
 
     /// Does one write, on a key of which `known` may already tell where it leads.
@@ -379,29 +433,37 @@ impl<'c> Statements<'c> {
         now: Timestamp,
     ) -> rusqlite::Result<()> {
         let key = write.key();
+        if self.last_guarded.as_ref().is_some_and(|seen| seen.space == space && seen.key == *key) {
+            self.last_guarded = None;
+        }
         let (kind, id) = (key.kind.name(), &*key.id);
         match write {
             Write::Put { value, deadline, .. } => {
-                let deadline = match deadline {
-                    Deadline::Never => None,
-                    Deadline::After(ttl) => Some(integer((now + *ttl).as_micros())),
-                };
-                let revision = integer(revision.number());
                 let place = known.map_or_else(|| self.locate(space, key), Ok)?;
-                if let Place::Record(number) = place
-                    && self.change.execute(params![number, revision, deadline, value])? > 0
-                {
+                let own = *deadline == Deadline::Never
+                    && key.kind.comes_in_order()
+                    && value.len() <= MAX_OWN_BYTES
+                    && !matches!(place, Place::Record(_));
+                let number = integer(revision.number());
+                if own {
+                    self.set_own.execute(params![space, kind, id, number, value])?;
                     return Ok(());
                 }
-                self.add.execute(params![space, kind, id, revision, deadline, value])?;
-                let number = self.connection.last_insert_rowid();
-                self.set_key.execute(params![space, kind, id, number])?;
+                let deadline = match deadline {
+                    Deadline::Never => None,
+                    Deadline::After(ttl) => Some(now + *ttl),
+                };
+                self.put(space, key, place, revision, deadline, value)?;
             }
             Write::Touch { ttl, .. } => {
-                let place = known.map_or_else(|| self.locate(space, key), Ok)?;
-                if let Place::Record(number) = place {
-                    let deadline = integer((now + *ttl).as_micros());
-                    self.touch.execute(params![number, deadline])?;
+                match known.map_or_else(|| self.locate(space, key), Ok)? {
+                    Place::Nowhere | Place::Entry => {}
+                    Place::Record(number) => {
+                        let deadline = integer((now + *ttl).as_micros());
+                        self.touch.execute(params![number, deadline])?;
+                    }
+                    // Beside its key it has no deadline.
+                    Place::Own => self.move_out(space, key, now + *ttl)?,
                 }
             }
             Write::Delete { .. } => {
@@ -412,14 +474,50 @@ impl<'c> Statements<'c> {
                 }
             }
             Write::Mark { .. } => {
-                if self.mark.execute(params![space, kind, id])? == 0
-                    && let Place::Record(number) = self.locate(space, key)?
-                {
+                if self.mark.execute(params![space, kind, id])? > 0 {
+                    return Ok(());
+                }
+                let place = self.locate(space, key)?;
+                if let Place::Record(number) = place {
                     self.delete.execute([number])?;
+                }
+                if place.has_record() {
                     self.set_key.execute(params![space, kind, id, None::<i64>])?;
                 }
             }
         }
         Ok(())
+    }
+
+    /// Puts a record into the table of records.
+    fn put(
+        &mut self,
+        space: i64,
+        key: &Key,
+        place: Place,
+        revision: Revision,
+        deadline: Option<Timestamp>,
+        value: &[u8],
+    ) -> rusqlite::Result<()> {
+        let (kind, id, revision) = (key.kind.name(), &*key.id, integer(revision.number()));
+        let deadline = deadline.map(|deadline| integer(deadline.as_micros()));
+        if let Place::Record(number) = place
+            && self.change.execute(params![number, revision, deadline, value])? > 0
+        {
+            return Ok(());
+        }
+        self.add.execute(params![space, kind, id, revision, deadline, value])?;
+        let number = self.connection.last_insert_rowid();
+        self.set_key.execute(params![space, kind, id, number])?;
+        Ok(())
+    }
+
+    /// Moves a record from beside its key into the table of records, as it is, with a deadline.
+    fn move_out(&mut self, space: i64, key: &Key, deadline: Timestamp) -> rusqlite::Result<()> {
+        let place = params![space, key.kind.name(), &*key.id];
+        let revision: i64 = self.locate.query_row(place, |row| row.get(1))?;
+        let value: Vec<u8> = self.value.query_row(place, |row| row.get(0))?;
+        let revision = Revision::new(u64::try_from(revision).unwrap_or(0));
+        self.put(space, key, Place::Own, revision, Some(deadline), &value)
     }
 }
