@@ -65,6 +65,8 @@ pub mod monitor;
 mod name;
 pub mod saga;
 pub mod store;
+#[cfg(any(test, feature = "test-util"))]
+pub mod testing;
 
 pub use config::Config;
 pub use error::{Error, ErrorKind, Result};

@@ -4,7 +4,6 @@
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm)] // a test fails by panicking
 
 mod support {
-    #[allow(dead_code)] // a part of it is used here
     pub mod stepped;
 }
 

@@ -1,7 +1,8 @@
 //! Sagas under everything at once: instances that die and come, a store that refuses and loses,
 //! steps that fail, hang and do not know, and people who decide in the middle of it.
 //!
-//! A run follows from its seed, which a failure prints: `LOCKBAY_SEED=17` runs that one alone.
+//! A run follows from its seed, which a failure prints: `LOCKBAY_SEED=17` runs that one alone, and
+//! `LOCKBAY_SEEDS=5000` runs so many.
 //! After the storm everything is healed, what is parked is decided upon, and every saga that was
 //! acknowledged must have come to an end at which the world outside is as the saga says.
 
@@ -259,8 +260,10 @@ async fn simulate(seed: u64, tally: &mut Tally) -> Vec<String> {
 
 #[tokio::test]
 async fn every_acknowledged_saga_ends_and_the_world_is_as_its_end_says() {
-    let only = std::env::var("LOCKBAY_SEED").ok().and_then(|seed| seed.parse().ok());
-    let seeds = only.map_or(1..SEEDS + 1, |seed: u64| seed..seed + 1);
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let only = number("LOCKBAY_SEED");
+    let last = number("LOCKBAY_SEEDS").unwrap_or(SEEDS);
+    let seeds = only.map_or(1..last + 1, |seed| seed..seed + 1);
     let mut tally = Tally::default();
     for seed in seeds {
         let wrong = simulate(seed, &mut tally).await;

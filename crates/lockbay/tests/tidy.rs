@@ -46,13 +46,14 @@ const ROOMS: &[(&str, &[&str])] = &[
             "store",
         ],
     ),
+    ("testing/", &["clock", "config", "error", "json", "lockbay", "saga", "store"]),
     ("lockbay.rs", EVERYTHING),
     ("lib.rs", EVERYTHING),
 ];
 
 const EVERYTHING: &[&str] = &[
     "clock", "config", "error", "event", "finance", "hex", "job", "json", "keeper", "leader",
-    "lease", "ledger", "lockbay", "metrics", "monitor", "name", "saga", "store",
+    "lease", "ledger", "lockbay", "metrics", "monitor", "name", "saga", "store", "testing",
 ];
 
 /// What some file uses against the table, and why that is borne for now.

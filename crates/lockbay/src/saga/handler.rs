@@ -91,6 +91,10 @@ pub struct HandlerInfo {
     pub timeout_seconds: Option<f64>,
 }
 
+/// Puts something around every step, for tests of steps.
+#[cfg(any(test, feature = "test-util"))]
+pub(crate) type Wrap = Arc<dyn Fn(Arc<dyn Step>) -> Arc<dyn Step> + Send + Sync>;
+
 impl HandlerInfo {
     /// What a list shows of a handler that is reached so.
     pub fn of(name: String, route: &Route) -> Self {
@@ -122,6 +126,8 @@ pub(crate) struct Handlers {
     remembered: RwLock<HashMap<String, (Tick, Option<Arc<dyn Step>>)>>,
     caller: RwLock<Option<Arc<dyn Caller>>>,
     pull: PullStep,
+    #[cfg(any(test, feature = "test-util"))]
+    wrap: RwLock<Option<Wrap>>,
 }
 
 impl Handlers {
@@ -133,7 +139,25 @@ impl Handlers {
             remembered: RwLock::default(),
             caller: RwLock::default(),
             pull,
+            #[cfg(any(test, feature = "test-util"))]
+            wrap: RwLock::default(),
         }
+    }
+
+    /// From now on, every step that is found is one that this makes of it.
+    #[cfg(any(test, feature = "test-util"))]
+    pub(crate) fn wrap(&self, wrap: Wrap) {
+        *self.wrap.write() = Some(wrap);
+    }
+
+    /// Who does the steps of this name, if anybody does.
+    pub(crate) async fn find(&self, name: &str) -> Result<Option<Arc<dyn Step>>> {
+        let found = self.look_up(name).await?;
+        #[cfg(any(test, feature = "test-util"))]
+        if let (Some(step), Some(wrap)) = (&found, &*self.wrap.read()) {
+            return Ok(Some(wrap(Arc::clone(step))));
+        }
+        Ok(found)
     }
 
     pub(crate) fn register(&self, name: &str, step: Arc<dyn Step>) -> Result<()> {
@@ -146,8 +170,7 @@ impl Handlers {
         *self.caller.write() = Some(caller);
     }
 
-    /// Who does the steps of this name, if anybody does.
-    pub(crate) async fn find(&self, name: &str) -> Result<Option<Arc<dyn Step>>> {
+    async fn look_up(&self, name: &str) -> Result<Option<Arc<dyn Step>>> {
         if let Some(step) = self.local.read().get(name) {
             return Ok(Some(Arc::clone(step)));
         }

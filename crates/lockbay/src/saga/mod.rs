@@ -201,6 +201,12 @@ impl Sagas {
         self.0.handlers.register(name, Arc::new(step))
     }
 
+    /// Puts something around every step that is executed here, for tests of steps.
+    #[cfg(any(test, feature = "test-util"))]
+    pub(crate) fn wrap_steps(&self, wrap: handler::Wrap) {
+        self.0.handlers.wrap(wrap);
+    }
+
     /// Says how handlers at addresses are called.
     pub fn call_with(&self, caller: Arc<dyn Caller>) {
         self.0.handlers.call_with(caller);
