@@ -155,6 +155,29 @@ async fn a_payout_whose_answer_stays_away_is_parked_with_its_hold_until_a_person
 }
 
 #[tokio::test]
+async fn a_payout_that_a_person_says_was_made_is_posted_and_its_hold_is_not_passed_over() {
+    let bank = Bank::new().await;
+    let bay = &bank.instance.bay;
+    let mischief = Mischief { unknown: 100.0, ..Mischief::default() };
+    let provider = SimulatedProvider::new(bay.store().clone(), bay.clock().clone(), mischief);
+    bay.finance().pay_through(Arc::new(provider)).unwrap();
+    let (ann, amount) = (bank.user("ann"), bank.amount("40.00"));
+    let cashout = bay.finance().cashout(&ann, &amount, "iban", None).await.unwrap();
+    let id = cashout.saga_id.as_str();
+    bank.world.pass(Duration::from_secs(300)).await;
+    assert_eq!(bank.ends(id).await, SagaStatus::Parked);
+    let step = || "process_withdrawal".to_owned();
+    let skip = Decision::Skip { step: step() };
+    let refused = bay.sagas().operate(id, &skip, "ops", "tired of it").await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Refused, "{refused}");
+    let done = Decision::ResolveDone { step: step(), result: lockbay::Json::null() };
+    bay.sagas().operate(id, &done, "ops", "the bank says it paid").await.unwrap();
+    assert_eq!(bank.ends(id).await, SagaStatus::Completed);
+    assert_eq!(bank.has("ann").await, own(("60.00", "0.00")));
+    bank.balances().await;
+}
+
+#[tokio::test]
 async fn what_cannot_be_paid_is_refused_before_anything_is_written() {
     let bank = Bank::new().await;
     let finance = bank.instance.bay.finance();

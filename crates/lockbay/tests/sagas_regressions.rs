@@ -269,3 +269,111 @@ async fn no_step_begins_when_the_executors_trust_ended_before_the_store_answered
     assert_eq!(script.take(), ["execute s0", "execute s1"]);
     assert_eq!(instance.bay.sagas().status(&id).await.unwrap(), SagaStatus::Completed);
 }
+
+/// A step that has its effect and never answers; its compensation takes the effect away.
+fn hangs(there: &Arc<Mutex<bool>>) -> impl lockbay::saga::Step {
+    let (forward, back) = (Arc::clone(there), Arc::clone(there));
+    step_fn(
+        move |_: StepContext| {
+            *forward.lock() = true;
+            std::future::pending::<Result<StepOutput, StepError>>()
+        },
+        move |_: StepContext| {
+            *back.lock() = false;
+            async { Ok(StepOutput::default()) }
+        },
+    )
+}
+
+#[tokio::test]
+async fn a_saga_that_is_cancelled_while_it_is_taken_over_is_undone_all_the_same() {
+    for offset in 0..40 {
+        let world = World::new(offset + 1);
+        let there = Arc::new(Mutex::new(false));
+        let first = world.instance();
+        first.bay.sagas().register("step", hangs(&there)).unwrap();
+        let request =
+            SagaRequest::new("t", vec![lockbay::saga::StepSpec::new("s0", "step", Json::null())]);
+        let id = first.bay.sagas().start(request).await.unwrap().saga_id;
+        world.pass_by(Duration::from_millis(10), Duration::from_millis(50)).await;
+        first.store.set(Faults { refused: 1_000, ..Faults::default() });
+        let second = world.instance();
+        second.bay.sagas().register("step", hangs(&there)).unwrap();
+        second.bay.start();
+        world.pass_by(Duration::from_millis(50), Duration::from_millis(500)).await;
+        // Slow enough that a decision comes between its look at the saga and its entry.
+        second.store.set_delay(Duration::from_millis(300));
+        let third = world.instance();
+        let moment = Duration::from_millis(4_000 + 100 * offset);
+        world.pass_by(Duration::from_millis(50), moment).await;
+        third.bay.sagas().operate(&id, &Decision::Cancel, "ann", "late").await.unwrap();
+        world.pass_by(Duration::from_millis(50), Duration::from_secs(20)).await;
+        let status = third.bay.sagas().status(&id).await.unwrap();
+        let history = third.bay.sagas().history(&id, None, 100).await.unwrap();
+        assert_eq!(status, SagaStatus::Compensated, "cancelled after {moment:?}: {history:#?}");
+        assert!(!*there.lock(), "compensated, and its effect is there: cancelled after {moment:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_step_whose_effects_always_come_too_late_is_undone() {
+    let world = World::new(1);
+    let instance = world.instance();
+    let key = Key::new(Partition::FIRST, Kind::new("test"), "x");
+    let put = Write::Put { key: key.clone(), value: b"1".to_vec(), deadline: Deadline::Never };
+    let taken =
+        lockbay::store::Commit::new(Partition::FIRST, vec![], vec![put.clone()], vec![]).unwrap();
+    instance.bay.store().commit(&taken).await.unwrap();
+    let undone = Arc::new(Mutex::new(0));
+    let back = Arc::clone(&undone);
+    let step = step_fn(
+        move |_: StepContext| {
+            let guards = vec![lockbay::store::Guard::Absent(key.clone())];
+            let effects = Effects { guards, writes: vec![put.clone()] };
+            async move { Ok(StepOutput { result: Json::null(), effects }) }
+        },
+        move |_: StepContext| {
+            *back.lock() += 1;
+            async { Ok(StepOutput::default()) }
+        },
+    );
+    instance.bay.sagas().register("step", step).unwrap();
+    let mut spec = lockbay::saga::StepSpec::new("s0", "step", Json::null());
+    spec.max_retries = Some(0);
+    let request = SagaRequest::new("t", vec![spec]);
+    let id = instance.bay.sagas().start(request).await.unwrap().saga_id;
+    world.pass_by(Duration::from_millis(20), Duration::from_secs(30)).await;
+    let saga = instance.bay.sagas().show(&id).await.unwrap();
+    assert_eq!(saga.status, SagaStatus::Compensated, "{saga:?}");
+    assert_eq!(*undone.lock(), 1, "it ran, and may have done more than its effects");
+}
+
+#[tokio::test]
+async fn a_step_that_is_done_at_last_is_no_longer_in_doubt() {
+    let world = World::new(1);
+    let instance = world.instance();
+    let step = lockbay::saga::read_only(|context: StepContext| async move {
+        match context.attempt {
+            1 => Err(StepError::unknown("no answer")),
+            _ => Ok(StepOutput::default()),
+        }
+    });
+    instance.bay.sagas().register("step", step).unwrap();
+    let spec = lockbay::saga::StepSpec::new("s0", "step", Json::null());
+    let request = SagaRequest::new("t", vec![spec]);
+    let id = instance.bay.sagas().start(request).await.unwrap().saga_id;
+    world.pass_by(Duration::from_millis(20), Duration::from_secs(5)).await;
+    let saga = instance.bay.sagas().show(&id).await.unwrap();
+    assert_eq!((saga.status, saga.steps[0].in_doubt), (SagaStatus::Completed, false));
+}
+
+#[tokio::test]
+async fn no_step_has_a_name_whose_key_is_that_of_a_compensation() {
+    let world = World::new(1);
+    let instance = world.instance();
+    let names = ["pay", "pay/undo"];
+    let steps = names.map(|name| lockbay::saga::StepSpec::new(name, "step", Json::null()));
+    instance.bay.sagas().register("step", hangs(&Arc::default())).unwrap();
+    let refused = instance.bay.sagas().start(SagaRequest::new("t", steps.to_vec())).await;
+    assert_eq!(refused.unwrap_err().kind(), lockbay::ErrorKind::Invalid);
+}

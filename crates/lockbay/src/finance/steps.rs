@@ -13,7 +13,8 @@ use super::payout::{Payout, PayoutProvider, PayoutRequest};
 use crate::error::{Error, ErrorKind, Result};
 use crate::json::Json;
 use crate::ledger::{Amount, Currency, Escrow, Hold, Ledger, Movement, Prepared, UserId};
-use crate::saga::{Step, StepContext, StepError, StepOutput};
+use crate::saga::{Settled, Step, StepContext, StepError, StepOutput};
+use crate::store::Effects;
 
 /// What every financial saga gives its steps.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -281,6 +282,20 @@ impl Step for FinanceStep {
             return Ok(StepOutput::default());
         }
         self.prepare(&moves.back, named("undone", moves.forward.id())?).await
+    }
+
+    /// Whoever says that it was done has the money posted.
+    async fn settle(&self, context: &StepContext, settled: Settled) -> Result<Effects, StepError> {
+        let Some(moves) = self.moves(context)? else { return Ok(Effects::default()) };
+        match settled {
+            Settled::Done => Ok(self.prepare(&moves.forward, moves.result).await?.effects),
+            Settled::Skipped => {
+                let step = &context.step;
+                Err(StepError::failed(format!(
+                    "step {step:?} moves money and is not passed over: resolve it as done or undone"
+                )))
+            }
+        }
     }
 }
 

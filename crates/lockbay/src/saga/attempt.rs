@@ -11,7 +11,7 @@ use futures_util::FutureExt;
 
 use super::definition::MAX_PAYLOAD_BYTES;
 use super::log::{Outcome, Task};
-use super::step::{Action, Probe, Step, StepContext, StepError, StepOutput};
+use super::step::{Action, Probe, Settled, Step, StepContext, StepError, StepOutput};
 use super::{CANCEL_GRACE, Sagas};
 use crate::clock::Tick;
 use crate::json::Json;
@@ -59,7 +59,7 @@ impl Attempt {
         };
         let (context, cancelled) = (context.clone(), context.cancelled.clone());
         if cancelled.is_cancelled() {
-            let outcome = cut_off_before();
+            let outcome = self.cut_off_before();
             return Tried { task, outcome, effects: Effects::default(), conflicts, by: None };
         }
         let answer = {
@@ -106,14 +106,21 @@ impl Attempt {
             }
             let pause = sagas.0.clock.sleep(LOOK_EVERY);
             if self.context.cancelled.run_until_cancelled(pause).await.is_none() {
-                return Err(cut_off_before());
+                return Err(self.cut_off_before());
             }
         }
     }
 }
 
-fn cut_off_before() -> Outcome {
-    Outcome::Failed { error: "cut off before it began".into(), may_retry: true }
+impl Attempt {
+    /// It has not begun, unless it has run before and its effects came too late.
+    fn cut_off_before(&self) -> Outcome {
+        let error = "cut off before it began".into();
+        match self.conflicts {
+            0 => Outcome::Failed { error, may_retry: true },
+            _ => Outcome::Unknown { error },
+        }
+    }
 }
 
 /// What a handler answered: the output, or what a probe found.
@@ -126,8 +133,11 @@ async fn call(step: &dyn Step, context: StepContext) -> Result<Answer, StepError
     match context.action {
         Action::Execute => step.execute(context).await.map(Answer::Output),
         Action::Compensate => step.compensate(context).await.map(Answer::Output),
-        Action::Probe => match step.probe(context).await? {
-            Probe::Done(result) => Ok(Answer::Output(result.into())),
+        Action::Probe => match step.probe(context.clone()).await? {
+            Probe::Done(result) => {
+                let effects = step.settle(&context, Settled::Done).await?;
+                Ok(Answer::Output(StepOutput { result, effects }))
+            }
             Probe::NotDone => Ok(Answer::NotDone),
         },
     }

@@ -24,6 +24,8 @@ pub const MAX_SAGA_TIME: Duration = Duration::from_secs(3_650 * 86_400);
 pub const MAX_PAYLOAD_BYTES: usize = 1024 * 1024;
 /// The largest definition as a whole, in bytes.
 const MAX_DEFINITION_BYTES: usize = 4 * 1024 * 1024;
+/// How the key of a compensation ends.
+pub(super) const UNDO: &str = "/undo";
 /// How often a compensation is tried again unless its step says otherwise.
 const DEFAULT_UNDO_RETRIES: u32 = 10;
 
@@ -408,6 +410,12 @@ fn places(steps: &[StepSpec]) -> Result<HashMap<&str, usize>> {
     let mut places = HashMap::with_capacity(steps.len());
     for (at, step) in steps.iter().enumerate() {
         check_name("step name", &step.name, 128)?;
+        if step.name.ends_with(UNDO) {
+            let name = &step.name;
+            return Err(Error::invalid(format!(
+                "the name of a step does not end with {UNDO:?}, as keys of compensations do: {name:?}"
+            )));
+        }
         if places.insert(step.name.as_str(), at).is_some() {
             return Err(Error::invalid(format!("two steps have the name {:?}", step.name)));
         }

@@ -19,12 +19,11 @@ use super::attempt::{Attempt, Tried};
 use super::log::{Entry, Outcome, SagaStatus, Task};
 use super::record::{Addition, Saga};
 use super::session::Session;
-use super::step::{Action, SagaContext, StepContext};
+use super::step::Action;
 use super::tell::Before;
 use super::{Live, Sagas};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind};
-use crate::json::Json;
 use crate::metrics::Metric;
 use crate::store::{Commit, Effects, Reply};
 
@@ -139,18 +138,20 @@ impl Driver {
     }
 
     async fn take_over_and_run(mut self) {
-        let ours = self.saga.session() == &*self.session.id;
-        if ours && !self.saga.status().is_terminal() && !self.saga.state.is_parked() {
-            let by = self.sagas.0.instance_id.clone();
-            let entry = Entry::TakenOver { by };
+        let by = self.sagas.0.instance_id.clone();
+        let entry = Entry::TakenOver { by };
+        // Entered before anything else: what was in progress is in doubt, whatever was decided
+        // meanwhile.
+        while self.saga.session() == &*self.session.id && !self.is_at_rest() {
             match self.enter(&entry, &Effects::default()).await {
-                Ok(Entered::Yes) => self.sagas.0.metrics.count(Metric::SagasTakenOver),
-                Ok(
-                    Entered::Moved
-                    | Entered::Refused(_)
-                    | Entered::Unwritable(_)
-                    | Entered::EffectsConflict,
-                ) => {}
+                Ok(Entered::Yes) => {
+                    self.sagas.0.metrics.count(Metric::SagasTakenOver);
+                    break;
+                }
+                Ok(Entered::Moved) => {}
+                Ok(Entered::Refused(_) | Entered::Unwritable(_) | Entered::EffectsConflict) => {
+                    break;
+                }
                 Err(LetGo) => return self.let_go(),
             }
         }
@@ -345,43 +346,17 @@ impl Driver {
             Task::Undo(step) => (step, Action::Compensate),
             Task::TimeOut | Task::GiveUp => return None,
         };
-        let (defined, state) = (&definition.steps[step], &self.saga.state.steps[step]);
+        let defined = &definition.steps[step];
         let back = action == Action::Compensate;
-        let limit = defined.timeout();
         let cancelled = match back {
             true => self.called_off.child_token(),
             false => self.no_longer_forward.child_token(),
         };
-        let given = state.parameters.as_ref().map_or(&defined.parameters, |given| &given.0);
-        let context = StepContext {
-            action,
-            saga_id: Arc::clone(&self.saga.id),
-            step: defined.name.clone(),
-            parameters: given.clone(),
-            context: self.context(),
-            original_result: state.result.as_ref().filter(|_| back).map(|result| result.0.clone()),
-            idempotency_key: format!("{}/{}", self.saga.id, defined.name),
-            attempt: 1 + if back { state.undo_attempts } else { state.attempts },
-            fencing_token: self.saga.token,
-            deadline: self.sagas.0.clock.tick() + limit,
-            deadline_at: self.sagas.0.time.now() + limit,
-            cancelled,
-        };
+        let context = self.sagas.context_of(&self.saga, step, action, cancelled);
         let handler = if back { defined.compensated_by() } else { &defined.handler };
+        let (handler, limit) = (handler.to_owned(), defined.timeout());
         let waits_for_handler = definition.deferred;
-        let handler = handler.to_owned();
         Some(Attempt { task, handler, context, limit, waits_for_handler, conflicts })
-    }
-
-    fn context(&self) -> SagaContext {
-        let results = self
-            .saga
-            .state
-            .steps
-            .iter()
-            .map(|state| state.result.as_ref().map(|result| result.0.clone()));
-        let results: Arc<[Option<Json>]> = results.collect();
-        SagaContext::new(Arc::clone(&self.saga.head.definition), results)
     }
 
     /// Steps that the log takes for begun when the saga turned around, and that we had not begun:
@@ -455,8 +430,9 @@ impl Driver {
                     return Ok(());
                 }
                 Entered::EffectsConflict => {
+                    // It has run, and may have done more than these.
                     let error = "others changed what it changes, again and again".into();
-                    outcome = Outcome::Failed { error, may_retry: true };
+                    outcome = Outcome::Unknown { error };
                     effects = Effects::default();
                 }
             }

@@ -227,6 +227,7 @@ impl State {
             Entry::Done { step, result } => {
                 self.end_attempt(*step);
                 self.steps[*step].phase = Phase::Done;
+                self.steps[*step].doubt = false;
                 self.steps[*step].result = Some(JsonText(result.clone()));
                 self.takeovers = 0;
             }
@@ -244,6 +245,7 @@ impl State {
                 let state = &mut self.steps[*step];
                 state.undo_attempts += 1;
                 (state.phase, state.retry_at) = (Phase::Undone, None);
+                state.doubt = false;
                 state.undo_result = Some(JsonText(result.clone()));
                 self.takeovers = 0;
             }

@@ -18,6 +18,7 @@
 //! Any other effect of a step may happen again, under the same idempotency key.
 
 mod attempt;
+mod context;
 mod definition;
 mod driver;
 mod handler;
@@ -61,8 +62,8 @@ pub use log::{SagaStatus, StepStatus};
 pub use operate::{Decision, Operated, OperatedPage};
 pub use start::Started;
 pub use step::{
-    Action, Probe, ReadOnly, SagaContext, Step, StepContext, StepError, StepFn, StepOutput,
-    read_only, step_fn,
+    Action, Probe, ReadOnly, SagaContext, Settled, Step, StepContext, StepError, StepFn,
+    StepOutput, read_only, step_fn,
 };
 pub use task::{
     ClaimedTask, DEFAULT_TASK_LEASE, MAX_POLL_WAIT, MAX_POLLED_HANDLERS, MAX_POLLED_TASKS,

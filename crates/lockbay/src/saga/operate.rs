@@ -8,12 +8,14 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
 use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::sync::CancellationToken;
 
 use super::driver::Driver;
 use super::list::{SagaFilter, SagaInfo};
 use super::log::{Entry, SagaStatus, Verb};
 use super::record::{Addition, Saga};
 use super::session::Session;
+use super::step::{Action, Settled, StepError};
 use super::tell::Before;
 use super::{Sagas, shutting_down};
 use crate::error::{Error, ErrorKind, Result};
@@ -121,6 +123,7 @@ impl Sagas {
             Some(_) => Some(self.0.sessions.own().await?),
             None => None,
         };
+        let effects = self.effects_of(&saga, &verb).await?;
         let entry = Entry::Operated {
             verb,
             actor: actor.to_owned(),
@@ -133,7 +136,7 @@ impl Sagas {
         let adding = saga.add(Addition {
             entry: &entry,
             at: self.0.time.now().max(saga.state.changed),
-            effects: Effects::default(),
+            effects,
             executor: session.as_ref().map(Session::guard),
         })?;
         let asked = self.0.clock.tick();
@@ -172,6 +175,34 @@ impl Sagas {
                 Ok(Some(Operated { saga_id: id.to_owned(), status }))
             }
         }
+    }
+
+    /// What is to be written with a decision that settles the execution of a step: its handler
+    /// knows. Where there is no handler, nothing is.
+    async fn effects_of(&self, saga: &Saga, verb: &Verb) -> Result<Effects> {
+        let definition = &saga.head.definition;
+        let (step, settled) = match verb {
+            Verb::ResolveDone { step, .. } => (*step, Settled::Done),
+            Verb::Skip { step } => (*step, Settled::Skipped),
+            Verb::Cancel
+            | Verb::Resume
+            | Verb::Retry { .. }
+            | Verb::ResolveUndone { .. }
+            | Verb::Abandon => return Ok(Effects::default()),
+        };
+        if saga.state.goes_back(definition) {
+            return Ok(Effects::default());
+        }
+        let Some(handler) = self.0.handlers.find(&definition.steps[step].handler).await? else {
+            return Ok(Effects::default());
+        };
+        let context = self.context_of(saga, step, Action::Execute, CancellationToken::new());
+        handler.settle(&context, settled).await.map_err(|error| match error {
+            StepError::Failed { error, retryable: false } => Error::new(ErrorKind::Refused, error),
+            StepError::Failed { error, retryable: true }
+            | StepError::Unknown { error }
+            | StepError::Missing { what: error } => Error::new(ErrorKind::Unavailable, error),
+        })
     }
 
     /// A place to execute a saga that goes on by this decision. Nobody executes a parked saga:

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 
-use super::definition::Definition;
+use super::definition::{Definition, UNDO};
 use crate::clock::{Clock, Tick, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
 use crate::json::Json;
@@ -79,7 +79,7 @@ impl StepContext {
     /// Names the compensation, the same over all its attempts: for whoever refuses duplicates and
     /// must not take it for the execution.
     pub fn undo_key(&self) -> String {
-        format!("{}/undo", self.idempotency_key)
+        format!("{}{UNDO}", self.idempotency_key)
     }
 
     /// What kind of saga it is.
@@ -177,6 +177,15 @@ pub enum Probe {
     NotDone,
 }
 
+/// How the execution of a step was settled without having answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    /// It was done.
+    Done,
+    /// It is passed over.
+    Skipped,
+}
+
 /// How a step does not get done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StepError {
@@ -240,6 +249,14 @@ pub trait Step: Send + Sync + 'static {
     /// A step that has no compensation parks the saga that needs it.
     async fn compensate(&self, context: StepContext) -> Result<StepOutput, StepError> {
         Err(StepError::missing(format!("step {:?} has no compensation", context.step)))
+    }
+
+    /// What is to be written when it was found out, or decided by a person, that the execution was
+    /// done, or that the saga goes on without it: what the execution would have returned as
+    /// effects. An error refuses that it is passed over.
+    async fn settle(&self, context: &StepContext, settled: Settled) -> Result<Effects, StepError> {
+        let _ = (context, settled);
+        Ok(Effects::default())
     }
 
     /// Hears that the outcome of an attempt was recorded, so that what was kept for it can go.

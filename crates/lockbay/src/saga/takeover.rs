@@ -28,6 +28,10 @@ const EMPTY_EVERY: Duration = Duration::from_secs(1);
 /// How many sagas are read from the list at a time.
 const PAGE: usize = 500;
 
+/// Where the sagas of a session stand that somebody must execute, in the only order they move in: so
+/// one that turns around between two looks is not missed.
+const TO_EXECUTE: [SagaStatus; 2] = [SagaStatus::Running, SagaStatus::Compensating];
+
 /// Which sagas of a session are meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Which {
@@ -43,7 +47,8 @@ impl Sagas {
         let inner = &self.0;
         let mut look_at = inner.clock.tick();
         while !inner.closing.is_cancelled() {
-            if look_at <= inner.clock.tick() {
+            let looked = look_at <= inner.clock.tick();
+            if looked {
                 let pause = self.take_over().await.unwrap_or_else(|error| {
                     tracing::warn!(%error, "sessions of other instances could not be looked at");
                     LOOK_EVERY
@@ -55,9 +60,9 @@ impl Sagas {
                     self.spawn_stream(session, Which::OutOfSight);
                 }
             }
-            if self.running() > 0
-                && let Err(error) = self.empty_inbox().await
-            {
+            // Without sagas here there may be some that should be, and then it is not urgent.
+            let looks = self.running() > 0 || looked;
+            if looks && let Err(error) = self.empty_inbox().await {
                 tracing::warn!(%error, "the inbox of sagas could not be read");
             }
             let pause = look_at.since(inner.clock.tick()).min(INBOX_EVERY);
@@ -100,7 +105,7 @@ impl Sagas {
     /// Executes the sagas of a session; then lets a session that was taken over go, once it
     /// executes nothing any more.
     async fn stream(&self, session: &Session, which: Which) {
-        for status in [SagaStatus::Compensating, SagaStatus::Running] {
+        for status in TO_EXECUTE {
             let mut range = executed_by(&session.id, status);
             loop {
                 let page = match self.0.store.scan(&range, PAGE).await {
@@ -155,7 +160,7 @@ impl Sagas {
 
     /// Whether a session has no saga any more that somebody must execute.
     pub(super) async fn executes_nothing(&self, session: &Session) -> Result<bool> {
-        for status in [SagaStatus::Compensating, SagaStatus::Running] {
+        for status in TO_EXECUTE {
             let page = self.0.store.scan(&executed_by(&session.id, status), 1).await?;
             if !page.records.is_empty() {
                 return Ok(false);
