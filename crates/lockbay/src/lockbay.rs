@@ -106,19 +106,13 @@ impl LockBay {
         let metrics = Arc::new(Metrics::default());
         let bus = Bus::default();
         let keeper = Keeper::new(Arc::clone(&store), clock.clone(), Arc::clone(&metrics));
-        let candidate = Candidate {
-            service: config.service.clone(),
-            instance_id: instance_id.clone(),
-            instance_name: config.instance_name.clone(),
-            ttl: config.leader_ttl.0,
-        };
         let leadership = Leadership::new(
             Arc::clone(&store),
             clock.clone(),
             keeper.clone(),
             Arc::clone(&metrics),
             bus.clone(),
-            candidate,
+            candidate(&config, &instance_id),
         );
         let leases =
             Leases::new(Arc::clone(&store), clock.clone(), keeper.clone(), Arc::clone(&metrics));
@@ -448,6 +442,15 @@ impl LockBay {
                 () = check => {}
             }
         }
+    }
+}
+
+fn candidate(config: &Config, instance_id: &str) -> Candidate {
+    Candidate {
+        service: config.service.clone(),
+        instance_id: instance_id.to_owned(),
+        instance_name: config.instance_name.clone(),
+        ttl: config.leader_ttl.0,
     }
 }
 

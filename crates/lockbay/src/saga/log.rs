@@ -226,9 +226,9 @@ impl State {
             Entry::Began { step } => self.steps[*step].begun = true,
             Entry::Done { step, result } => {
                 self.end_attempt(*step);
-                self.steps[*step].phase = Phase::Done;
-                self.steps[*step].doubt = false;
-                self.steps[*step].result = Some(JsonText(result.clone()));
+                let state = &mut self.steps[*step];
+                (state.phase, state.doubt) = (Phase::Done, false);
+                state.result = Some(JsonText(result.clone()));
                 self.takeovers = 0;
             }
             Entry::Failed { step, error, sure, retry_at } => {
@@ -244,8 +244,7 @@ impl State {
             Entry::Undone { step, result } => {
                 let state = &mut self.steps[*step];
                 state.undo_attempts += 1;
-                (state.phase, state.retry_at) = (Phase::Undone, None);
-                state.doubt = false;
+                (state.phase, state.retry_at, state.doubt) = (Phase::Undone, None, false);
                 state.undo_result = Some(JsonText(result.clone()));
                 self.takeovers = 0;
             }
