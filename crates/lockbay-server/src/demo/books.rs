@@ -83,8 +83,7 @@ fn in_words(totals: &Value) -> String {
 
 fn counted(Counts { unfinished, completed, compensated, jobs }: Counts) -> String {
     format!(
-        "{unfinished} unfinished; sagas {completed} completed, {compensated} rolled back; \
-         jobs {jobs} completed"
+        "sagas: {completed} completed, {compensated} rolled back, {unfinished} unfinished; jobs: {jobs}"
     )
 }
 

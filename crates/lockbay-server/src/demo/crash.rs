@@ -57,6 +57,8 @@ pub(super) async fn act(stage: &mut Stage) -> anyhow::Result<()> {
     let check = goes_on(&aftermath, &survivors, &stage.name_of(executor_of(&aftermath)));
     stage.tell.check(check);
 
+    let given = worker::more(stage, 1).await?;
+    stage.tell.check(given_once(given));
     let done = worker::complete(stage, 0, &task, json!({ "parcel": "p-1" })).await?;
     stage.tell.answered(done.status, &format!("task {}", done.text("status")));
     let ended = end_of(stage, 1, &id).await?;
@@ -112,13 +114,16 @@ async fn look_after(
 }
 
 fn tell_aftermath(stage: &Stage, aftermath: &Aftermath) {
-    let after = |after: &Duration| format!("   after {:.2} s", after.as_secs_f64());
-    if let Some((by, when)) = &aftermath.executor {
-        let line = format!("{} {} goes on with the saga", after(when), stage.name_of(by));
-        stage.tell.say(&line);
-    }
+    let mut lines = Vec::new();
     if let Some((reply, when)) = &aftermath.leader {
-        stage.tell.say(&format!("{} {}", after(when), told(reply)));
+        lines.push((when, told(reply)));
+    }
+    if let Some((by, when)) = &aftermath.executor {
+        lines.push((when, format!("{} goes on with the saga", stage.name_of(by))));
+    }
+    lines.sort();
+    for (when, line) in lines {
+        stage.tell.say(&format!("   after {:.2} s: {line}", when.as_secs_f64()));
     }
 }
 
@@ -164,6 +169,12 @@ fn goes_on(aftermath: &Aftermath, survivors: &[&str], name: &str) -> Check {
     Check::new(PROMISE, held, format!("{name} does after {:.2} s", after.as_secs_f64()))
 }
 
+/// Nobody else is given what a worker is still at, though its executor is dead.
+fn given_once(more: Option<usize>) -> Check {
+    let seen = more.map_or("no answer".into(), |more| format!("{more} tasks for another worker"));
+    Check::new("the worker keeps its task, alone", more == Some(0), seen)
+}
+
 /// The worker's word counted, and every step was done exactly once.
 fn completed_once(done: &Reply, ended: &Reply, history: &Reply) -> Check {
     let mut steps = steps_of(history, "step_completed");
@@ -179,8 +190,7 @@ fn completed_once(done: &Reply, ended: &Reply, history: &Reply) -> Check {
         && steps.len() == 4
         && steps_of(history, "step_compensated").is_empty()
         && counted;
-    let seen =
-        format!("{}, {told} steps done, {} of them different", ended.text("status"), steps.len());
+    let seen = format!("{}: {told} steps, {} names", ended.text("status"), steps.len());
     Check::new("the saga completes, each of its steps done once", held, seen)
 }
 
@@ -225,6 +235,13 @@ mod tests {
         assert!(!goes_on(&Aftermath::default(), &["b", "c"], "").held);
         let none = reply(json!({ "items": [{ "event": "step_completed", "step": "x" }] }));
         assert_eq!(taken_over_by(&none), None);
+    }
+
+    #[test]
+    fn a_task_that_is_given_twice_fails() {
+        assert!(given_once(Some(0)).held);
+        assert!(!given_once(Some(1)).held);
+        assert!(!given_once(None).held);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Act 2: a job is claimed, its duplicate is refused, and later gets the outcome.
 
+use std::time::Duration;
+
 use anyhow::Context;
 use serde_json::{Value, json};
 
@@ -61,7 +63,10 @@ fn told(reply: &Reply) -> String {
             reply.body["result"]
         ),
         (Some(outcome), _) => format!("{outcome}: job {id}, attempt {}", reply.text("attempt")),
-        (None, Some(millis)) => format!("held: job {id} is in progress, at most {millis} ms more"),
+        (None, Some(millis)) => {
+            let left = Duration::from_millis(millis).as_secs_f64();
+            format!("held: job {id} is in progress, for {left:.1} s at most unless it is renewed")
+        }
         (None, None) if reply.status == 200 => format!("job {id} is {}", reply.text("status")),
         (None, None) => reply.refusal(),
     }
@@ -72,7 +77,11 @@ fn claimed(first: &Reply) -> Check {
         && first.body["outcome"] == "claimed"
         && first.body["attempt"] == 1
         && first.body["claim_token"].is_string();
-    Check::new("the first claim gets the job", held, told(first))
+    Check::new(
+        "the first claim gets the job",
+        held,
+        format!("{}, attempt {}", first.text("outcome"), first.text("attempt")),
+    )
 }
 
 fn refused(first: &Reply, early: &Reply) -> Check {
@@ -92,7 +101,12 @@ fn given_the_outcome(first: &Reply, late: &Reply, result: &Value) -> Check {
         && late.body["job_id"] == first.body["job_id"]
         && late.body["attempt"] == 1
         && late.body["result"] == *result;
-    let seen = format!("{} {}", late.text("outcome"), late.body["result"]);
+    let seen = format!(
+        "{}, attempt {}: {}",
+        late.text("outcome"),
+        late.text("attempt"),
+        late.body["result"]
+    );
     Check::new("a late duplicate gets the outcome, and runs nothing", held, seen)
 }
 

@@ -50,20 +50,25 @@ pub(super) fn told(reply: &Reply) -> String {
 /// Everybody names the same leader under the same token, and one says that it is the one.
 fn agreed(replies: &[Reply]) -> Check {
     const PROMISE: &str = "exactly one leads, and all name it";
-    let named =
+    let who =
         |reply: &Reply| [reply.body["instance_id"].clone(), reply.body["fencing_token"].clone()];
-    let known = replies.iter().all(|reply| reply.status == 200 && named(reply)[0].is_string());
-    let same = replies.windows(2).all(|pair| named(&pair[0]) == named(&pair[1]));
+    let known = replies.iter().all(|reply| reply.status == 200 && who(reply)[0].is_string());
+    let same = replies.windows(2).all(|pair| who(&pair[0]) == who(&pair[1]));
     let selves = replies.iter().filter(|reply| reply.body["is_self"] == true).count();
-    let names: Vec<String> = replies
-        .iter()
-        .map(|reply| match &reply.body["instance_name"] {
-            Value::Null => "nobody".into(),
-            name => text(name),
-        })
-        .collect();
-    let seen = format!("named: {}; says that it leads: {selves}", names.join(", "));
-    Check::new(PROMISE, known && same && selves == 1 && !replies.is_empty(), seen)
+    let named: Vec<String> = replies.iter().map(name).collect();
+    let held = known && same && selves == 1 && !replies.is_empty();
+    let seen = match named.first() {
+        Some(leader) if held => format!("{leader} leads, say all {}", replies.len()),
+        Some(_) | None => format!("named: {}; {selves} say that they lead", named.join(", ")),
+    };
+    Check::new(PROMISE, held, seen)
+}
+
+fn name(reply: &Reply) -> String {
+    match &reply.body["instance_name"] {
+        Value::Null => "nobody".into(),
+        name => text(name),
+    }
 }
 
 #[cfg(test)]

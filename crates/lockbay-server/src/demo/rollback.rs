@@ -77,15 +77,20 @@ pub(super) fn steps_of<'a>(history: &'a Reply, event: &str) -> Vec<&'a str> {
 fn came_back(ended: &Reply) -> Check {
     let held = ended.body["status"] == "compensated"
         && ended.body["reason"].as_str().is_some_and(|reason| reason.contains("address"));
-    let seen = format!("{}, {}", ended.text("status"), ended.text("reason"));
+    let seen = format!("{}: {}", ended.text("status"), last_part(&ended.text("reason")));
     Check::new("a saga that fails comes back by itself, and says why", held, seen)
+}
+
+/// The reason without the path to it.
+fn last_part(reason: &str) -> &str {
+    reason.rsplit(": ").next().unwrap_or(reason)
 }
 
 fn undone_in_reverse(history: &Reply) -> Check {
     let done = steps_of(history, "step_completed");
     let undone = steps_of(history, "step_compensated");
     let held = done.len() == 3 && undone.iter().eq(done.iter().rev());
-    let seen = format!("{} done; undone: {}", done.len(), undone.join(", "));
+    let seen = format!("undone: {}", undone.join(", "));
     Check::new("every step that was done is undone, the last first", held, seen)
 }
 

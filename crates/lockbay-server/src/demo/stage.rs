@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::server::{Scratch, Server, Starting};
 use super::tell::{Tell, short};
+use crate::cli::client::Failure;
 use crate::cli::output;
 
 /// The names of the servers.
@@ -135,13 +136,21 @@ impl Stage {
         body: Option<Value>,
         key: Option<&str>,
     ) -> Answered {
-        let client = &self.servers[at].client;
+        let Server { client, name, .. } = &self.servers[at];
+        // What a person at a command line would be advised to do is of no use here.
+        let silent = |failure: Failure| {
+            let why = failure.line();
+            anyhow::anyhow!(
+                "server {name} has no answer: {}",
+                why.split(';').next().unwrap_or(&why)
+            )
+        };
         let query: Vec<_> =
             query.iter().map(|(name, value)| (*name, Some((*value).to_owned()))).collect();
         let url = client.address(path, &query);
         let answer = client.ask_under(key, method, url, body).await;
-        let answer = answer.map_err(|failure| anyhow::anyhow!(failure.line()))?;
-        let body = answer.read().map_err(|failure| anyhow::anyhow!(failure.line()))?;
+        let answer = answer.map_err(silent)?;
+        let body = answer.read().map_err(silent)?;
         Ok(Reply { status: answer.status.as_u16(), replayed: answer.replayed, body })
     }
 

@@ -135,11 +135,10 @@ impl Tell {
         let failed = self.checks.iter().filter(|check| !check.held).count();
         let line = format!("{failed} of {all} checks FAILED, in {took:.1} s");
         output::data(&self.paint(Paint::Red, &line));
-        output::data(&format!(
-            "run it once more; if it fails again, report this whole output with `lockbay {}`, \
-             your system, and `uname -a`",
-            env!("CARGO_PKG_VERSION")
-        ));
+        output::data(
+            "run it once more; if it fails again, report all of this output, what follows from the \
+             logs of the servers, and what `uname -a` says",
+        );
         false
     }
 
@@ -160,12 +159,13 @@ fn all_held(checks: &[Check]) -> bool {
     !checks.is_empty() && checks.iter().all(|check| check.held)
 }
 
-/// An id, short enough to be read.
+/// An id, short enough to be read: its end, because the ids of one instance may begin alike.
 pub(super) fn short(id: &str) -> String {
     const ENOUGH: usize = 8;
-    match id.char_indices().nth(ENOUGH) {
-        Some((at, _)) => format!("{}…", &id[..at]),
-        None => id.to_owned(),
+    let cut = id.chars().count().saturating_sub(ENOUGH);
+    match id.char_indices().nth(cut) {
+        Some((at, _)) if at > 0 => format!("…{}", &id[at..]),
+        Some(_) | None => id.to_owned(),
     }
 }
 
@@ -184,7 +184,9 @@ mod tests {
 
     #[test]
     fn ids_are_cut_and_names_are_not() {
-        assert_eq!(short("0123456789"), "01234567…");
+        assert_eq!(short("0123456789"), "…23456789");
+        assert_eq!(short("01234567"), "01234567");
+        assert_eq!(short(""), "");
         assert_eq!(short("order"), "order");
     }
 }

@@ -27,6 +27,16 @@ pub(super) async fn turn_up(stage: &Stage, at: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Asks at once for another task, and gives how many there were.
+pub(super) async fn more(stage: &Stage, at: usize) -> anyhow::Result<Option<usize>> {
+    let path = ["v1", "tasks", "poll"];
+    let reply = stage.send(at, &path, None, poll_body(0), "another worker asks for work").await?;
+    let given = reply.body["tasks"].as_array().map(Vec::len);
+    let count = given.map_or_else(|| reply.refusal(), |given| format!("{given} tasks"));
+    stage.tell.answered(reply.status, &count);
+    Ok(given)
+}
+
 /// Waits for a task, and takes it.
 pub(super) async fn take(stage: &Stage, at: usize) -> anyhow::Result<Task> {
     let path = ["v1", "tasks", "poll"];
