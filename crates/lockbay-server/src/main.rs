@@ -1,10 +1,12 @@
 //! The `lockbay` binary: an HTTP server over the library, and the commands that talk to it.
 //!
 //! [`serve`] runs one instance, [`http`] is its API, [`outbound`] calls others, [`bench`] measures,
-//! [`cli`] is everything else. All business meaning is in the library; here are only words: HTTP, JSON shapes, tables and exit codes.
+//! [`demo`] shows every part at work, [`cli`] is everything else. All business meaning is in the
+//! library; here are only words: HTTP, JSON shapes, tables and exit codes.
 
 mod bench;
 mod cli;
+mod demo;
 mod http;
 mod outbound;
 mod serve;

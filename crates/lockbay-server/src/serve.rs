@@ -57,6 +57,9 @@ pub(crate) struct ServeArgs {
     /// Listen on an address that other machines reach, without any tokens
     #[arg(long)]
     insecure: bool,
+    /// End at once when stdin is closed, as it is when whoever started this has died
+    #[arg(long, hide = true)]
+    until_stdin_closes: bool,
 }
 
 impl ServeArgs {
@@ -77,6 +80,9 @@ impl ServeArgs {
 pub(crate) async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     let config = args.config().map_err(told)?;
     start_log();
+    if args.until_stdin_closes {
+        std::thread::spawn(end_with_stdin);
+    }
     for name in Config::unknown_environment() {
         tracing::warn!(name, "there is no such setting; is it misspelt?");
     }
@@ -116,6 +122,13 @@ pub(crate) async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
         tracing::warn!("the end did not wait for the store; what is held lapses by itself");
     }
     Ok(())
+}
+
+/// Waits until nobody can write to our stdin any more. Nothing needs to be tidied up: ending at any
+/// moment is what the store is made for.
+fn end_with_stdin() {
+    drop(std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink()));
+    std::process::exit(0);
 }
 
 /// Allows as many open files as the system lets us have: connections that only wait must not keep

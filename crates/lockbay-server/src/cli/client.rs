@@ -21,7 +21,7 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
 /// A server, and how its answers are shown.
-pub(super) struct Client {
+pub(crate) struct Client {
     base: Url,
     token: Option<String>,
     http: reqwest::Client,
@@ -31,17 +31,17 @@ pub(super) struct Client {
 }
 
 /// What a server answered.
-pub(super) struct Answer {
-    pub(super) status: StatusCode,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
     /// Whether it says that the same request was carried out before.
-    pub(super) replayed: bool,
+    pub(crate) replayed: bool,
     is_problem: bool,
     body: Vec<u8>,
 }
 
 /// A problem as the server tells it.
 #[derive(Debug, Deserialize)]
-pub(super) struct Problem {
+pub(crate) struct Problem {
     #[serde(rename = "type")]
     kind: String,
     status: u16,
@@ -50,7 +50,7 @@ pub(super) struct Problem {
 }
 
 /// Why a command was not carried out.
-pub(super) enum Failure {
+pub(crate) enum Failure {
     /// The arguments cannot be meant.
     Usage(String),
     /// No server, or none that answers as ours does.
@@ -91,6 +91,15 @@ impl Failure {
         }
     }
 
+    /// What failed, in one line.
+    pub(crate) fn line(&self) -> String {
+        match self {
+            Failure::Usage(text) | Failure::Unreachable(text) => text.clone(),
+            Failure::Failed(error) => format!("{error:#}"),
+            Failure::Refused { what, problem, .. } => format!("cannot {what}: {}", problem.detail),
+        }
+    }
+
     /// 1 if it was refused or failed, 2 if it was never asked.
     pub(super) fn exit_code(&self) -> ExitCode {
         match self {
@@ -123,13 +132,18 @@ fn next_step(kind: &str, status: u16, retry_after_ms: Option<u64>) -> String {
 impl Client {
     /// A client of the server that the arguments name.
     pub(super) fn new(shared: &Shared) -> Result<Self, Failure> {
+        let token = shared.token.clone().filter(|token| !token.is_empty());
+        Ok(Client { token, json: shared.json, sure: shared.yes, ..Client::of(&shared.url)? })
+    }
+
+    /// A client of the server at this address, which shows it no token.
+    pub(crate) fn of(url: &str) -> Result<Self, Failure> {
         let wrong = |reason: String| {
             Failure::Usage(format!("--url is like http://127.0.0.1:5000, not {reason}"))
         };
-        let base =
-            Url::parse(&shared.url).map_err(|error| wrong(format!("{:?}: {error}", shared.url)))?;
+        let base = Url::parse(url).map_err(|error| wrong(format!("{url:?}: {error}")))?;
         if base.scheme() != "http" || base.cannot_be_a_base() {
-            return Err(wrong(format!("{:?}: this version speaks plain http only", shared.url)));
+            return Err(wrong(format!("{url:?}: this version speaks plain http only")));
         }
         let http = reqwest::Client::builder()
             // Left to itself it would read the certificates of the system first, for nothing.
@@ -139,12 +153,11 @@ impl Client {
             .timeout(ANSWER_WITHIN)
             .build()
             .map_err(|error| Failure::Failed(error.into()))?;
-        let token = shared.token.clone().filter(|token| !token.is_empty());
-        Ok(Client { base, token, http, json: shared.json, sure: shared.yes })
+        Ok(Client { base, token: None, http, json: false, sure: false })
     }
 
     /// The address of a resource; each part is escaped.
-    pub(super) fn address(&self, path: &[&str], query: &[(&str, Option<String>)]) -> Url {
+    pub(crate) fn address(&self, path: &[&str], query: &[(&str, Option<String>)]) -> Url {
         let mut url = self.base.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().extend(path);
@@ -194,7 +207,21 @@ impl Client {
         url: Url,
         body: Option<Value>,
     ) -> Result<Answer, Failure> {
+        self.ask_under(None, method, url, body).await
+    }
+
+    /// As [`ask`](Client::ask), under a key that names the request, if any.
+    pub(crate) async fn ask_under(
+        &self,
+        idempotency_key: Option<&str>,
+        method: Method,
+        url: Url,
+        body: Option<Value>,
+    ) -> Result<Answer, Failure> {
         let mut request = self.http.request(method, url);
+        if let Some(key) = idempotency_key {
+            request = request.header("idempotency-key", key);
+        }
         if let Some(body) = body {
             request = request.json(&body);
         }
@@ -282,7 +309,7 @@ impl Answer {
     }
 
     /// Reads it as what it should be.
-    pub(super) fn read<T: DeserializeOwned>(&self) -> Result<T, Failure> {
+    pub(crate) fn read<T: DeserializeOwned>(&self) -> Result<T, Failure> {
         serde_json::from_slice(&self.body).map_err(|error| {
             Failure::Unreachable(format!(
                 "the server's answer is not understood, its version may differ from this one: \

@@ -1,10 +1,10 @@
 //! The command line: what can be said to `lockbay`, and the exit code it ends with.
 //!
 //! One file per group of commands. `serve` and `doctor` (and `bench`, in a module of its own) open
-//! a store; all others are clients of a server's HTTP API and know nothing that another program
+//! a store, and `demo`, in one too, starts its own servers; all others are clients of a server's HTTP API and know nothing that another program
 //! could not know. Exit codes: 0 done, 1 refused or failed, 2 unreachable or wrong usage.
 
-mod client;
+pub(crate) mod client;
 mod doctor;
 mod handler;
 mod job;
@@ -23,6 +23,7 @@ use clap_complete::Shell;
 
 use self::client::{Client, Failure};
 use crate::bench;
+use crate::demo;
 use crate::serve::{self, ServeArgs};
 
 /// Leader election, idempotent jobs, sagas and leases for services that move money.
@@ -62,6 +63,11 @@ struct Shared {
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(ServeArgs),
+    /// See every part at work: three servers of its own, a saga that rolls back, a leader killed
+    ///
+    /// It works in a directory of its own, which it removes, and takes some seconds. Exit code 0
+    /// only if everything that is promised was seen; with --json, one object for each promise.
+    Demo,
     Doctor(doctor::DoctorArgs),
     /// Say whether a server is healthy: exit code 0 if it is, 1 if not, 2 if it is not reached
     Health,
@@ -131,6 +137,10 @@ async fn obey(shared: &Shared, command: Command) -> Result<Ended, Failure> {
             serve::serve(&args).await?;
             Ok(Ended::Done)
         }
+        Command::Demo => Ok(match demo::run(shared.json).await? {
+            demo::Outcome::Held => Ended::Done,
+            demo::Outcome::Failed => Ended::No,
+        }),
         Command::Doctor(args) => doctor::doctor(&args, shared).await,
         Command::Health => status::health(&Client::new(shared)?).await,
         Command::Metrics => status::metrics(&Client::new(shared)?).await,

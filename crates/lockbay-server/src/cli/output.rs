@@ -27,6 +27,27 @@ pub(crate) fn talk(text: &str) {
     drop(written);
 }
 
+/// How wide the line of [`progress`] is.
+const PROGRESS_WIDTH: usize = 78;
+
+/// Shows on a terminal what is waited for, on one line that the next writing takes back.
+pub(crate) fn progress(waited_for: Option<&str>) {
+    let mut err = std::io::stderr().lock();
+    if !err.is_terminal() {
+        return;
+    }
+    let text: String = waited_for.unwrap_or_default().chars().take(PROGRESS_WIDTH).collect();
+    let back = if waited_for.is_some() { "" } else { "\r" };
+    let written = write!(err, "\r{text:<PROGRESS_WIDTH$}{back}").and_then(|()| err.flush());
+    drop(written);
+}
+
+/// Whether data may be coloured: it goes to a terminal whose owner has not refused it.
+pub(crate) fn coloured() -> bool {
+    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    std::io::stdout().is_terminal() && !refused
+}
+
 /// Asks a person for a yes; `None` if there is no person to ask.
 pub(crate) fn ask(question: &str) -> Option<bool> {
     if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
