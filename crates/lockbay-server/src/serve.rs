@@ -22,7 +22,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::cli::output;
 use crate::http;
-use crate::outbound::{Handlers, Reach};
+use crate::outbound::{Handlers, Reach, payout_provider};
 
 /// How long the store may take to open.
 const OPEN_WITHIN: Duration = Duration::from_secs(15);
@@ -88,7 +88,9 @@ pub(crate) async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     let bay = open(config, &store).await?;
     let reach = std::env::var(Reach::VARIABLE).ok();
     let reach = Reach::of(reach.as_deref()).map_err(anyhow::Error::msg)?;
-    bay.sagas().call_with(Arc::new(Handlers::new(bay.clock().clone(), reach)?));
+    let handlers = Handlers::new(bay.clock().clone(), reach)?;
+    bay.finance().pay_through(payout_provider(&bay, &handlers)?).map_err(told)?;
+    bay.sagas().call_with(Arc::new(handlers));
     bay.start();
     output::talk(&format!(
         "lockbay listening on http://{address} store={store} instance={}",

@@ -75,6 +75,26 @@ impl<'de> Deserialize<'de> for Span {
     }
 }
 
+/// A secret among the settings. Never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Hidden(pub String);
+
+impl fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hidden(…)")
+    }
+}
+
+impl<'de> Deserialize<'de> for Hidden {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // The usual message for what is no text would show it.
+        match toml::Value::deserialize(deserializer)? {
+            toml::Value::String(secret) if !secret.is_empty() => Ok(Hidden(secret)),
+            _ => Err(D::Error::custom("a secret is text, and not empty")),
+        }
+    }
+}
+
 /// A number that may come as text from the environment.
 fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
     let value = toml::Value::deserialize(deserializer)?;
@@ -98,7 +118,7 @@ const fn setting(name: &'static str, env: &'static str, help: &'static str) -> S
 
 /// Every setting. `docs/operations.md` shows the same table.
 #[rustfmt::skip]
-pub const SETTINGS: [Setting; 19] = [
+pub const SETTINGS: [Setting; 21] = [
     setting("store", "LOCKBAY_STORE", "store URL; sqlite:lockbay-data/lockbay.db"),
     setting("listen", "LOCKBAY_LISTEN", "address of the HTTP server; 127.0.0.1:5000"),
     setting("service", "LOCKBAY_SERVICE", "whose leader is elected; lockbay"),
@@ -116,6 +136,8 @@ pub const SETTINGS: [Setting; 19] = [
     setting("session_ttl", "LOCKBAY_SESSION_TTL", "how long others wait before they take over the sagas of an instance that is not heard of; 5s"),
     setting("monitoring_interval", "ADVANCED_MONITORING_INTERVAL", "time between metric samples; 30s"),
     setting("health_interval", "LOCKBAY_HEALTH_INTERVAL", "time between health checks; 5s"),
+    setting("payout_provider", "LOCKBAY_PAYOUT_PROVIDER", "who pays money out: simulated, simulated:refused=10,unknown=5,delay_ms=20, or the URL of an endpoint; simulated"),
+    setting("payout_secret", "LOCKBAY_PAYOUT_SECRET", "signs what the endpoint that pays out is sent; none"),
     setting("shutdown_grace", "LOCKBAY_SHUTDOWN_GRACE", "how long running work may finish at shutdown; 2500ms"),
     setting("max_in_flight", "LOCKBAY_MAX_IN_FLIGHT", "HTTP requests served at once, more are told to wait; 4096"),
 ];
@@ -145,6 +167,8 @@ pub struct Config {
     pub session_ttl: Span,
     pub monitoring_interval: Span,
     pub health_interval: Span,
+    pub payout_provider: String,
+    pub payout_secret: Option<Hidden>,
     pub shutdown_grace: Span,
     #[serde(deserialize_with = "number")]
     pub max_in_flight: u32,
@@ -171,6 +195,8 @@ impl Default for Config {
             session_ttl: seconds(5),
             monitoring_interval: seconds(30),
             health_interval: seconds(5),
+            payout_provider: "simulated".into(),
+            payout_secret: None,
             shutdown_grace: Span(Duration::from_millis(2_500)),
             max_in_flight: 4_096,
         }
@@ -280,12 +306,26 @@ impl Config {
         if self.max_in_flight == 0 {
             return Err(Error::invalid("max_in_flight is at least 1"));
         }
+        check_payout_provider(&self.payout_provider)?;
         check_name("service", &self.service, 256)?;
         match &self.instance_name {
             Some(name) => check_name("instance_name", name, 256),
             None => Ok(()),
         }
     }
+}
+
+/// Whether it is of one of the forms. What follows is read by whoever builds it; it may hold a
+/// secret, and is not shown.
+fn check_payout_provider(provider: &str) -> Result<()> {
+    const FORMS: [&str; 3] = ["simulated:", "http://", "https://"];
+    if provider == "simulated" || FORMS.iter().any(|form| provider.starts_with(form)) {
+        return Ok(());
+    }
+    Err(Error::invalid(
+        "payout_provider is simulated, simulated:refused=10,unknown=5,delay_ms=20, http://… or \
+         https://…",
+    ))
 }
 
 fn within(name: &str, Span(value): Span, least: Duration, most: Duration) -> Result<()> {
@@ -350,6 +390,30 @@ mod tests {
             let error = load(&[(name, value)], &[]).unwrap_err().to_string();
             let setting = SETTINGS.iter().find(|setting| setting.env == name).unwrap();
             assert!(error.contains(setting.name), "{name}={value}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_secret_is_read_from_a_file_and_shown_nowhere() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "hush-4711\n").unwrap();
+        let path = file.path().to_str().unwrap();
+        let config = load(&[("LOCKBAY_PAYOUT_SECRET_FILE", path)], &[]).unwrap();
+        assert_eq!(config.payout_secret, Some(Hidden("hush-4711".into())));
+        assert!(!format!("{config:?}").contains("hush"));
+        std::fs::write(file.path(), "payout_secret = 4711\n").unwrap();
+        let error = Config::load(Some(file.path()), &BTreeMap::new()).unwrap_err().to_string();
+        assert!(error.contains("payout_secret") && !error.contains("4711"), "{error}");
+    }
+
+    #[test]
+    fn a_payout_provider_is_simulated_or_an_address_and_a_wrong_one_is_not_shown() {
+        for right in ["simulated", "simulated:refused=10", "https://bank.example/pay"] {
+            load(&[("LOCKBAY_PAYOUT_PROVIDER", right)], &[]).unwrap();
+        }
+        for wrong in ["", "simulate", "Simulated", "ftp://x", "bank.example/hush"] {
+            let error = load(&[("LOCKBAY_PAYOUT_PROVIDER", wrong)], &[]).unwrap_err().to_string();
+            assert!(error.contains("payout_provider") && !error.contains("hush"), "{error}");
         }
     }
 

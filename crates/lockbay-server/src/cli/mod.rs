@@ -10,6 +10,7 @@ mod handler;
 mod job;
 mod leader;
 mod lease;
+mod ledger;
 pub(crate) mod output;
 mod saga;
 mod saga_operate;
@@ -81,6 +82,9 @@ enum Command {
     /// Who does the steps of sagas
     #[command(subcommand)]
     Handler(handler::HandlerCommand),
+    /// What users have, and moving it
+    #[command(subcommand)]
+    Ledger(ledger::LedgerCommand),
     /// Measure what the services reach here, beside the bare store doing the same writes
     Bench(bench::BenchArgs),
     /// Write completions for a shell
@@ -135,6 +139,7 @@ async fn obey(shared: &Shared, command: Command) -> Result<Ended, Failure> {
         Command::Job(command) => job::obey(&Client::new(shared)?, command).await,
         Command::Saga(command) => saga::obey(&Client::new(shared)?, command).await,
         Command::Handler(command) => handler::obey(&Client::new(shared)?, command).await,
+        Command::Ledger(command) => ledger::obey(&Client::new(shared)?, command).await,
         Command::Bench(args) => {
             bench::run(args, shared.json).await?;
             Ok(Ended::Done)

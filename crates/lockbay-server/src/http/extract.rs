@@ -221,6 +221,23 @@ impl FromRequestParts<App> for IdempotencyKey {
     }
 }
 
+/// The `Idempotency-Key` of a request that must have one.
+pub(super) struct RequiredKey(pub(super) String);
+
+impl FromRequestParts<App> for RequiredKey {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let IdempotencyKey(key) = IdempotencyKey::from_request_parts(parts, app).await?;
+        key.map(RequiredKey).ok_or_else(|| {
+            Problem::invalid(
+                "a call that moves money needs an Idempotency-Key header, a name of your own for \
+                 this request, so that it can be repeated safely; nothing was done",
+            )
+        })
+    }
+}
+
 /// A length of time in seconds, fractions allowed.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Seconds(pub(super) Duration);

@@ -36,7 +36,8 @@ pub(super) async fn limit_in_flight(
 /// Checks headers that every call takes.
 ///
 /// An `Idempotency-Key` is accepted on every POST. Claims and leases are given again to a request
-/// that is repeated with it; all other POSTs can be repeated as they are.
+/// that is repeated with it, and calls that move money insist on it; all other POSTs can be
+/// repeated as they are.
 ///
 /// A browser says where a page comes from that asks for a change; a page from another machine may
 /// not ask. It needs no token here, so it could otherwise use the one thing it has: to run on this

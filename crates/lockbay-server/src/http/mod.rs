@@ -7,6 +7,7 @@
 
 mod abandoned;
 mod extract;
+mod finance;
 mod guard;
 mod handler;
 mod health;
@@ -14,6 +15,7 @@ mod job;
 mod job_list;
 mod leader;
 mod lease;
+mod ledger;
 mod listen;
 mod metrics;
 mod page;
@@ -88,6 +90,8 @@ pub(crate) fn router(app: App) -> Router {
         .merge(saga::routes())
         .merge(saga_operate::routes())
         .merge(handler::routes())
+        .merge(finance::routes())
+        .merge(ledger::routes())
         .layer(middleware::from_fn_with_state(app.clone(), guard::limit_in_flight));
     Router::new()
         .route("/", get(index))
@@ -125,6 +129,11 @@ async fn index() -> Response {
         "POST /v1/sagas/{saga_id}/steps/{step}/retry|skip|resolve",
         "GET /v1/handlers",
         "PUT|DELETE /v1/handlers/{name}",
+        "POST /v1/sagas/escrow|release|refund|cashout",
+        "POST /v1/ledger/deposits",
+        "GET /v1/ledger/accounts/{user_id}?currency=",
+        "GET /v1/ledger/trial-balance",
+        "GET /v1/ledger/postings?saga_id=",
     ];
     Json(json!({ "name": "lockbay", "version": env!("CARGO_PKG_VERSION"), "calls": calls }))
         .into_response()

@@ -22,6 +22,11 @@ impl Handlers {
     pub(crate) fn new(clock: Clock, reach: Reach) -> anyhow::Result<Self> {
         Ok(Handlers { caller: Caller::new(clock, reach)?, reach })
     }
+
+    /// What calls them, for whoever else is called.
+    pub(super) fn caller(&self) -> &Caller {
+        &self.caller
+    }
 }
 
 impl saga::Caller for Handlers {

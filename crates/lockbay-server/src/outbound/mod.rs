@@ -1,11 +1,12 @@
 //! Calls that the server makes to others: which addresses it may reach, how it signs, one POST,
-//! and the steps of sagas that are HTTP endpoints.
+//! the steps of sagas that are HTTP endpoints, and the endpoint that pays money out.
 //!
 //! Nothing here knows which endpoints there are; whoever keeps them hands one in. The only state is
 //! the pool of open connections in the [`Caller`], and there is one of these in a process.
 
 mod call;
 mod handlers;
+mod payout;
 #[cfg(test)]
 mod receiver;
 mod sign;
@@ -14,4 +15,5 @@ mod vet;
 
 pub(crate) use call::tls;
 pub(crate) use handlers::Handlers;
+pub(crate) use payout::payout_provider;
 pub(crate) use vet::Reach;

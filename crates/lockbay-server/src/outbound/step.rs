@@ -21,7 +21,7 @@ use super::vet::{Reach, vet_url};
 /// How much of an endpoint's own error is kept, in bytes.
 const MAX_ERROR_BYTES: usize = 4 * 1024;
 
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// An endpoint, as it was registered.
 #[derive(Clone)]
@@ -204,7 +204,7 @@ impl PushStep {
 
 /// The error in a body: its member `error` if it is an object, else the text. Without control
 /// characters, and not too long.
-fn said(body: &[u8]) -> String {
+pub(super) fn said(body: &[u8]) -> String {
     #[derive(Deserialize)]
     struct Told {
         error: String,

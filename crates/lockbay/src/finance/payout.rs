@@ -29,6 +29,8 @@ pub struct PayoutRequest {
     pub destination: String,
     /// Grows when another executor takes over: a provider that can refuses lower ones.
     pub fencing_token: Revision,
+    /// How often it is asked for with this, counted from 1.
+    pub attempt: u32,
 }
 
 /// What a provider answers.

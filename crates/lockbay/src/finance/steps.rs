@@ -231,6 +231,7 @@ impl FinanceStep {
             amount: order.amount,
             destination: order.destination.unwrap_or_default(),
             fencing_token: context.fencing_token,
+            attempt: context.attempt,
         };
         match self.provider.pay(&request).await {
             Payout::Paid { reference } => named("reference", &reference).map_err(StepError::from),

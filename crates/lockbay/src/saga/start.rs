@@ -30,6 +30,8 @@ use crate::store::{Commit, Hints, Partition, Range, Reply};
 const TRIES: usize = 8;
 /// How often a commit without a clear answer is sent again.
 const RESENDS: u32 = 4;
+/// The longest idempotency key: that of a request over HTTP, and a name of its kind before it.
+const MAX_KEY_BYTES: usize = 255 + 32;
 /// How often one that waits looks without having got a hint.
 const POLL: Duration = Duration::from_millis(500);
 
@@ -333,7 +335,7 @@ fn has_come_to_rest(status: SagaStatus) -> bool {
 
 /// The id of the saga that a key names.
 fn id_of(key: &str) -> Result<String> {
-    check_name("idempotency key", key, 255)?;
+    check_name("idempotency key", key, MAX_KEY_BYTES)?;
     let digest: [u8; 32] = Sha256::digest(format!("lockbay saga 1\0{key}").as_bytes()).into();
     Ok(hex(&digest[..16]))
 }
