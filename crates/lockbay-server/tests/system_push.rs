@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 use sha2::Sha256;
 use support::caller::Caller;
 use support::sink::{Answer, Call, Sink};
-use support::{Server, eventually, eventually_within, size};
+use support::{Server, eventually, size};
 
 const SAGAS: usize = 300;
 const STEPS: [&str; 3] = ["reserve", "charge", "ship"];
@@ -258,24 +258,6 @@ fn start_saga(servers: &[Server], label: usize) -> String {
     })
 }
 
-/// Resumes whatever is parked until nothing is left; how often that was needed.
-fn bring_to_an_end(server: &Server) -> usize {
-    let mut resumed = 0;
-    let pause = Duration::from_millis(100);
-    eventually_within(Duration::from_secs(120), pause, "every saga has ended", || {
-        for saga in server.sagas("parked") {
-            let id = saga["saga_id"].as_str().unwrap();
-            let why = r#"{"reason":"the receiver is well again"}"#;
-            let reply = server.post(&format!("/v1/sagas/{id}/resume"), why);
-            assert!([200, 409, 422].contains(&reply.status), "{}", reply.text());
-            resumed += usize::from(reply.status == 200);
-        }
-        let open = ["pending", "running", "compensating", "parked"];
-        open.iter().all(|status| server.sagas(status).is_empty()).then_some(())
-    });
-    resumed
-}
-
 /// Checks a saga that has ended against the books; its status.
 fn check(books: &Books, saga: &Value) -> String {
     let (id, status) = (saga["saga_id"].as_str().unwrap(), saga["status"].as_str().unwrap());
@@ -318,7 +300,7 @@ fn a_receiver_that_knows_keys_alone_has_every_effect_of_a_saga_or_none_whatever_
         });
         servers[1] = start_server(&store);
     }
-    let resumed = bring_to_an_end(&servers[0]);
+    let resumed = servers[0].bring_sagas_to_an_end(Duration::from_secs(120));
     eventually("no late call is left", || {
         (receiver.open.load(Ordering::SeqCst) == 0).then_some(())
     });

@@ -164,6 +164,25 @@ impl Server {
         }
     }
 
+    /// Resumes whatever is parked until every saga has ended; how often that was needed.
+    pub(crate) fn bring_sagas_to_an_end(&self, patience: Duration) -> usize {
+        let mut resumed = 0;
+        let pause = Duration::from_millis(100);
+        eventually_within(patience, pause, "every saga has ended", || {
+            for saga in self.sagas("parked") {
+                let id = saga["saga_id"].as_str().expect("an id");
+                let why = r#"{"reason":"what was in the way is gone"}"#;
+                let reply = self.post(&format!("/v1/sagas/{id}/resume"), why);
+                // Others may have been faster, or it was not to be.
+                assert!([200, 409, 422].contains(&reply.status), "{}", reply.text());
+                resumed += usize::from(reply.status == 200);
+            }
+            let open = ["pending", "running", "compensating", "parked"];
+            open.iter().all(|status| self.sagas(status).is_empty()).then_some(())
+        });
+        resumed
+    }
+
     /// Ends the process as a power cut would.
     pub(crate) fn kill9(&mut self) {
         let _ = self.child.kill();
