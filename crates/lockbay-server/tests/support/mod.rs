@@ -8,6 +8,7 @@
 pub(crate) mod caller;
 pub(crate) mod http;
 pub(crate) mod money;
+pub(crate) mod sink;
 
 use std::convert::Infallible;
 use std::io::{BufRead, BufReader};
@@ -138,6 +139,51 @@ impl Server {
         });
     }
 
+    /// The most memory that the process has taken so far, in MiB, as the kernel tells it.
+    pub(crate) fn peak_memory_mib(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(path).expect("the server runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+        kib.expect("the kernel tells it") / 1_024
+    }
+
+    /// A number of the part of its metrics document that is about sagas.
+    pub(crate) fn saga_metric(&self, name: &str) -> u64 {
+        let metrics = self.get("/api/advanced-state/metrics").ok();
+        metrics["saga_metrics"][name].as_u64().expect("a metric of sagas")
+    }
+
+    /// Every saga of a status, page by page.
+    pub(crate) fn sagas(&self, status: &str) -> Vec<Value> {
+        let (mut sagas, mut token) = (Vec::new(), String::new());
+        loop {
+            let page = self.get(&format!("/v1/sagas?status={status}&page_size=1000{token}")).ok();
+            sagas.extend(page["items"].as_array().expect("a page").iter().cloned());
+            let Some(next) = page["next_page_token"].as_str() else { return sagas };
+            token = format!("&page_token={next}");
+        }
+    }
+
+    /// Resumes whatever is parked until every saga has ended; how often that was needed.
+    pub(crate) fn bring_sagas_to_an_end(&self, patience: Duration) -> usize {
+        let mut resumed = 0;
+        let pause = Duration::from_millis(100);
+        eventually_within(patience, pause, "every saga has ended", || {
+            for saga in self.sagas("parked") {
+                let id = saga["saga_id"].as_str().expect("an id");
+                let why = r#"{"reason":"what was in the way is gone"}"#;
+                let reply = self.post(&format!("/v1/sagas/{id}/resume"), why);
+                // Others may have been faster, or it was not to be.
+                assert!([200, 409, 422].contains(&reply.status), "{}", reply.text());
+                resumed += usize::from(reply.status == 200);
+            }
+            let open = ["pending", "running", "compensating", "parked"];
+            open.iter().all(|status| self.sagas(status).is_empty()).then_some(())
+        });
+        resumed
+    }
+
     /// Ends the process as a power cut would.
     pub(crate) fn kill9(&mut self) {
         let _ = self.child.kill();
@@ -205,14 +251,34 @@ pub(crate) fn run(server: &Server, args: &[&str]) -> Output {
 }
 
 /// Waits until `condition` gives something, and gives it.
-pub(crate) fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn eventually<T>(what: &str, condition: impl FnMut() -> Option<T>) -> T {
+    eventually_within(PATIENCE, Duration::from_millis(2), what, condition)
+}
+
+/// The same with another patience, and another pause between two looks.
+pub(crate) fn eventually_within<T>(
+    patience: Duration,
+    pause: Duration,
+    what: &str,
+    mut condition: impl FnMut() -> Option<T>,
+) -> T {
     let clock = Clock::system();
     let started = clock.tick();
     loop {
         if let Some(found) = condition() {
             return found;
         }
-        assert!(clock.tick().since(started) < PATIENCE, "waited {PATIENCE:?} in vain until {what}");
-        std::thread::park_timeout(Duration::from_millis(2));
+        assert!(clock.tick().since(started) < patience, "waited {patience:?} in vain until {what}");
+        breathe(pause);
     }
+}
+
+/// Lets others work for a moment.
+pub(crate) fn breathe(pause: Duration) {
+    std::thread::park_timeout(pause);
+}
+
+/// How much of something a test does: what the environment says, or its default.
+pub(crate) fn size(variable: &str, default: usize) -> usize {
+    std::env::var(variable).ok().and_then(|size| size.parse().ok()).unwrap_or(default)
 }
