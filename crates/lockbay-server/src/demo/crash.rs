@@ -1,4 +1,4 @@
-//! Act 5: the leader, which also executes a saga, is killed in the middle of it.
+//! Act 6: the leader, which also executes a saga, is killed in the middle of it.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use anyhow::Context;
 use lockbay::clock::Tick;
 use serde_json::json;
 
-use super::leader::told;
+use super::leader::{token, told};
 use super::money::{self, balances, end_of, saga_of};
 use super::rollback::{entries, steps_of, tell_history};
 use super::stage::{Reply, Stage};
@@ -135,10 +135,6 @@ fn executor_of(aftermath: &Aftermath) -> &str {
 fn taken_over_by(history: &Reply) -> Option<String> {
     let mut taken = entries(history).iter().filter(|entry| entry["event"] == "taken_over");
     taken.next_back()?["actor"].as_str().map(str::to_owned)
-}
-
-fn token(leader: &Reply) -> Option<u64> {
-    leader.body["fencing_token"].as_str()?.parse().ok()
 }
 
 fn another_leads(old: &Reply, aftermath: &Aftermath, dead: &str) -> Check {

@@ -1,4 +1,4 @@
-//! Act 2: a job is claimed, its duplicate is refused, and later gets the outcome.
+//! Act 3: a job is claimed, its duplicate is refused, and later gets the outcome.
 
 use std::time::Duration;
 

@@ -1,7 +1,5 @@
 //! Act 1: one of the three leads, and all agree on which.
 
-use serde_json::Value;
-
 use super::stage::{Reply, Stage, text};
 use super::tell::Check;
 
@@ -64,11 +62,14 @@ fn agreed(replies: &[Reply]) -> Check {
     Check::new(PROMISE, held, seen)
 }
 
+/// The fencing token of a leader or a lease.
+pub(super) fn token(granted: &Reply) -> Option<u64> {
+    granted.body["fencing_token"].as_str()?.parse().ok()
+}
+
 fn name(reply: &Reply) -> String {
-    match &reply.body["instance_name"] {
-        Value::Null => "nobody".into(),
-        name => text(name),
-    }
+    let name = &reply.body["instance_name"];
+    if name.is_null() { "nobody".into() } else { text(name) }
 }
 
 #[cfg(test)]

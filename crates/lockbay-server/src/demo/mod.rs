@@ -10,6 +10,7 @@ mod books;
 mod crash;
 mod job;
 mod leader;
+mod lease;
 mod money;
 mod rollback;
 mod server;
@@ -56,6 +57,7 @@ pub(crate) async fn run(json: bool) -> anyhow::Result<Outcome> {
 async fn tour(stage: &mut Stage) -> anyhow::Result<()> {
     stage.open().await?;
     leader::act(stage).await?;
+    lease::act(stage).await?;
     job::act(stage).await?;
     money::act(stage).await?;
     rollback::act(stage).await?;

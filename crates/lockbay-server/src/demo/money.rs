@@ -1,4 +1,4 @@
-//! Act 3: deposits, an escrow and its release; and what later acts need to know of money.
+//! Act 4: deposits, an escrow and its release, a payout; and what later acts need to know of money.
 
 use anyhow::Context;
 use serde_json::{Value, json};
@@ -71,6 +71,29 @@ pub(super) async fn act(stage: &mut Stage) -> anyhow::Result<()> {
     stage.tell.say(&in_words(&balances));
     let expected = self::expected("60.00", "60.00");
     stage.tell.check(moved("a release pays the seller, once", &ended, &balances, &expected));
+    pay_out(stage).await
+}
+
+/// Pays out what the seller has, and sends the request twice.
+async fn pay_out(stage: &mut Stage) -> anyhow::Result<()> {
+    let (path, key) = (["v1", "sagas", "cashout"], Some("cashout-1"));
+    let body = json!({ "user_id": SELLER, "amount": "15.00", "currency": CURRENCY,
+        "destination": "DE00 1234" });
+    let what = format!("pay 15.00 {CURRENCY} out to {SELLER}, by a provider that only pretends");
+    let first = stage.send(0, &path, key, body.clone(), &what).await?;
+    let saga = saga_of(&first)?;
+    stage.tell.answered(first.status, &format!("saga {}", short(&saga)));
+    let again = stage.send(1, &path, key, body, "the same, as if the answer had been lost").await?;
+    let ended = end_of(stage, 1, &saga).await?;
+    let what = format!("the same saga {}: {}", short(&again.text("saga_id")), ended.text("status"));
+    stage.tell.answered(again.status, &what);
+    let balances = balances(stage, 2).await?;
+    stage.tell.say(&in_words(&balances));
+    let expected = expected("60.00", "45.00");
+    let promise = "a payout that is asked for twice is one saga";
+    let mut check = moved(promise, &ended, &balances, &expected);
+    check.held &= same_saga(&first, &again);
+    stage.tell.check(check);
     Ok(())
 }
 
@@ -145,6 +168,13 @@ fn booked_once(first: &Reply, again: &Reply) -> Check {
     Check::new("a deposit that is sent twice is booked once", held, seen)
 }
 
+fn same_saga(first: &Reply, again: &Reply) -> bool {
+    first.body["saga_id"].is_string()
+        && first.body["saga_id"] == again.body["saga_id"]
+        && !first.replayed
+        && again.replayed
+}
+
 fn moved(promise: &'static str, saga: &Reply, found: &[Balance], expected: &[Balance]) -> Check {
     let held = saga.body["status"] == "completed" && found == expected;
     Check::new(promise, held, format!("{}: {}", saga.text("status"), have(found)))
@@ -164,6 +194,17 @@ mod tests {
         let twice = Reply { body: body("200.00"), ..again.clone() };
         assert!(!booked_once(&first, &twice).held);
         assert!(!booked_once(&Reply { body: body("0.00"), ..first }, &again).held);
+    }
+
+    #[test]
+    fn a_request_that_starts_a_second_saga_fails() {
+        let started =
+            |id: &str, replayed| Reply { status: 202, replayed, body: json!({ "saga_id": id }) };
+        assert!(same_saga(&started("s", false), &started("s", true)));
+        assert!(!same_saga(&started("s", false), &started("t", true)));
+        assert!(!same_saga(&started("s", false), &started("s", false)));
+        let refused = Reply { status: 422, replayed: false, body: json!({}) };
+        assert!(!same_saga(&refused, &refused));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Act 4: a saga whose last step fails, and everything it did is undone.
+//! Act 5: a saga whose last step fails, and everything it did is undone.
 
 use serde_json::Value;
 

@@ -121,10 +121,23 @@ impl Stage {
         body: Value,
         in_short: &str,
     ) -> Answered {
+        self.send_as(Method::POST, at, path, key, body, in_short).await
+    }
+
+    /// As [`send`](Stage::send), with another method.
+    pub(super) async fn send_as(
+        &self,
+        method: Method,
+        at: usize,
+        path: &[&str],
+        key: Option<&str>,
+        body: Value,
+        in_short: &str,
+    ) -> Answered {
         let shown: Vec<String> = path.iter().map(|part| shown_part(part)).collect();
-        let what = format!("POST /{}  {in_short}", shown.join("/"));
+        let what = format!("{method} /{}  {in_short}", shown.join("/"));
         self.tell.asked(self.servers[at].name, &what);
-        self.ask(at, Method::POST, path, &[], Some(body), key).await
+        self.ask(at, method, path, &[], Some(body), key).await
     }
 
     async fn ask(
