@@ -118,12 +118,15 @@ impl HandlerInfo {
 /// Makes the step of a handler that polls.
 pub(crate) type PullStep = Arc<dyn Fn(&str) -> Arc<dyn Step> + Send + Sync>;
 
+/// What was read of a handler, and until when that is trusted.
+type Remembered = (Tick, Option<Arc<dyn Step>>);
+
 /// All handlers that an instance knows.
 pub(crate) struct Handlers {
     store: Arc<dyn Store>,
     clock: Clock,
     local: RwLock<HashMap<String, Arc<dyn Step>>>,
-    remembered: RwLock<HashMap<String, (Tick, Option<Arc<dyn Step>>)>>,
+    remembered: RwLock<HashMap<String, Remembered>>,
     caller: RwLock<Option<Arc<dyn Caller>>>,
     pull: PullStep,
     #[cfg(any(test, feature = "test-util"))]
