@@ -104,7 +104,7 @@ impl Driver {
             };
             let Some(saga) = loaded else {
                 sagas.0.live.lock().remove(&id);
-                live.ended.send_replace(Some(SagaStatus::Pending));
+                live.end(SagaStatus::Pending);
                 return;
             };
             let mut driver = Driver::new(&sagas, live, session, place, saga);
@@ -178,7 +178,7 @@ impl Driver {
     }
 
     fn tell_end(&self) {
-        self.live.ended.send_replace(Some(self.saga.status()));
+        self.live.end(self.saga.status());
         self.sagas.count_live();
     }
 

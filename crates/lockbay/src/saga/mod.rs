@@ -41,7 +41,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, SetOnce};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -130,7 +130,7 @@ struct Live {
     nudged: AtomicBool,
     nudge: Notify,
     /// Where it stood when its driver let go of it.
-    ended: watch::Sender<Option<SagaStatus>>,
+    ended: SetOnce<SagaStatus>,
 }
 
 impl Live {
@@ -139,14 +139,18 @@ impl Live {
             begun: AtomicBool::new(false),
             nudged: AtomicBool::new(false),
             nudge: Notify::new(),
-            ended: watch::Sender::new(None),
+            ended: SetOnce::new(),
         })
     }
 
     /// Waits until its driver lets go of it.
-    async fn ended(&self) -> Option<SagaStatus> {
-        let mut ended = self.ended.subscribe();
-        ended.wait_for(Option::is_some).await.ok().and_then(|status| *status)
+    async fn ended(&self) -> SagaStatus {
+        *self.ended.wait().await
+    }
+
+    fn end(&self, status: SagaStatus) {
+        // It ends once; the first word counts.
+        let _ = self.ended.set(status);
     }
 }
 

@@ -287,7 +287,7 @@ impl Sagas {
         loop {
             let left = until.since(self.0.clock.tick());
             if let Some(live) = self.live(id)
-                && let Some(Some(status)) = self.0.clock.timeout(left, live.ended()).await
+                && let Some(status) = self.0.clock.timeout(left, live.ended()).await
                 && has_come_to_rest(status)
             {
                 return Ok(status);
@@ -323,7 +323,10 @@ impl Sagas {
     pub async fn run(&self, request: SagaRequest) -> Result<(String, SagaStatus)> {
         let Started { saga_id, .. } = self.start(request).await?;
         loop {
-            let status = self.wait(&saga_id, Duration::from_secs(3_600)).await?;
+            let status = match self.live(&saga_id) {
+                Some(live) => live.ended().await,
+                None => self.wait(&saga_id, Duration::from_secs(3_600)).await?,
+            };
             if has_come_to_rest(status) {
                 return Ok((saga_id, status));
             }
@@ -385,7 +388,7 @@ impl Entrance {
     pub(super) fn leave(mut self) {
         self.open = false;
         self.sagas.0.live.lock().remove(&self.id);
-        let _ = self.live.ended.send(Some(SagaStatus::Pending));
+        self.live.end(SagaStatus::Pending);
     }
 
     /// The driver has it.
@@ -400,7 +403,7 @@ impl Drop for Entrance {
     fn drop(&mut self) {
         if self.open {
             self.sagas.0.live.lock().remove(&self.id);
-            let _ = self.live.ended.send(Some(SagaStatus::Pending));
+            self.live.end(SagaStatus::Pending);
             self.sagas.look_for_lost();
         }
     }
