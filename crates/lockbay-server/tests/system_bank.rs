@@ -5,7 +5,7 @@
 //! every user is worked out again from nothing but what was asked for and how each saga ended.
 //! `LOCKBAY_TEST_ORDERS` sets how many there are.
 
-#![allow(clippy::unwrap_used)] // a test fails by panicking
+#![allow(clippy::unwrap_used, clippy::print_stdout)] // a test fails by panicking, and says what it found
 
 #[path = "../../lockbay/tests/support/mod.rs"]
 mod stores;
@@ -194,26 +194,36 @@ fn place_all(count: usize, servers: &Addresses, told: &Mutex<Told>) {
     });
 }
 
+/// What was done to the servers.
+#[derive(Debug, Default)]
+struct Havoc {
+    killed: usize,
+    frozen: usize,
+    /// Sagas that went on elsewhere, as those that were killed later had counted them.
+    taken_over: u64,
+}
+
 /// Kills a server, and starts it again a while later; every other time another one freezes
 /// meanwhile. It thaws first, because it may have frozen while it held the lock of a SQLite file.
-/// Gives how many were killed and frozen.
 fn havoc(
     servers: &mut [Server],
     addresses: &Addresses,
     start: impl Fn() -> Server,
     over: &AtomicBool,
-) -> (usize, usize) {
-    let (mut killed, mut frozen) = (0, 0);
+) -> Havoc {
+    let mut havoc = Havoc::default();
     while !over.load(Ordering::Relaxed) {
         let victim = dice(SERVERS as u64);
         let other = (victim + 1 + dice(SERVERS as u64 - 1)) % SERVERS;
-        let freezes = killed % 2 == 1;
+        let freezes = havoc.killed % 2 == 1;
+        // Its numbers die with it.
+        havoc.taken_over += servers[victim].saga_metric("sagas_taken_over");
         if freezes {
             servers[other].sigstop();
-            frozen += 1;
+            havoc.frozen += 1;
         }
         servers[victim].kill9();
-        killed += 1;
+        havoc.killed += 1;
         breathe(DOWN_FOR);
         if freezes {
             servers[other].sigcont();
@@ -222,7 +232,7 @@ fn havoc(
         *addresses[victim].lock().unwrap() = servers[victim].address();
         breathe(KILL_EVERY - DOWN_FOR);
     }
-    (killed, frozen)
+    havoc
 }
 
 /// Says that it is over when it is dropped, in a panic as well.
@@ -393,20 +403,21 @@ fn the_books_are_right_whatever_dies(store: &str) {
         (Mutex::new(Told::default()), AtomicBool::new(false), Clock::system());
 
     let began = clock.tick();
-    let (killed, frozen, balances) = std::thread::scope(|scope| {
+    let (mut havoc, balances) = std::thread::scope(|scope| {
         let auditor = scope.spawn(|| audit(&addresses, &over));
         let havoc = scope.spawn(|| havoc(&mut servers, &addresses, start, &over));
         let until_placed = Until(&over);
         place_all(count, &addresses, &told);
         drop(until_placed);
-        let (killed, frozen) = havoc.join().unwrap();
-        (killed, frozen, auditor.join().unwrap())
+        (havoc.join().unwrap(), auditor.join().unwrap())
     });
     let placed = clock.tick().since(began);
     let resumed = servers[0].bring_sagas_to_an_end(Duration::from_secs(60));
     let ended = clock.tick().since(began);
 
-    let taken_over: u64 = servers.iter().map(|server| server.saga_metric("sagas_taken_over")).sum();
+    for server in &servers {
+        havoc.taken_over += server.saga_metric("sagas_taken_over");
+    }
     let told = told.into_inner().unwrap();
     assert_eq!(told.accepted.len() + told.refused, count, "every order has a clear answer");
     let sagas = ended_sagas(&servers[0], &told);
@@ -416,8 +427,7 @@ fn the_books_are_right_whatever_dies(store: &str) {
         *ends.entry(of).or_default() += 1;
     }
     println!(
-        "{count} orders placed in {placed:.1?} and ended after {ended:.1?}, {killed} kills, \
-         {frozen} freezes, {taken_over} sagas taken over by servers that still live, {balances} \
+        "{count} orders placed in {placed:.1?} and ended after {ended:.1?}, {havoc:?}, {balances} \
          trial balances in motion; {} refused at once, {resumed} resumed by hand; {ends:?}",
         told.refused
     );
@@ -426,7 +436,8 @@ fn the_books_are_right_whatever_dies(store: &str) {
     });
     recount(&servers[1], each, &sagas);
     check_totals(&servers[2], each, &sagas);
-    assert!(balances > 10 && killed >= 3 && taken_over > 0, "the test showed nothing");
+    let happened = balances > 10 && havoc.killed >= 3 && havoc.taken_over > 0;
+    assert!(happened, "the test showed nothing: {havoc:?}");
 }
 
 #[test]
