@@ -13,6 +13,10 @@ mod serve;
 
 use std::process::ExitCode;
 
+/// See the reason beside the dependency, and decision 12.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     cli::run()
 }
