@@ -110,7 +110,7 @@ impl Writer {
                     expected = batch.len();
                     self.serve(&mut batch);
                     let took = self.shared.clock.tick().since(began);
-                    linger = (took / 4).min(LONGEST_LINGER);
+                    linger = (took / 16).min(LONGEST_LINGER);
                 }
                 Gathered::Nothing => {
                     expected = 1;
