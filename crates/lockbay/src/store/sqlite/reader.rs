@@ -21,11 +21,11 @@ const READERS: usize = 3;
 
 const SPACE: &str = "SELECT id FROM space WHERE namespace = ?1 AND partition = ?2";
 const GET: &str = "SELECT key.id, coalesce(own_revision, revision), deadline, own_value, value \
-     FROM key LEFT JOIN record ON number = record \
+     FROM key LEFT JOIN record NOT INDEXED ON number = record \
      WHERE key.space = ?1 AND key.kind = ?2 AND key.id = ?3 \
      AND (number IS NOT NULL OR own_revision IS NOT NULL)";
 const SCAN: &str = "SELECT key.id, coalesce(own_revision, revision, 0), deadline, own_value, value \
-     FROM key LEFT JOIN record ON number = record \
+     FROM key LEFT JOIN record NOT INDEXED ON number = record \
      WHERE key.space = ?1 AND key.kind = ?2 AND key.id >= ?3 AND key.id < ?4 \
      ORDER BY key.id LIMIT ?5";
 const DUE: &str = "SELECT id, revision, deadline, NULL, value FROM record INDEXED BY record_due \

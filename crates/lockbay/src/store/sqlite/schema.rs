@@ -33,6 +33,8 @@ const CHECKPOINT_PAGES: u32 = 16_000;
 /// length is written over, which is cheaper than one that grows anew.
 const LOG_LIMIT_BYTES: u32 = 128 * 1024 * 1024;
 const CACHE_KIB: i32 = 64 * 1024;
+/// More than the writer has, so that none is ever prepared anew.
+const STATEMENTS: usize = 64;
 
 /// One opening at a time in this process, so that creating a file cannot drop another's locks.
 static OPENING: Mutex<()> = Mutex::new(());
@@ -84,6 +86,7 @@ pub(super) fn open_writer(path: &Path) -> Result<(Connection, Identity)> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)
         .map_err(|error| unavailable(path, "the file cannot be opened", error))?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
     let identity = Identity::of(path)
         .ok_or_else(|| refuse(path, "the file went away while it was opened".into()))?;
     let version = recognise(&connection, path)?;

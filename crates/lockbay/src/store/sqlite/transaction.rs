@@ -14,11 +14,13 @@ use crate::store::operation::{self, Answers, straggler};
 use crate::store::witness::{Standing, Verdict};
 use crate::store::{Commit, Deadline, Guard, Key, Partition, Pong, Record, Reply, Revision, Write};
 
+// NOT INDEXED: a record is found by its number. If SQLite looked at the index of what is due as well,
+// which covers a part of the table, it would prepare the statement anew for each key.
 const FIND: &str = "SELECT record, own_revision, coalesce(own_revision, revision), deadline \
-     FROM key LEFT JOIN record ON number = record \
+     FROM key LEFT JOIN record NOT INDEXED ON number = record \
      WHERE key.space = ?1 AND key.kind = ?2 AND key.id = ?3";
 const VALUE: &str = "SELECT coalesce(own_value, value) FROM key \
-     LEFT JOIN record ON number = record \
+     LEFT JOIN record NOT INDEXED ON number = record \
      WHERE key.space = ?1 AND key.kind = ?2 AND key.id = ?3";
 const LOCATE: &str =
     "SELECT record, own_revision FROM key WHERE space = ?1 AND kind = ?2 AND id = ?3";
@@ -30,8 +32,10 @@ const SET_OWN: &str = "INSERT INTO key (space, kind, id, own_revision, own_value
 const ADD_OWN: &str = "INSERT INTO key (space, kind, id, own_revision, own_value) \
      VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING";
 const MARK: &str = "INSERT INTO key (space, kind, id) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
-const DELETE_KEY: &str =
-    "DELETE FROM key WHERE space = ?1 AND kind = ?2 AND id = ?3 RETURNING record";
+const DELETE_KEY: &str = "DELETE FROM key WHERE space = ?1 AND kind = ?2 AND id = ?3";
+/// Of an index entry, and of a key with its record beside it.
+const DELETE_ALONE: &str =
+    "DELETE FROM key WHERE space = ?1 AND kind = ?2 AND id = ?3 AND record IS NULL";
 const ADD: &str = "INSERT INTO record (space, kind, id, revision, deadline, value) \
      VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
 const CHANGE: &str = "UPDATE record SET revision = ?2, deadline = ?3, value = ?4 WHERE number = ?1";
@@ -396,6 +400,7 @@ struct Statements<'c> {
     add_own: CachedStatement<'c>,
     mark: CachedStatement<'c>,
     delete_key: CachedStatement<'c>,
+    delete_alone: CachedStatement<'c>,
     add: CachedStatement<'c>,
     change: CachedStatement<'c>,
     touch: CachedStatement<'c>,
@@ -415,6 +420,7 @@ impl<'c> Statements<'c> {
             add_own: connection.prepare_cached(ADD_OWN)?,
             mark: connection.prepare_cached(MARK)?,
             delete_key: connection.prepare_cached(DELETE_KEY)?,
+            delete_alone: connection.prepare_cached(DELETE_ALONE)?,
             add: connection.prepare_cached(ADD)?,
             change: connection.prepare_cached(CHANGE)?,
             touch: connection.prepare_cached(TOUCH)?,
@@ -500,9 +506,11 @@ impl<'c> Statements<'c> {
                 }
             }
             Write::Delete { .. } => {
-                let record = self.delete_key.query_row(params![space, kind, id], |row| row.get(0));
-                let number: Option<i64> = record.optional()?.flatten();
-                if let Some(number) = number {
+                if self.delete_alone.execute(params![space, kind, id])? > 0 {
+                    return Ok(());
+                }
+                if let Place::Record(number) = self.locate(space, key)? {
+                    self.delete_key.execute(params![space, kind, id])?;
                     self.delete.execute([number])?;
                 }
             }
