@@ -36,12 +36,15 @@ struct Member {
     alive: Arc<AtomicBool>,
 }
 
+/// A request, and which saga it started, if that is known.
+type Asked = (SagaRequest, Option<String>);
+
 struct Storm {
     world: World,
     outside: Outside,
     members: Vec<Member>,
     /// What was asked for, and the id of what was acknowledged.
-    asked: Arc<Mutex<BTreeMap<String, (SagaRequest, Option<String>)>>>,
+    asked: Arc<Mutex<BTreeMap<String, Asked>>>,
     /// Sagas that somebody decides about right now.
     busy: Arc<Mutex<HashSet<String>>>,
 }

@@ -96,6 +96,16 @@ pub struct HandlerInfo {
 pub(crate) type Wrap = Arc<dyn Fn(Arc<dyn Step>) -> Arc<dyn Step> + Send + Sync>;
 
 impl HandlerInfo {
+    fn local(name: &str) -> Self {
+        HandlerInfo {
+            name: name.to_owned(),
+            kind: "local",
+            url: None,
+            signed: false,
+            timeout_seconds: None,
+        }
+    }
+
     /// What a list shows of a handler that is reached so.
     pub fn of(name: String, route: &Route) -> Self {
         match route {
@@ -277,30 +287,28 @@ impl Handlers {
         }
     }
 
-    /// A page of the handlers that are records, behind those of this process on the first page.
+    /// A page of all handlers, in the order of their names.
     pub(crate) async fn list(
         &self,
         after: Option<String>,
         limit: usize,
     ) -> Result<(Vec<HandlerInfo>, Option<String>)> {
-        let mut items = Vec::new();
-        if after.is_none() {
-            items.extend(self.local.read().keys().map(|name| HandlerInfo {
-                name: name.clone(),
-                kind: "local",
-                url: None,
-                signed: false,
-                timeout_seconds: None,
-            }));
-            items.sort_by(|one, other| one.name.cmp(&other.name));
-        }
-        let range = Range::new(Partition::FIRST, HANDLER, "").after(after);
+        let is_behind = |name: &&String| after.as_ref().is_none_or(|after| *name > after);
+        let mut items: Vec<HandlerInfo> = {
+            let local = self.local.read();
+            let names = local.keys().filter(is_behind);
+            names.map(|name| HandlerInfo::local(name)).collect()
+        };
+        let range = Range::new(Partition::FIRST, HANDLER, "").after(after.clone());
         let page = self.store.scan(&range, limit).await?;
-        let next = page.records.last().map(|record| record.key.id.to_string());
         for record in &page.records {
             items.push(HandlerInfo::of(record.key.id.to_string(), &decode(record)?));
         }
-        Ok((items, next.filter(|_| page.more)))
+        items.sort_by(|one, other| one.name.cmp(&other.name));
+        let more = page.more || items.len() > limit;
+        items.truncate(limit);
+        let next = items.last().filter(|_| more).map(|last| last.name.clone());
+        Ok((items, next))
     }
 
     /// How many handlers this process has registered.
