@@ -59,6 +59,13 @@ impl Bank {
         panic!("saga {id} does not end: {:?}", sagas.show(id).await);
     }
 
+    /// Payouts go wrong in this way from now on.
+    fn misbehaves(&self, mischief: Mischief) {
+        let bay = &self.instance.bay;
+        let provider = SimulatedProvider::new(bay.store().clone(), bay.clock().clone(), mischief);
+        bay.finance().pay_through(Arc::new(provider)).unwrap();
+    }
+
     async fn balances(&self) {
         let ledger = self.instance.bay.ledger();
         let trial = ledger.trial_balance().await.unwrap();
@@ -122,9 +129,7 @@ async fn a_cashout_pays_once_and_leaves_no_hold() {
 async fn a_payout_that_the_bank_refuses_gives_the_money_back() {
     let bank = Bank::new().await;
     let bay = &bank.instance.bay;
-    let mischief = Mischief { refused: 100.0, ..Mischief::default() };
-    let provider = SimulatedProvider::new(bay.store().clone(), bay.clock().clone(), mischief);
-    bay.finance().pay_through(Arc::new(provider)).unwrap();
+    bank.misbehaves(Mischief { refused: 100.0, ..Mischief::default() });
     let (ann, amount) = (bank.user("ann"), bank.amount("40.00"));
     let cashout = bay.finance().cashout(&ann, &amount, "iban", None).await.unwrap();
     assert_eq!(bank.ends(&cashout.saga_id).await, SagaStatus::Compensated);
@@ -136,9 +141,7 @@ async fn a_payout_that_the_bank_refuses_gives_the_money_back() {
 async fn a_payout_whose_answer_stays_away_is_parked_with_its_hold_until_a_person_decides() {
     let bank = Bank::new().await;
     let bay = &bank.instance.bay;
-    let mischief = Mischief { unknown: 100.0, ..Mischief::default() };
-    let provider = SimulatedProvider::new(bay.store().clone(), bay.clock().clone(), mischief);
-    bay.finance().pay_through(Arc::new(provider)).unwrap();
+    bank.misbehaves(Mischief { unknown: 100.0, ..Mischief::default() });
     let (ann, amount) = (bank.user("ann"), bank.amount("40.00"));
     let cashout = bay.finance().cashout(&ann, &amount, "iban", None).await.unwrap();
     let id = cashout.saga_id.as_str();
@@ -158,9 +161,7 @@ async fn a_payout_whose_answer_stays_away_is_parked_with_its_hold_until_a_person
 async fn a_payout_that_a_person_says_was_made_is_posted_and_its_hold_is_not_passed_over() {
     let bank = Bank::new().await;
     let bay = &bank.instance.bay;
-    let mischief = Mischief { unknown: 100.0, ..Mischief::default() };
-    let provider = SimulatedProvider::new(bay.store().clone(), bay.clock().clone(), mischief);
-    bay.finance().pay_through(Arc::new(provider)).unwrap();
+    bank.misbehaves(Mischief { unknown: 100.0, ..Mischief::default() });
     let (ann, amount) = (bank.user("ann"), bank.amount("40.00"));
     let cashout = bay.finance().cashout(&ann, &amount, "iban", None).await.unwrap();
     let id = cashout.saga_id.as_str();

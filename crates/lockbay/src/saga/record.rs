@@ -279,3 +279,40 @@ pub(crate) fn encode(content: &impl Serialize) -> Result<Vec<u8>> {
 fn broken(error: Error) -> Error {
     Error::new(ErrorKind::Internal, "a saga's log does not make sense").with_source(error)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::json::Json;
+    use crate::saga::definition::Policies;
+    use crate::saga::{SagaRequest, StepSpec};
+
+    #[test]
+    fn a_saga_of_three_steps_writes_seven_rows() {
+        let hour = Duration::from_secs(3_600);
+        let policies = Policies { timeout: hour, step_timeout: hour, max_retries: 3 };
+        let step = |name: &str| StepSpec::new(name, "handler", Json::null());
+        let request = SagaRequest::new("t", ["a", "b", "c"].map(step).to_vec());
+        let definition = Arc::new(Definition::of(&request, policies).unwrap());
+        let head = Head { session: "s".into(), created_us: 1, request: None, definition };
+        let session = Key::new(Partition::FIRST, Kind::new("session"), "s");
+        let executor = || Guard::RevisionIs(session.clone(), Revision::new(1));
+        let mut saga = Saga::new("id".into(), head);
+        let mut rows = vec![saga.start(executor()).unwrap().writes.len()];
+        for step in 0..3 {
+            let entry = Entry::Done { step, result: Json::null() };
+            let addition = Addition {
+                entry: &entry,
+                at: Timestamp::from_micros(2),
+                effects: Effects::default(),
+                executor: Some(executor()),
+            };
+            rows.push(saga.add(addition).unwrap().commit.writes.len());
+            saga.added(&entry, Revision::new(2));
+        }
+        assert_eq!(rows, [2, 1, 1, 3], "head and list; each step; the move in the list");
+        assert_eq!(saga.status(), SagaStatus::Completed);
+    }
+}
