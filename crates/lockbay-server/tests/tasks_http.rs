@@ -179,7 +179,7 @@ fn a_worker_that_hung_up_while_it_waited_keeps_nothing_from_the_next() {
     );
     stream.write_all(head.as_bytes()).unwrap();
     eventually("its handler is known", || {
-        let handlers = setting.bay.sagas().handlers(None, 10);
+        let handlers = setting.bay.sagas().handlers(None, 100);
         let (handlers, _) = setting.runtime.block_on(handlers).unwrap();
         handlers.iter().any(|handler| handler.name == "pay/out").then_some(())
     });
@@ -198,7 +198,7 @@ fn a_server_that_is_told_to_end_lets_waiting_workers_go() {
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| server.post("/v1/tasks/poll", &poll_body(60.0)));
         eventually("its handler is known", || {
-            let handlers = setting.bay.sagas().handlers(None, 10);
+            let handlers = setting.bay.sagas().handlers(None, 100);
             let (handlers, _) = setting.runtime.block_on(handlers).unwrap();
             handlers.iter().any(|handler| handler.name == "pay/out").then_some(())
         });
