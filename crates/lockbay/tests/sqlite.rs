@@ -26,8 +26,7 @@ use lockbay::{Error, ErrorKind};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
-/// In order, so that records without a deadline stand beside their keys and the others do not.
-const LEASE: Kind = Kind::in_order("lease");
+const LEASE: Kind = Kind::new("lease");
 const INDEX: Kind = Kind::new("index");
 /// Longer than anything here takes; no test waits for it to pass.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -294,39 +293,11 @@ async fn the_file_has_the_settings_that_its_promises_rest_on() {
     };
     assert_eq!(pragma("journal_mode"), r#"Text("wal")"#);
     assert_eq!(pragma("auto_vacuum"), "Integer(2)", "incremental");
-    assert_eq!(pragma("user_version"), "Integer(2)");
+    assert_eq!(pragma("user_version"), "Integer(1)");
     let described = store.describe();
     assert_eq!((described.backend, described.durability.as_str()), ("sqlite", "full"));
     use std::os::unix::fs::PermissionsExt as _;
     assert_eq!(fs::metadata(place.path()).unwrap().permissions().mode() & 0o777, 0o600);
-}
-
-#[tokio::test]
-async fn a_file_of_the_first_version_is_brought_up_to_date_with_all_it_holds() {
-    let place = Place::new();
-    let lasting = Write::Put {
-        key: lease("old"),
-        value: b"kept".to_vec(),
-        deadline: Deadline::After(Duration::from_secs(3_600)),
-    };
-    {
-        let store = place.open();
-        committed(&store, &commit(vec![], vec![lasting])).await;
-        store.close().await;
-    }
-    let first = Connection::open(place.path()).unwrap();
-    first
-        .execute_batch(
-            "ALTER TABLE key DROP COLUMN own_value; ALTER TABLE key DROP COLUMN own_revision; \
-             PRAGMA user_version = 1;",
-        )
-        .unwrap();
-    drop(first);
-    let store = place.open();
-    committed(&store, &commit(vec![], vec![put("new", "beside its key")])).await;
-    let read = store.get(&[lease("old"), lease("new")]).await.unwrap();
-    let values: Vec<Vec<u8>> = read.records.into_iter().map(|found| found.unwrap().value).collect();
-    assert_eq!(values, [b"kept".to_vec(), b"beside its key".to_vec()]);
 }
 
 #[test]

@@ -219,8 +219,7 @@ fn every_kind_of_record_stands_in_the_store_document() {
     for file in library().iter().filter(|file| !TEST_KITS.contains(&file.name.as_str())) {
         // Strings are blank in the code, so the places are taken from there and the names from the
         // text.
-        let new = file.code.match_indices("Kind::new(\"");
-        for (at, found) in new.chain(file.code.match_indices("Kind::in_order(\"")) {
+        for (at, found) in file.code.match_indices("Kind::new(\"") {
             let name = file.text[at + found.len()..].split('"').next().unwrap_or_default();
             kinds.insert(name.to_owned());
         }

@@ -13,8 +13,8 @@ use lockbay::{Json, LockBay};
 
 use super::load::{self, Measured};
 
-pub(super) const RAW: Kind = Kind::in_order("bench-saga");
-pub(super) const RAW_LOG: Kind = Kind::in_order("bench-saga-log");
+pub(super) const RAW: Kind = Kind::new("bench-saga");
+pub(super) const RAW_LOG: Kind = Kind::new("bench-saga-log");
 pub(super) const RAW_LIST: Kind = Kind::new("bench-saga-list");
 
 const PARAMETERS: &str = r#"{"user_id":12345,"amount":"1000.00","currency":"USD"}"#;

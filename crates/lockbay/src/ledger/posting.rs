@@ -18,7 +18,7 @@ use crate::name::check_name;
 use crate::store::{Deadline, Key, Kind, Partition, Range, Record, Revision, Write};
 
 /// A movement. Key: its id.
-pub(crate) const POSTING: Kind = Kind::in_order("posting");
+pub(crate) const POSTING: Kind = Kind::new("posting");
 /// Movements in time. Key: time, movement id. No value.
 pub(crate) const POSTING_TIME: Kind = Kind::new("posting-time");
 

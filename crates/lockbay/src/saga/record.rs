@@ -20,9 +20,9 @@ use crate::store::{
 };
 
 /// What a saga is to do. Key: its id.
-pub(crate) const SAGA: Kind = Kind::in_order("saga");
+pub(crate) const SAGA: Kind = Kind::new("saga");
 /// What happened to a saga. Key: its id, the number of the entry.
-pub(crate) const SAGA_LOG: Kind = Kind::in_order("saga-log");
+pub(crate) const SAGA_LOG: Kind = Kind::new("saga-log");
 /// Sagas by status. Key: status, session or a hyphen, time, saga id. No value.
 pub(crate) const SAGA_LIST: Kind = Kind::new("saga-list");
 /// Sagas to whose log somebody else than their executor has added. Key: session, saga id. No value.

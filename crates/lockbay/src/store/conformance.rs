@@ -17,7 +17,7 @@ use super::{
 use crate::clock::{Clock, Timestamp};
 use crate::error::ErrorKind;
 
-const RECORD: Kind = Kind::in_order("conformance");
+const RECORD: Kind = Kind::new("conformance");
 const INDEX: Kind = Kind::new("conformance-index");
 const LONG: Duration = Duration::from_secs(3600);
 
@@ -330,11 +330,7 @@ pub async fn a_store_that_loses_data_is_found_out(
 /// answer but for times and revisions, which are compared by order.
 pub async fn differential(store: &dyn Store, oracle: &dyn Store, seed: u64, rounds: usize) {
     let dice = Clock::manual(seed);
-    // Where records are kept must make no difference.
-    let kind = match seed % 2 {
-        0 => Kind::new("differential"),
-        _ => Kind::in_order("differential"),
-    };
+    let kind = Kind::new("differential");
     let space = format!("{seed:x}/");
     let pick = |n: u64| dice.random() % n;
     let any_key = || Key::new(Partition::FIRST, kind, format!("{space}{}", pick(12)));

@@ -35,9 +35,7 @@ pub mod redis;
 pub mod sqlite;
 mod witness;
 
-use std::cmp::Ordering;
 use std::fmt;
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -72,68 +70,18 @@ impl Partition {
 }
 
 /// A kind of record: the first part of its key. All kinds stand in `docs/store.md`.
-#[derive(Debug, Clone, Copy)]
-pub struct Kind {
-    name: &'static str,
-    #[cfg_attr(not(feature = "sqlite"), allow(dead_code))] // only a file has places
-    arrival: Arrival,
-}
-
-/// In which order the ids of a kind come, most of the time. It changes nothing but where a backend
-/// may keep the records.
-#[derive(Debug, Clone, Copy)]
-enum Arrival {
-    Anyhow,
-    InOrder,
-}
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Kind(&'static str);
 
 impl Kind {
     /// A kind of this name: lowercase letters and hyphens.
     pub const fn new(name: &'static str) -> Self {
-        Kind { name, arrival: Arrival::Anyhow }
-    }
-
-    /// A kind whose new ids mostly come behind the ones before, as those do that begin with the
-    /// time: its records may be kept in the order of their ids.
-    pub const fn in_order(name: &'static str) -> Self {
-        Kind { name, arrival: Arrival::InOrder }
+        Kind(name)
     }
 
     /// Its name.
     pub const fn name(self) -> &'static str {
-        self.name
-    }
-
-    #[cfg(feature = "sqlite")]
-    const fn comes_in_order(self) -> bool {
-        matches!(self.arrival, Arrival::InOrder)
-    }
-}
-
-/// A kind is its name: what is said of its ids beside it makes no other kind of it.
-impl PartialEq for Kind {
-    fn eq(&self, other: &Self) -> bool {
-        self.name == other.name
-    }
-}
-
-impl Eq for Kind {}
-
-impl PartialOrd for Kind {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Kind {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.name.cmp(other.name)
-    }
-}
-
-impl Hash for Kind {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.name.hash(state);
+        self.0
     }
 }
 
@@ -157,7 +105,7 @@ impl Key {
 
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.kind.name, self.id)
+        write!(f, "{}/{}", self.kind.0, self.id)
     }
 }
 

@@ -20,15 +20,14 @@ use crate::store::{Key, Kind, MAX_PAGE, Page, Partition, Range, Read, Record, Re
 const READERS: usize = 3;
 
 const SPACE: &str = "SELECT id FROM space WHERE namespace = ?1 AND partition = ?2";
-const GET: &str = "SELECT key.id, coalesce(own_revision, revision), deadline, own_value, value \
-     FROM key LEFT JOIN record NOT INDEXED ON number = record \
-     WHERE key.space = ?1 AND key.kind = ?2 AND key.id = ?3 \
-     AND (number IS NOT NULL OR own_revision IS NOT NULL)";
-const SCAN: &str = "SELECT key.id, coalesce(own_revision, revision, 0), deadline, own_value, value \
-     FROM key LEFT JOIN record NOT INDEXED ON number = record \
+const GET: &str = "SELECT key.id, revision, deadline, value FROM key \
+     CROSS JOIN record NOT INDEXED ON number = record \
+     WHERE key.space = ?1 AND key.kind = ?2 AND key.id = ?3";
+const SCAN: &str = "SELECT key.id, coalesce(revision, 0), deadline, value FROM key \
+     LEFT JOIN record NOT INDEXED ON number = record \
      WHERE key.space = ?1 AND key.kind = ?2 AND key.id >= ?3 AND key.id < ?4 \
      ORDER BY key.id LIMIT ?5";
-const DUE: &str = "SELECT id, revision, deadline, NULL, value FROM record INDEXED BY record_due \
+const DUE: &str = "SELECT id, revision, deadline, value FROM record INDEXED BY record_due \
      WHERE space = ?1 AND kind = ?2 AND deadline <= ?3 ORDER BY deadline, id LIMIT ?4";
 
 /// The connections that read, opened when they are first needed.
@@ -193,9 +192,7 @@ fn space(
 fn record(row: &Row<'_>, partition: Partition, kind: Kind) -> rusqlite::Result<Record> {
     let id: Box<str> = row.get_ref(0)?.as_str()?.into();
     let (revision, deadline) = stamps(row, 1)?;
-    let own = row.get::<_, Option<Vec<u8>>>(3)?;
-    let value = own.map_or_else(|| row.get::<_, Option<Vec<u8>>>(4), |own| Ok(Some(own)))?;
-    let value = value.unwrap_or_default();
+    let value = row.get::<_, Option<Vec<u8>>>(3)?.unwrap_or_default();
     Ok(Record { key: Key { partition, kind, id }, value, revision, deadline })
 }
 

@@ -18,10 +18,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use crate::error::{Error, ErrorKind, Result};
 
 const SCHEMA: &str = include_str!("schema.sql");
-const SCHEMA_VERSION: i64 = 2;
-/// From version 1 to 2: small records may stand beside their keys.
-const TO_VERSION_2: &str =
-    "ALTER TABLE key ADD COLUMN own_revision INTEGER; ALTER TABLE key ADD COLUMN own_value BLOB;";
+const SCHEMA_VERSION: i64 = 1;
 /// "LkBy": marks the file as ours, for `file(1)` and for us.
 const APPLICATION_ID: i64 = 0x4c6b_4279;
 /// How long SQLite itself waits for locks where our own loop does not: opening, and reads.
@@ -91,8 +88,8 @@ pub(super) fn open_writer(path: &Path) -> Result<(Connection, Identity)> {
         .ok_or_else(|| refuse(path, "the file went away while it was opened".into()))?;
     let version = recognise(&connection, path)?;
     settle(&connection, path, version)?;
-    if version < SCHEMA_VERSION {
-        update_tables(&connection).map_err(|error| unavailable(path, "creating tables", error))?;
+    if version == 0 {
+        create_tables(&connection).map_err(|error| unavailable(path, "creating tables", error))?;
     }
     Ok((connection, identity))
 }
@@ -202,20 +199,15 @@ fn settle(connection: &Connection, path: &Path, version: i64) -> Result<()> {
     Ok(())
 }
 
-/// Makes the tables, or brings those of an earlier version up to date, unless another process was
-/// faster.
-fn update_tables(connection: &Connection) -> rusqlite::Result<()> {
+/// Makes the tables, unless another process was faster.
+fn create_tables(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch("BEGIN IMMEDIATE")?;
     let create = || {
-        match pragma::<i64>(connection, "user_version")? {
-            0 => {
-                connection.execute_batch(SCHEMA)?;
-                connection.pragma_update(None, "application_id", APPLICATION_ID)?;
-            }
-            1 => connection.execute_batch(TO_VERSION_2)?,
-            _ => {}
+        if pragma::<i64>(connection, "user_version")? == 0 {
+            connection.execute_batch(SCHEMA)?;
+            connection.pragma_update(None, "application_id", APPLICATION_ID)?;
+            connection.pragma_update(None, "user_version", SCHEMA_VERSION)?;
         }
-        connection.pragma_update(None, "user_version", SCHEMA_VERSION)?;
         connection.execute_batch("COMMIT")
     };
     let created = create();

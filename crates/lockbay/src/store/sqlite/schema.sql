@@ -1,4 +1,4 @@
--- The tables of a LockBay file, schema version 2 (PRAGMA user_version).
+-- The tables of a LockBay file, schema version 1 (PRAGMA user_version).
 --
 -- One row per namespace and partition: its identity, its last commit, and whether effects halt.
 CREATE TABLE space (
@@ -13,15 +13,12 @@ CREATE TABLE space (
 ) STRICT;
 
 -- Keys in order: small rows, because ids may be hashes, and then each falls on a page of its own.
--- A key has the number of its record; or, if it is small, has no deadline, and ids of its kind come
--- in order, the record itself. An index entry is a key with neither.
+-- An index entry is a key without a record.
 CREATE TABLE key (
-    space        INTEGER NOT NULL,
-    kind         TEXT    NOT NULL,
-    id           TEXT    NOT NULL,
-    record       INTEGER,
-    own_revision INTEGER,
-    own_value    BLOB,
+    space  INTEGER NOT NULL,
+    kind   TEXT    NOT NULL,
+    id     TEXT    NOT NULL,
+    record INTEGER,
     PRIMARY KEY (space, kind, id)
 ) STRICT, WITHOUT ROWID;
 

@@ -16,25 +16,15 @@ use crate::store::{Commit, Deadline, Guard, Key, Partition, Pong, Record, Reply,
 
 // NOT INDEXED: a record is found by its number. If SQLite looked at the index of what is due as well,
 // which covers a part of the table, it would prepare the statement anew for each key.
-const FIND: &str = "SELECT record, own_revision, coalesce(own_revision, revision), deadline \
-     FROM key LEFT JOIN record NOT INDEXED ON number = record \
-     WHERE key.space = ?1 AND key.kind = ?2 AND key.id = ?3";
-const VALUE: &str = "SELECT coalesce(own_value, value) FROM key \
+const FIND: &str = "SELECT number, revision, deadline, value FROM key \
      LEFT JOIN record NOT INDEXED ON number = record \
      WHERE key.space = ?1 AND key.kind = ?2 AND key.id = ?3";
-const LOCATE: &str =
-    "SELECT record, own_revision FROM key WHERE space = ?1 AND kind = ?2 AND id = ?3";
+const LOCATE: &str = "SELECT record FROM key WHERE space = ?1 AND kind = ?2 AND id = ?3";
 const SET_KEY: &str = "INSERT INTO key (space, kind, id, record) VALUES (?1, ?2, ?3, ?4) \
-     ON CONFLICT DO UPDATE SET record = excluded.record, own_revision = NULL, own_value = NULL";
-const SET_OWN: &str = "INSERT INTO key (space, kind, id, own_revision, own_value) \
-     VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO UPDATE SET record = NULL, \
-     own_revision = excluded.own_revision, own_value = excluded.own_value";
-const ADD_OWN: &str = "INSERT INTO key (space, kind, id, own_revision, own_value) \
-     VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING";
+     ON CONFLICT DO UPDATE SET record = excluded.record";
 const MARK: &str = "INSERT INTO key (space, kind, id) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
 const DELETE_KEY: &str = "DELETE FROM key WHERE space = ?1 AND kind = ?2 AND id = ?3";
-/// Of an index entry, and of a key with its record beside it.
-const DELETE_ALONE: &str =
+const DELETE_ENTRY: &str =
     "DELETE FROM key WHERE space = ?1 AND kind = ?2 AND id = ?3 AND record IS NULL";
 const ADD: &str = "INSERT INTO record (space, kind, id, revision, deadline, value) \
      VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
@@ -51,10 +41,6 @@ const HALT: &str =
 const ACCEPT: &str =
     "UPDATE space SET generation = ?2, revision = ?3, accepted = 1, halted = NULL WHERE id = ?1";
 const PARTITIONS: &str = "SELECT partition FROM space WHERE namespace = ?1";
-
-/// The largest value that may stand beside its key. A row of about twice as many bytes would no
-/// longer fit the pages of keys.
-const MAX_OWN_BYTES: usize = 768;
 
 /// What became of one job.
 #[derive(Debug)]
@@ -255,13 +241,8 @@ impl<'a> Transaction<'a> {
             }
         }
         let now = self.now;
-        let new_record = new_record(commit);
-        let (guards, last_guard) = match (&new_record, commit.guards.split_last()) {
-            (Some(_), Some((last, others))) => (others, Some(last)),
-            (Some(_) | None, _) => (commit.guards.as_slice(), None),
-        };
-        let mut places = Vec::with_capacity(guards.len());
-        for (guard_place, guard) in guards.iter().enumerate() {
+        let mut places = Vec::with_capacity(commit.guards.len());
+        for (guard_place, guard) in commit.guards.iter().enumerate() {
             match self.statements.check(space.id, guard, now)? {
                 Checked::Holds(place) => places.push((guard.key(), place)),
                 Checked::Refused(found) => {
@@ -269,19 +250,10 @@ impl<'a> Transaction<'a> {
                 }
             }
         }
-        let revision = Revision::new((space.last + 1).max(now.as_micros()));
-        let mut writes = commit.writes.as_slice();
-        if let (Some((key, value)), Some(guard)) = (new_record, last_guard) {
-            // Checked and written at once. If it is not new, nothing has been written yet.
-            if self.statements.add_own(space.id, key, value, revision)? {
-                writes = &writes[1..];
-            } else if let Checked::Refused(found) = self.statements.check(space.id, guard, now)? {
-                return Ok(Ok(Reply::Conflict { guard: guards.len(), found, now }));
-            }
-        }
-        space.last = revision.number();
+        space.last = (space.last + 1).max(now.as_micros());
         space.changed = true;
-        for write in writes {
+        let revision = space.revision();
+        for write in &commit.writes {
             // What a guard has found holds until the first write of that key.
             let known = places.iter().position(|(key, _)| *key == write.key());
             let known = known.map(|at| places.swap_remove(at).1);
@@ -325,24 +297,6 @@ impl<'a> Transaction<'a> {
     }
 }
 
-/// The first write of a commit, if it may stand beside its key and the last guard asks that there
-/// is nothing under that key: then one statement does both.
-fn new_record(commit: &Commit) -> Option<(&Key, &[u8])> {
-    match (commit.guards.last(), commit.writes.first()) {
-        (Some(Guard::Absent(absent)), Some(Write::Put { key, value, deadline }))
-            if key == absent && may_be_own(key, value, *deadline) =>
-        {
-            Some((key, value))
-        }
-        (Some(_) | None, _) => None,
-    }
-}
-
-/// Whether a record may stand beside its key.
-fn may_be_own(key: &Key, value: &[u8], deadline: Deadline) -> bool {
-    deadline == Deadline::Never && key.kind.comes_in_order() && value.len() <= MAX_OWN_BYTES
-}
-
 /// What a guard says to a commit.
 enum Checked {
     Holds(Place),
@@ -350,30 +304,17 @@ enum Checked {
 }
 
 /// Where what belongs to a key is.
-#[derive(Clone, Copy)]
 enum Place {
     Nowhere,
     /// It is an index entry, and has no record.
     Entry,
-    /// Its record stands beside it.
-    Own,
     Record(i64),
 }
 
 impl Place {
-    /// Of a key that is there: its first two columns are the number of its record and the revision
-    /// of its own.
-    fn of(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
-        Ok(match (row.get(0)?, row.get::<_, Option<i64>>(1)?) {
-            (Some(number), _) => Place::Record(number),
-            (None, Some(_)) => Place::Own,
-            (None, None) => Place::Entry,
-        })
-    }
-
-    /// Whether there is a record.
-    fn has_record(&self) -> bool {
-        matches!(self, Place::Own | Place::Record(_))
+    /// Of a key that is there, from the number of its record.
+    fn of(number: Option<i64>) -> Self {
+        number.map_or(Place::Entry, Place::Record)
     }
 }
 
@@ -381,7 +322,7 @@ impl Place {
 struct Seen {
     space: i64,
     key: Key,
-    place: Place,
+    number: i64,
     revision: Revision,
     deadline: Option<Timestamp>,
 }
@@ -393,14 +334,11 @@ struct Statements<'c> {
     /// commit after commit by the same one.
     last_guarded: Option<Seen>,
     find: CachedStatement<'c>,
-    value: CachedStatement<'c>,
     locate: CachedStatement<'c>,
     set_key: CachedStatement<'c>,
-    set_own: CachedStatement<'c>,
-    add_own: CachedStatement<'c>,
     mark: CachedStatement<'c>,
     delete_key: CachedStatement<'c>,
-    delete_alone: CachedStatement<'c>,
+    delete_entry: CachedStatement<'c>,
     add: CachedStatement<'c>,
     change: CachedStatement<'c>,
     touch: CachedStatement<'c>,
@@ -413,14 +351,11 @@ impl<'c> Statements<'c> {
             connection,
             last_guarded: None,
             find: connection.prepare_cached(FIND)?,
-            value: connection.prepare_cached(VALUE)?,
             locate: connection.prepare_cached(LOCATE)?,
             set_key: connection.prepare_cached(SET_KEY)?,
-            set_own: connection.prepare_cached(SET_OWN)?,
-            add_own: connection.prepare_cached(ADD_OWN)?,
             mark: connection.prepare_cached(MARK)?,
             delete_key: connection.prepare_cached(DELETE_KEY)?,
-            delete_alone: connection.prepare_cached(DELETE_ALONE)?,
+            delete_entry: connection.prepare_cached(DELETE_ENTRY)?,
             add: connection.prepare_cached(ADD)?,
             change: connection.prepare_cached(CHANGE)?,
             touch: connection.prepare_cached(TOUCH)?,
@@ -437,32 +372,31 @@ impl<'c> Statements<'c> {
             let (revision, deadline) = (seen.revision, seen.deadline);
             let record = Record { key: key.clone(), value: Vec::new(), revision, deadline };
             if guard.holds(Some(&record), now) {
-                return Ok(Checked::Holds(seen.place));
+                return Ok(Checked::Holds(Place::Record(seen.number)));
             }
         }
         let mut rows = self.find.query(params![space, key.kind.name(), &*key.id])?;
         let row = rows.next()?;
-        let place = row.map_or(Ok(Place::Nowhere), Place::of)?;
-        let Some(row) = row.filter(|_| place.has_record()) else {
+        let place = row.map_or(Ok(Place::Nowhere), |row| row.get(0).map(Place::of))?;
+        let (Some(row), Place::Record(number)) = (row, &place) else {
             let holds = guard.holds(None, now);
             return Ok(if holds { Checked::Holds(place) } else { Checked::Refused(None) });
         };
-        let (revision, deadline) = reader::stamps(row, 2)?;
+        let (revision, deadline) = reader::stamps(row, 1)?;
         // No guard looks at the value; it is read only to be shown.
         let mut record = Record { key: key.clone(), value: Vec::new(), revision, deadline };
         if guard.holds(Some(&record), now) {
-            self.last_guarded = Some(Seen { space, key: record.key, place, revision, deadline });
+            let (key, number) = (record.key, *number);
+            self.last_guarded = Some(Seen { space, key, number, revision, deadline });
             return Ok(Checked::Holds(place));
         }
-        drop(rows);
-        record.value =
-            self.value.query_row(params![space, key.kind.name(), &*key.id], |row| row.get(0))?;
+        record.value = row.get(3)?;
         Ok(Checked::Refused(Some(record)))
     }
 
     fn locate(&mut self, space: i64, key: &Key) -> rusqlite::Result<Place> {
         let mut rows = self.locate.query(params![space, key.kind.name(), &*key.id])?;
-        rows.next()?.map_or(Ok(Place::Nowhere), Place::of)
+        rows.next()?.map_or(Ok(Place::Nowhere), |row| row.get(0).map(Place::of))
     }
 
     /// Does one write, on a key of which `known` may already tell where it leads.
@@ -481,32 +415,30 @@ impl<'c> Statements<'c> {
         let (kind, id) = (key.kind.name(), &*key.id);
         match write {
             Write::Put { value, deadline, .. } => {
-                let place = known.map_or_else(|| self.locate(space, key), Ok)?;
-                let own = may_be_own(key, value, *deadline) && !matches!(place, Place::Record(_));
-                let number = integer(revision.number());
-                if own {
-                    self.set_own.execute(params![space, kind, id, number, value])?;
-                    return Ok(());
-                }
                 let deadline = match deadline {
                     Deadline::Never => None,
-                    Deadline::After(ttl) => Some(now + *ttl),
+                    Deadline::After(ttl) => Some(integer((now + *ttl).as_micros())),
                 };
-                self.put(space, key, place, revision, deadline, value)?;
+                let revision = integer(revision.number());
+                let place = known.map_or_else(|| self.locate(space, key), Ok)?;
+                if let Place::Record(number) = place
+                    && self.change.execute(params![number, revision, deadline, value])? > 0
+                {
+                    return Ok(());
+                }
+                self.add.execute(params![space, kind, id, revision, deadline, value])?;
+                let number = self.connection.last_insert_rowid();
+                self.set_key.execute(params![space, kind, id, number])?;
             }
             Write::Touch { ttl, .. } => {
-                match known.map_or_else(|| self.locate(space, key), Ok)? {
-                    Place::Nowhere | Place::Entry => {}
-                    Place::Record(number) => {
-                        let deadline = integer((now + *ttl).as_micros());
-                        self.touch.execute(params![number, deadline])?;
-                    }
-                    // Beside its key it has no deadline.
-                    Place::Own => self.move_out(space, key, now + *ttl)?,
+                let place = known.map_or_else(|| self.locate(space, key), Ok)?;
+                if let Place::Record(number) = place {
+                    let deadline = integer((now + *ttl).as_micros());
+                    self.touch.execute(params![number, deadline])?;
                 }
             }
             Write::Delete { .. } => {
-                if self.delete_alone.execute(params![space, kind, id])? > 0 {
+                if self.delete_entry.execute(params![space, kind, id])? > 0 {
                     return Ok(());
                 }
                 if let Place::Record(number) = self.locate(space, key)? {
@@ -515,63 +447,14 @@ impl<'c> Statements<'c> {
                 }
             }
             Write::Mark { .. } => {
-                if self.mark.execute(params![space, kind, id])? > 0 {
-                    return Ok(());
-                }
-                let place = self.locate(space, key)?;
-                if let Place::Record(number) = place {
+                if self.mark.execute(params![space, kind, id])? == 0
+                    && let Place::Record(number) = self.locate(space, key)?
+                {
                     self.delete.execute([number])?;
-                }
-                if place.has_record() {
                     self.set_key.execute(params![space, kind, id, None::<i64>])?;
                 }
             }
         }
         Ok(())
-    }
-
-    /// Adds a record beside its key, and says whether it did: not if the key is there.
-    fn add_own(
-        &mut self,
-        space: i64,
-        key: &Key,
-        value: &[u8],
-        revision: Revision,
-    ) -> rusqlite::Result<bool> {
-        let number = integer(revision.number());
-        let row = params![space, key.kind.name(), &*key.id, number, value];
-        Ok(self.add_own.execute(row)? > 0)
-    }
-
-    /// Puts a record into the table of records.
-    fn put(
-        &mut self,
-        space: i64,
-        key: &Key,
-        place: Place,
-        revision: Revision,
-        deadline: Option<Timestamp>,
-        value: &[u8],
-    ) -> rusqlite::Result<()> {
-        let (kind, id, revision) = (key.kind.name(), &*key.id, integer(revision.number()));
-        let deadline = deadline.map(|deadline| integer(deadline.as_micros()));
-        if let Place::Record(number) = place
-            && self.change.execute(params![number, revision, deadline, value])? > 0
-        {
-            return Ok(());
-        }
-        self.add.execute(params![space, kind, id, revision, deadline, value])?;
-        let number = self.connection.last_insert_rowid();
-        self.set_key.execute(params![space, kind, id, number])?;
-        Ok(())
-    }
-
-    /// Moves a record from beside its key into the table of records, as it is, with a deadline.
-    fn move_out(&mut self, space: i64, key: &Key, deadline: Timestamp) -> rusqlite::Result<()> {
-        let place = params![space, key.kind.name(), &*key.id];
-        let revision: i64 = self.locate.query_row(place, |row| row.get(1))?;
-        let value: Vec<u8> = self.value.query_row(place, |row| row.get(0))?;
-        let revision = Revision::new(u64::try_from(revision).unwrap_or(0));
-        self.put(space, key, Place::Own, revision, Some(deadline), &value)
     }
 }
