@@ -22,8 +22,9 @@ const SAGAS: usize = 100_000;
 const CALLERS: usize = 64;
 /// Sagas that are worked on at once, each with a call that is not answered.
 const AT_ONCE: usize = 500;
-/// No more than this is kept in memory of however many sagas, in MiB.
-const MEMORY: u64 = 200;
+/// No more than this is kept in memory of however many sagas, in MiB; SQLite's own pages, up to 64 of
+/// each of its four connections, included. All of them at once would be more than 600.
+const MEMORY: u64 = 400;
 
 /// What the receiver has seen.
 #[derive(Default)]
