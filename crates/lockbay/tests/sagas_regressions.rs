@@ -377,3 +377,32 @@ async fn no_step_has_a_name_whose_key_is_that_of_a_compensation() {
     let refused = instance.bay.sagas().start(SagaRequest::new("t", steps.to_vec())).await;
     assert_eq!(refused.unwrap_err().kind(), lockbay::ErrorKind::Invalid);
 }
+
+/// A step whose execution is fine, and which panics when it hears that it was recorded.
+struct PanicsAfterwards(Mutex<bool>);
+
+#[async_trait::async_trait]
+impl lockbay::saga::Step for PanicsAfterwards {
+    async fn execute(&self, _: StepContext) -> Result<StepOutput, StepError> {
+        Ok(StepOutput::default())
+    }
+
+    async fn recorded(&self, _: &StepContext) {
+        let first = !std::mem::replace(&mut *self.0.lock(), true);
+        assert!(!first, "told to");
+    }
+}
+
+#[tokio::test]
+async fn a_panic_outside_of_a_call_does_not_leave_its_saga_hanging() {
+    let world = World::new(1);
+    let instance = world.instance();
+    instance.bay.sagas().register("step", PanicsAfterwards(Mutex::new(false))).unwrap();
+    instance.bay.start();
+    let steps = ["s0", "s1"].map(|name| lockbay::saga::StepSpec::new(name, "step", Json::null()));
+    let request = SagaRequest::new("t", steps.to_vec());
+    let id = instance.bay.sagas().start(request).await.unwrap().saga_id;
+    world.pass_by(Duration::from_millis(50), Duration::from_secs(3)).await;
+    assert_eq!(instance.bay.sagas().status(&id).await.unwrap(), SagaStatus::Completed);
+    assert_eq!(instance.bay.sagas().running(), 0);
+}

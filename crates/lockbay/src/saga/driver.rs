@@ -542,6 +542,18 @@ impl Driver {
     }
 }
 
+impl Drop for Driver {
+    /// A handler's own words may panic where its calls do not: then the saga is looked for and
+    /// taken up again, and must not stay in sight of a driver that is gone.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.sagas.0.live.lock().remove(&self.saga.id);
+            self.live.end(SagaStatus::Pending);
+            self.sagas.look_for_lost();
+        }
+    }
+}
+
 /// Reads a saga that is to be resumed, however long that takes; `None` if it cannot be.
 async fn load(sagas: &Sagas, id: &str) -> Option<Saga> {
     let mut pause = RESEND_AFTER;

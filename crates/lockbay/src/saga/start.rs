@@ -78,9 +78,9 @@ impl Sagas {
     ///
     /// # Errors
     /// `Invalid` for a definition outside the limits, with a circle, with a handler that nobody
-    /// knows, or with a deadline that has passed. `KeyReused` if the key started another saga. `Busy` if this instance has as many
-    /// sagas as it may; nothing was written. `Unknown` if the store's answer was lost; the saga
-    /// runs if it was written, so read or repeat it with its key.
+    /// knows, or with a deadline that has passed. `KeyReused` if the key started another saga.
+    /// `Busy` if this instance has as many sagas as it may; nothing was written. `Unknown` if the
+    /// store's answer was lost; the saga runs if it was written, so read or repeat it with its key.
     pub async fn start(&self, request: SagaRequest) -> Result<Started> {
         self.learn_the_time().await?;
         let Some(key) = &request.idempotency_key else {
