@@ -20,7 +20,7 @@ use lockbay::ledger::{
 use lockbay::store::memory::{Memory, MemoryStore};
 use lockbay::store::{
     Commit, Description, Effects, Hints, Key, Kind, Page, Partition, Pong, Range, Read, Reply,
-    Revision, Store,
+    Revision, Store, Upkeep,
 };
 use lockbay::{ErrorKind, LockBay, Result};
 
@@ -80,6 +80,9 @@ impl Store for Slow {
     }
     fn describe(&self) -> Description {
         self.inner.describe()
+    }
+    fn upkeep(&self) -> &dyn Upkeep {
+        self.inner.upkeep()
     }
     async fn accept(&self) -> Result<()> {
         self.inner.accept().await

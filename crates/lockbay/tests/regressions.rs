@@ -23,7 +23,7 @@ use lockbay::leader::Edge;
 use lockbay::store::faulty::Faults;
 use lockbay::store::{
     Commit, Deadline, Description, Hints, Key, Kind, Page, Partition, Pong, Range, Read, Reply,
-    Store, Write,
+    Store, Upkeep, Write,
 };
 use lockbay::{Error, ErrorKind, Json, LockBay, Placement};
 use support::stepped::{World, seconds};
@@ -462,6 +462,9 @@ impl Store for NoHints {
     fn describe(&self) -> Description {
         self.0.describe()
     }
+    fn upkeep(&self) -> &dyn Upkeep {
+        self.0.upkeep()
+    }
     async fn accept(&self) -> Result<(), Error> {
         self.0.accept().await
     }
@@ -632,6 +635,9 @@ impl Store for SlowCommits {
     }
     fn describe(&self) -> Description {
         self.0.describe()
+    }
+    fn upkeep(&self) -> &dyn Upkeep {
+        self.0.upkeep()
     }
     async fn accept(&self) -> Result<(), Error> {
         self.0.accept().await

@@ -11,7 +11,8 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 
 use super::{
-    Commit, Description, Hints, Key, Kind, Page, Partition, Pong, Range, Read, Reply, Store,
+    Commit, Description, Footprint, Foreign, Hints, Key, Kind, Page, Partition, Pong, Range, Read,
+    Reclaimed, Reply, Store, Upkeep,
 };
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
@@ -225,6 +226,10 @@ impl Store for Faulty {
         self.inner.ping().await
     }
 
+    fn upkeep(&self) -> &dyn Upkeep {
+        self
+    }
+
     fn describe(&self) -> Description {
         self.inner.describe()
     }
@@ -235,5 +240,32 @@ impl Store for Faulty {
 
     async fn close(&self) {
         self.inner.close().await;
+    }
+}
+
+#[async_trait]
+impl Upkeep for Faulty {
+    async fn count(&self, partition: Partition, kind: Kind) -> Result<u64> {
+        self.before().await?;
+        self.inner.upkeep().count(partition, kind).await
+    }
+
+    async fn weigh(&self, keys: &[Key]) -> Result<u64> {
+        self.before().await?;
+        self.inner.upkeep().weigh(keys).await
+    }
+
+    async fn footprint(&self) -> Result<Footprint> {
+        self.before().await?;
+        self.inner.upkeep().footprint().await
+    }
+
+    async fn reclaim(&self) -> Result<Reclaimed> {
+        self.before().await?;
+        self.inner.upkeep().reclaim().await
+    }
+
+    fn foreign(&self) -> Option<&dyn Foreign> {
+        self.inner.upkeep().foreign()
     }
 }

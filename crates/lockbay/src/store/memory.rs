@@ -14,8 +14,8 @@ use super::hint::Hub;
 use super::operation::{Answers, Seen, straggler};
 use super::witness::{Standing, Verdict, Witness};
 use super::{
-    Commit, Deadline, Description, Hints, Key, Kind, MAX_PAGE, Page, Partition, Pong, Range, Read,
-    Record, Reply, Revision, Store, Write,
+    Commit, Deadline, Description, Footprint, Foreign, Hints, Key, Kind, MAX_PAGE, Page, Partition,
+    Pong, Range, Read, Reclaimed, Record, Reply, Revision, Store, Upkeep, Write,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
@@ -174,6 +174,11 @@ impl Space {
     }
 }
 
+/// About what a record occupies: its key, its value, and two numbers.
+fn weight(record: &Record) -> u64 {
+    (record.key.id.len() + record.value.len() + 16) as u64
+}
+
 fn page(mut records: Vec<Record>, limit: usize, now: Timestamp) -> Page {
     let more = records.len() > limit;
     records.truncate(limit);
@@ -277,6 +282,10 @@ impl Store for MemoryStore {
         })
     }
 
+    fn upkeep(&self) -> &dyn Upkeep {
+        self
+    }
+
     fn describe(&self) -> Description {
         Description {
             backend: "memory",
@@ -303,5 +312,37 @@ impl Store for MemoryStore {
 
     async fn close(&self) {
         self.closed.store(true, Ordering::Release);
+    }
+}
+
+#[async_trait]
+impl Upkeep for MemoryStore {
+    async fn count(&self, partition: Partition, kind: Kind) -> Result<u64> {
+        self.with(partition, |space, _| {
+            let count = space.records.keys().filter(|key| key.kind == kind).count();
+            Ok(count as u64)
+        })
+    }
+
+    async fn weigh(&self, keys: &[Key]) -> Result<u64> {
+        let partition = keys.first().map_or(Partition::FIRST, |key| key.partition);
+        self.with(partition, |space, _| {
+            let records = keys.iter().filter_map(|key| space.record(key));
+            Ok(records.map(weight).sum())
+        })
+    }
+
+    async fn footprint(&self) -> Result<Footprint> {
+        self.with(Partition::FIRST, |_, _| Ok(()))?;
+        let snapshot = self.memory.snapshot();
+        Ok(Footprint { used_bytes: snapshot.records().map(weight).sum(), free_bytes: 0 })
+    }
+
+    async fn reclaim(&self) -> Result<Reclaimed> {
+        Ok(Reclaimed::default())
+    }
+
+    fn foreign(&self) -> Option<&dyn Foreign> {
+        None
     }
 }

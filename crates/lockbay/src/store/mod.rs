@@ -33,6 +33,7 @@ mod operation;
 pub mod redis;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+mod upkeep;
 mod witness;
 
 use std::fmt;
@@ -47,6 +48,7 @@ use crate::error::{Error, Result};
 pub use hint::{Hint, Hints};
 pub use open::open;
 pub use operation::Operation;
+pub use upkeep::{Footprint, Foreign, ForeignRule, ForeignSwept, Reclaimed, Upkeep};
 
 /// The longest id of a key, in bytes.
 pub const MAX_KEY_BYTES: usize = 1_024;
@@ -499,6 +501,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// What it is.
     fn describe(&self) -> Description;
+
+    /// For whoever cleans up: what it occupies, and how space is given back.
+    fn upkeep(&self) -> &dyn Upkeep;
 
     /// An operator accepts the store as it is, after it was found rolled back: a new generation
     /// begins, revisions go on above every one that any client reported, and effects resume.

@@ -33,7 +33,8 @@ use self::writer::Writer;
 use super::hint::Hub;
 use super::witness::Witness;
 use super::{
-    Commit, Description, Hints, Key, Kind, Page, Partition, Pong, Range, Read, Reply, Store,
+    Commit, Description, Footprint, Foreign, Hints, Key, Kind, Page, Partition, Pong, Range, Read,
+    Reclaimed, Reply, Store, Upkeep,
 };
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
@@ -213,6 +214,10 @@ impl Store for SqliteStore {
         self.ask(Job::Ping).await
     }
 
+    fn upkeep(&self) -> &dyn Upkeep {
+        self
+    }
+
     fn describe(&self) -> Description {
         Description {
             backend: "sqlite",
@@ -231,5 +236,28 @@ impl Store for SqliteStore {
         let Some(thread) = self.thread.lock().take() else { return };
         // An error is a panic in the thread, or the runtime going away: both have been told.
         let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+    }
+}
+
+#[async_trait]
+impl Upkeep for SqliteStore {
+    async fn count(&self, _partition: Partition, _kind: Kind) -> Result<u64> {
+        Err(Error::new(ErrorKind::Internal, "not here yet"))
+    }
+
+    async fn weigh(&self, _keys: &[Key]) -> Result<u64> {
+        Err(Error::new(ErrorKind::Internal, "not here yet"))
+    }
+
+    async fn footprint(&self) -> Result<Footprint> {
+        Err(Error::new(ErrorKind::Internal, "not here yet"))
+    }
+
+    async fn reclaim(&self) -> Result<Reclaimed> {
+        Err(Error::new(ErrorKind::Internal, "not here yet"))
+    }
+
+    fn foreign(&self) -> Option<&dyn Foreign> {
+        None
     }
 }
