@@ -45,13 +45,14 @@
 //! ```
 //!
 //! The modules in reading order: [`store`] is the seam on which everything stands; [`leader`],
-//! [`lease`], [`job`] and [`ledger`] are the services; [`LockBay`] owns them; [`monitor`] tells the truth.
+//! [`lease`], [`job`], [`ledger`] and [`state`] are services; [`LockBay`] owns them; [`monitor`] tells the truth.
 
 pub mod clock;
 pub mod config;
 pub mod error;
 pub mod event;
 pub mod finance;
+mod glob;
 mod hex;
 pub mod job;
 pub mod json;
@@ -64,6 +65,7 @@ pub mod metrics;
 pub mod monitor;
 mod name;
 pub mod saga;
+pub mod state;
 pub mod store;
 #[cfg(any(test, feature = "test-util"))]
 pub mod testing;

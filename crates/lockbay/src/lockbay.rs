@@ -26,10 +26,14 @@ use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::monitor::health::{Examiner, Health};
 use crate::saga::{ClaimedTask, SagaDefaults, Sagas, TaskPoll, Tasks};
+use crate::state::State;
 use crate::store::{self, Store};
 
 /// How long a health check is good for; asked again within it, the same answer is given.
 const HEALTH_FRESH: Duration = Duration::from_secs(1);
+
+/// How often the instance that leads looks for invalidations that nobody finishes.
+const FINISH_INTENTS: Duration = Duration::from_secs(1);
 
 /// Where a job may run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -61,6 +65,7 @@ struct Inner {
     ledger: Ledger,
     finance: Finance,
     tasks: Tasks,
+    state: State,
     life: Mutex<Life>,
     /// Set by the first shutdown, for which others wait.
     down: tokio::sync::OnceCell<()>,
@@ -85,6 +90,8 @@ struct Running {
     elector: JoinHandle<()>,
     health: JoinHandle<()>,
     sagas: JoinHandle<()>,
+    state: JoinHandle<()>,
+    intents: JoinHandle<()>,
 }
 
 impl LockBay {
@@ -143,6 +150,7 @@ impl LockBay {
             tasks.steps(),
         );
         let ledger = Ledger::new(Arc::clone(&store), clock.clone(), Arc::clone(&metrics));
+        let state = State::new(Arc::clone(&store), clock.clone(), Arc::clone(&metrics));
         let provider = pretending(&store, &clock);
         let finance = Finance::new(sagas.clone(), ledger.clone(), provider);
         LockBay(Arc::new(Inner {
@@ -161,6 +169,7 @@ impl LockBay {
             ledger,
             finance,
             tasks,
+            state,
             life: Mutex::default(),
             down: tokio::sync::OnceCell::new(),
             health: tokio::sync::Mutex::default(),
@@ -180,6 +189,8 @@ impl LockBay {
             elector: tokio::spawn(self.0.leadership.clone().run(stop.clone())),
             health: tokio::spawn(self.clone().watch_health(stop.clone())),
             sagas: tokio::spawn(self.0.sagas.clone().watch_over()),
+            state: tokio::spawn(self.0.state.clone().watch_over(stop.clone())),
+            intents: tokio::spawn(self.clone().finish_intents(stop.clone())),
             stop,
         });
     }
@@ -201,6 +212,7 @@ impl LockBay {
                 running.stop.cancel();
                 // A background task that panicked has nothing left to hand over.
                 drop(tokio::join!(running.elector, running.health, running.sagas));
+                drop(tokio::join!(running.state, running.intents));
             }
         };
         let drained = async { tokio::join!(inner.jobs.drain(grace), inner.sagas.drain(grace)) };
@@ -251,6 +263,11 @@ impl LockBay {
     /// only pretends, unless told [otherwise](Finance::pay_through).
     pub fn finance(&self) -> &Finance {
         &self.0.finance
+    }
+
+    /// Values with versions, tags and times to live, and what is at hand of them.
+    pub fn state(&self) -> &State {
+        &self.0.state
     }
 
     /// Tasks of sagas, as workers end them. Workers ask for them by [`poll`](LockBay::poll) of
@@ -427,6 +444,24 @@ impl LockBay {
         } else if !was_healthy && health.overall_healthy {
             tracing::info!("system_healthy");
             self.0.bus.tell(now, Event::SystemHealthy);
+        }
+    }
+
+    /// Finishes invalidations whose caller died, while this instance leads.
+    async fn finish_intents(self, stop: CancellationToken) {
+        while !stop.is_cancelled() {
+            let look = async {
+                if self.is_leader()
+                    && let Err(error) = self.0.state.finish_intents().await
+                {
+                    tracing::warn!(%error, "invalidations by pattern not finished");
+                }
+                self.0.clock.sleep(FINISH_INTENTS).await;
+            };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = look => {}
+            }
         }
     }
 

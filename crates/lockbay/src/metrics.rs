@@ -57,6 +57,14 @@ pub enum Metric {
     TasksCompleted,
     TasksFailed,
     TasksLapsed,
+    StateHits,
+    StateMisses,
+    StateWritten,
+    StateInvalidated,
+    StateConflicts,
+    StateLoads,
+    StateLoadsShared,
+    StateStaleServed,
 }
 
 /// How a metric behaves.
@@ -89,7 +97,7 @@ const fn row(metric: Metric, name: &'static str, kind: Type, help: &'static str)
 
 /// All metrics.
 #[rustfmt::skip]
-pub const TABLE: [Row; 41] = [
+pub const TABLE: [Row; 49] = [
     row(Metric::JobsClaimed, "lockbay_jobs_claimed", Type::Counter, "Job claims granted"),
     row(Metric::JobsCompleted, "lockbay_jobs_completed", Type::Counter, "Jobs completed"),
     row(Metric::JobsFailed, "lockbay_jobs_failed", Type::Counter, "Job attempts that failed"),
@@ -131,6 +139,14 @@ pub const TABLE: [Row; 41] = [
     row(Metric::TasksCompleted, "lockbay_tasks_completed", Type::Counter, "Tasks that workers completed"),
     row(Metric::TasksFailed, "lockbay_tasks_failed", Type::Counter, "Tasks that workers reported as failed"),
     row(Metric::TasksLapsed, "lockbay_tasks_lapsed", Type::Counter, "Tasks whose claim lapsed, so that their outcome is unknown"),
+    row(Metric::StateHits, "lockbay_state_hits", Type::Counter, "Reads of state answered by what is at hand"),
+    row(Metric::StateMisses, "lockbay_state_misses", Type::Counter, "Reads of state that asked the store"),
+    row(Metric::StateWritten, "lockbay_state_keys_written", Type::Counter, "Values set"),
+    row(Metric::StateInvalidated, "lockbay_state_keys_invalidated", Type::Counter, "Values removed by an invalidation or deletion, and tags invalidated"),
+    row(Metric::StateConflicts, "lockbay_state_conflicts", Type::Counter, "Values not set because another version was there"),
+    row(Metric::StateLoads, "lockbay_state_loads", Type::Counter, "Calls of loaders"),
+    row(Metric::StateLoadsShared, "lockbay_state_loads_shared", Type::Counter, "Callers that waited for the load of another"),
+    row(Metric::StateStaleServed, "lockbay_state_stale_served", Type::Counter, "Older values served because the store or a loader failed"),
 ];
 
 enum Instrument {
@@ -178,6 +194,13 @@ impl Metrics {
     pub fn count(&self, metric: Metric) {
         if let Some(Instrument::Counter(counter)) = self.instruments.get(metric as usize) {
             counter.inc();
+        }
+    }
+
+    /// Adds so many to a counter.
+    pub fn add(&self, metric: Metric, times: u64) {
+        if let Some(Instrument::Counter(counter)) = self.instruments.get(metric as usize) {
+            counter.inc_by(times);
         }
     }
 

@@ -1,0 +1,135 @@
+//! Removing what nobody can see: values that are stale by a tag, and then the record of the tag.
+//!
+//! A pass goes over all keys once, a bounded piece at a time. The record of a tag goes when a whole
+//! pass that began after its last invalidation is through: then no value and no lease is left that
+//! is from before it. Nothing from before can come later, because a load stores under a lease that
+//! the pass would have removed, and under a guard that its tags were not invalidated meanwhile.
+//! Values whose time to live has passed are not its business: their records are due.
+
+use super::State;
+use super::record::{Content, HOME, STATE, TAG};
+use super::read::SCAN_PAGE;
+use crate::error::{Error, ErrorKind, Result};
+use crate::store::{
+    Commit, Fence, Guard, Key, MAX_PAGE, Range, Record, Reply, Revision, Write,
+};
+
+/// Where the pass is.
+#[derive(Debug, Default)]
+pub(super) struct Pass {
+    /// The last revision before it began; nothing if none is under way.
+    began: Option<Revision>,
+    after: Option<String>,
+}
+
+/// What a piece of a pass came to.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct StaleSwept {
+    /// Records that were looked at.
+    pub scanned: u64,
+    /// Records that are gone: stale values and loads, and tags.
+    pub removed: Vec<Key>,
+    /// Whether this piece was the last of its pass.
+    pub finished: bool,
+}
+
+impl State {
+    /// Removes values that are stale by a tag, and tags of which none is left. Looks at `budget`
+    /// records at most, rounded up to a page, and goes on from there when it is called again.
+    ///
+    /// Every commit holds the right of `fence`. Called twice at once, the second waits for the
+    /// first.
+    ///
+    /// # Errors
+    /// `Fenced` if the right is gone; others as the store has them. The next call goes on.
+    pub async fn sweep_stale(&self, fence: &Fence, budget: usize) -> Result<StaleSwept> {
+        let mut pass = self.0.upkeep.lock().await;
+        let mut swept = StaleSwept::default();
+        let began = match pass.began {
+            Some(began) => began,
+            None => {
+                let began = self.0.store.ping().await?.revision;
+                *pass = Pass { began: Some(began), after: None };
+                began
+            }
+        };
+        while swept.scanned < budget as u64 {
+            let range = Range::new(HOME, STATE, "").after(pass.after.clone());
+            let page = self.0.store.scan(&range, SCAN_PAGE).await?;
+            swept.scanned += page.records.len() as u64;
+            let last = page.records.last().map(|record| record.key.id.to_string());
+            let more = page.more;
+            // Those that have lapsed, too: a clock that is set back would bring them to life again.
+            let stale = self.stale_of(page.records).await?;
+            swept.removed.extend(self.remove_fenced(fence, stale).await?);
+            pass.after = last.or(pass.after.take());
+            if !more {
+                swept.removed.extend(self.sweep_tags(fence, began).await?);
+                *pass = Pass::default();
+                swept.finished = true;
+                return Ok(swept);
+            }
+        }
+        Ok(swept)
+    }
+
+    /// Those of these records of which a tag was invalidated after the moment that they are as of.
+    async fn stale_of(&self, records: Vec<Record>) -> Result<Vec<(Key, Revision)>> {
+        let read = |record: Record| Content::of(&record).map(|content| (record, content));
+        let records = records.into_iter().map(read).collect::<Result<Vec<_>>>()?;
+        let tags = self.tags_of(records.iter().flat_map(|(_, content)| content.tags())).await?;
+        let stale = records.into_iter().filter(|(record, content)| {
+            let as_of = content.as_of(record.revision);
+            let mut revisions = content.tags().iter().filter_map(|tag| tags.get(tag));
+            revisions.any(|invalidated| *invalidated > as_of)
+        });
+        Ok(stale.map(|(record, _)| (record.key, record.revision)).collect())
+    }
+
+    /// Removes the records of tags that were last invalidated before a pass that is through.
+    async fn sweep_tags(&self, fence: &Fence, began: Revision) -> Result<Vec<Key>> {
+        let mut removed = Vec::new();
+        let mut after = None;
+        loop {
+            let range = Range::new(HOME, TAG, "").after(after.take());
+            let page = self.0.store.scan(&range, MAX_PAGE).await?;
+            after = page.records.last().map(|record| record.key.id.to_string());
+            let done = page.records.into_iter().filter(|record| record.revision <= began);
+            let done = done.map(|record| (record.key, record.revision)).collect();
+            removed.extend(self.remove_fenced(fence, done).await?);
+            if !page.more {
+                return Ok(removed);
+            }
+        }
+    }
+
+    /// Deletes those of these records that are unchanged.
+    async fn remove_fenced(
+        &self,
+        fence: &Fence,
+        mut doomed: Vec<(Key, Revision)>,
+    ) -> Result<Vec<Key>> {
+        while !doomed.is_empty() {
+            let unchanged = |(key, revision): &(Key, Revision)| {
+                Guard::RevisionIs(key.clone(), *revision)
+            };
+            let guards = std::iter::once(Guard::Held(fence.clone()));
+            let guards = guards.chain(doomed.iter().map(unchanged)).collect();
+            let keys: Vec<Key> = doomed.iter().map(|(key, _)| key.clone()).collect();
+            let writes = keys.iter().map(|key| Write::Delete { key: key.clone() }).collect();
+            // Nobody waits for what was stale already.
+            let commit = Commit::new(HOME, guards, writes, Vec::new())?;
+            match self.commit_surely(&commit).await? {
+                Reply::Committed { .. } => return Ok(keys),
+                Reply::Conflict { guard, .. } => match guard.checked_sub(1) {
+                    Some(changed) => drop(doomed.swap_remove(changed)),
+                    None => {
+                        let message = "the right to clean up is gone; nothing was removed";
+                        return Err(Error::new(ErrorKind::Fenced, message));
+                    }
+                },
+            }
+        }
+        Ok(Vec::new())
+    }
+}
