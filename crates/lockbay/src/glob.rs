@@ -27,9 +27,18 @@ const MAX_NAME_BYTES: usize = 32;
 #[derive(Debug, Clone)]
 pub(crate) struct Glob {
     prefix: String,
-    /// Nothing if the prefix is the only key that matches.
-    regex: Option<Regex>,
+    rest: Rest,
     parts: Vec<String>,
+}
+
+/// What may follow the prefix.
+#[derive(Debug, Clone)]
+enum Rest {
+    Nothing,
+    /// Anything, as in most globs: this needs no expression.
+    Anything,
+    /// What this expression takes, which begins with the prefix.
+    Regex(Regex),
 }
 
 /// The named parts of a key, as a glob found them.
@@ -97,9 +106,12 @@ impl Glob {
             }
         };
         let prefix: String = tokens.iter().map_while(literal).collect();
-        let only = tokens.iter().all(|token| literal(token).is_some());
-        let regex = if only { None } else { Some(regex_of(text, &tokens)?) };
-        Ok(Glob { prefix, regex, parts })
+        let rest = match &tokens[prefix.chars().count()..] {
+            [] => Rest::Nothing,
+            [Token::Run] => Rest::Anything,
+            _ => Rest::Regex(regex_of(text, &tokens)?),
+        };
+        Ok(Glob { prefix, rest, parts })
     }
 
     /// How every key that matches begins.
@@ -109,7 +121,7 @@ impl Glob {
 
     /// The key, if only one can match.
     pub(crate) fn only(&self) -> Option<&str> {
-        self.regex.is_none().then_some(&self.prefix)
+        matches!(self.rest, Rest::Nothing).then_some(&self.prefix)
     }
 
     /// The names of its parts.
@@ -120,9 +132,10 @@ impl Glob {
     /// Whether this key is meant.
     pub(crate) fn matches(&self, key: &str) -> bool {
         key.starts_with(&self.prefix)
-            && match &self.regex {
-                Some(regex) => regex.is_match(key),
-                None => key.len() == self.prefix.len(),
+            && match &self.rest {
+                Rest::Nothing => key.len() == self.prefix.len(),
+                Rest::Anything => true,
+                Rest::Regex(regex) => regex.is_match(key),
             }
     }
 
@@ -131,10 +144,11 @@ impl Glob {
         if self.parts.is_empty() {
             return self.matches(key).then(Vec::new);
         }
+        let Rest::Regex(regex) = &self.rest else { return None };
         if !key.starts_with(&self.prefix) {
             return None;
         }
-        let found = self.regex.as_ref()?.captures(key)?;
+        let found = regex.captures(key)?;
         let part = |name: &'a String| Some((name.as_str(), found.name(name)?.as_str()));
         self.parts.iter().map(part).collect()
     }

@@ -5,6 +5,7 @@
 //! it, through any number of steps. Nothing here reads or writes a record.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 
@@ -126,9 +127,13 @@ pub(super) struct Book {
 impl Book {
     /// A book of built-in rules alone, changed by the rest.
     pub(super) fn new(head: Option<Revision>) -> Result<Self> {
+        // Read once in a process: they are put into every book.
+        static CHECKED: LazyLock<Result<Vec<Checked>>> =
+            LazyLock::new(|| defaults().into_iter().map(Checked::new).collect());
         let mut book = Book { head, ..Book::default() };
-        for rule in defaults() {
-            book.put_rule(Checked::new(rule)?);
+        match &*CHECKED {
+            Ok(rules) => rules.iter().for_each(|rule| book.put_rule(rule.clone())),
+            Err(error) => return Err(Error::new(ErrorKind::Internal, error.to_string())),
         }
         Ok(book)
     }

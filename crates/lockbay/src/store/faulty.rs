@@ -4,7 +4,7 @@
 //! that nothing was done. What runs above it must survive both.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -53,6 +53,7 @@ pub struct Faulty {
     delay_us: AtomicU32,
     commit_delay_us: AtomicU32,
     calls: AtomicU64,
+    deaf: AtomicBool,
     fate: Mutex<Fate>,
 }
 
@@ -66,6 +67,7 @@ impl Faulty {
             delay_us: AtomicU32::new(0),
             commit_delay_us: AtomicU32::new(0),
             calls: AtomicU64::new(0),
+            deaf: AtomicBool::new(false),
             fate: Mutex::new(Fate::Lives),
         }
     }
@@ -108,6 +110,11 @@ impl Faulty {
     /// Whether the client is dead.
     pub fn is_dead(&self) -> bool {
         matches!(*self.fate.lock(), Fate::Dead)
+    }
+
+    /// From now on, nobody who subscribes hears a hint: all of them are lost.
+    pub fn deafen(&self) {
+        self.deaf.store(true, Ordering::Relaxed);
     }
 
     /// Whether its client dies at this commit, and on which side of it.
@@ -218,6 +225,9 @@ impl Store for Faulty {
 
     async fn watch(&self, range: &Range) -> Result<Hints> {
         self.before().await?;
+        if self.deaf.load(Ordering::Relaxed) {
+            return Err(not_reached());
+        }
         self.inner.watch(range).await
     }
 
