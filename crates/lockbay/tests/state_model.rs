@@ -546,7 +546,7 @@ async fn no_read_shows_what_was_before_an_acknowledged_change_whatever_happens()
     // Of a single seed not everything may have happened.
     if number("LOCKBAY_SEED").is_none() {
         let seen = [all.reads, all.stale, all.changes, all.failed, all.swept];
-        assert!(seen.iter().all(|count| *count > 100), "{all:?}");
+        assert!(seen.iter().all(|count| *count > 30), "{all:?}");
         assert!(all.hits > 1_000 && all.loads > 1_000, "{all:?}");
     }
 }
