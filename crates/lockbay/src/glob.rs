@@ -63,10 +63,13 @@ impl Glob {
         let glob = Self::parse_with_parts(text)?;
         match glob.parts.first() {
             None => Ok(glob),
-            Some(part) => Err(wrong(text, &format!(
-                "{{{part}}} names a part of a key, which means something in rules only; \
+            Some(part) => Err(wrong(
+                text,
+                &format!(
+                    "{{{part}}} names a part of a key, which means something in rules only; \
                  alternatives are written {{a,b}}"
-            ))),
+                ),
+            )),
         }
     }
 

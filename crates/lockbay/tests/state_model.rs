@@ -129,7 +129,15 @@ impl Model {
             .collect()
     }
 
-    fn judge(&self, what: &str, on: usize, seen: u64, found: &Found, least: (u64, u64), began: Timestamp) {
+    fn judge(
+        &self,
+        what: &str,
+        on: usize,
+        seen: u64,
+        found: &Found,
+        least: (u64, u64),
+        began: Timestamp,
+    ) {
         let (own, all) = least;
         let mut facts = self.facts.lock();
         facts.tally.reads += 1;
@@ -400,9 +408,14 @@ impl Run {
                 self.heal();
             }
             7..12 => {
-                self.instances[at].store.set_delay(Duration::from_millis(model.dice(400)));
+                let store = &self.instances[at].store;
+                store.set_delay(Duration::from_millis(model.dice(400)));
+                let longest = if model.chance(20) { 3_000 } else { 400 };
+                store.set_reply_delay(Duration::from_millis(model.dice(longest)));
             }
-            12 => self.instances[at].store.die_at(1 + model.dice(3), lockbay::store::faulty::Cut::After),
+            12 => self.instances[at]
+                .store
+                .die_at(1 + model.dice(3), lockbay::store::faulty::Cut::After),
             _ => {}
         }
     }
@@ -489,6 +502,7 @@ impl Run {
             instance.store.revive();
             instance.store.set(Faults::default());
             instance.store.set_delay(Duration::ZERO);
+            instance.store.set_reply_delay(Duration::ZERO);
         }
     }
 
@@ -497,7 +511,9 @@ impl Run {
         self.heal();
         self.world.pass_by(Duration::from_millis(50), Duration::from_secs(8)).await;
         let bay = &self.instances[0].bay;
-        if let Err(error) = bay.state().set("set:0", Json::parse("7").unwrap(), SetOptions::default()).await {
+        if let Err(error) =
+            bay.state().set("set:0", Json::parse("7").unwrap(), SetOptions::default()).await
+        {
             self.model.facts.lock().wrong.push(format!("after the storm: {error}"));
         }
         self.world.pass_by(Duration::from_millis(50), LAG).await;
@@ -507,9 +523,12 @@ impl Run {
             if seen.is_none_or(|found| found.value.text() != "7") {
                 self.model.facts.lock().wrong.push("a set was lost".into());
             }
-            if state.get("load:0").await.unwrap().is_some_and(|found| {
-                number(&found) < self.model.least("load:0", usize::MAX).1
-            }) {
+            if state
+                .get("load:0")
+                .await
+                .unwrap()
+                .is_some_and(|found| number(&found) < self.model.least("load:0", usize::MAX).1)
+            {
                 self.model.facts.lock().wrong.push("an old value is there for ever".into());
             }
         }

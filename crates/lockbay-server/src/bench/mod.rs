@@ -9,6 +9,7 @@ mod job;
 mod lease;
 mod load;
 mod saga;
+mod state;
 
 use std::sync::Arc;
 
@@ -31,6 +32,73 @@ pub(crate) enum Subject {
     Lease,
     /// Run sagas of trivial steps to their end.
     Saga,
+    /// Read values at hand and from the store, set them, and load them for many at once.
+    State,
+}
+
+/// What is measured by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Work {
+    Job,
+    Lease,
+    Saga,
+    StateCached,
+    StateRead,
+    StateSet,
+    StateLoad,
+}
+
+impl Subject {
+    fn works(self) -> &'static [Work] {
+        match self {
+            Subject::Job => &[Work::Job],
+            Subject::Lease => &[Work::Lease],
+            Subject::Saga => &[Work::Saga],
+            Subject::State => {
+                &[Work::StateCached, Work::StateRead, Work::StateSet, Work::StateLoad]
+            }
+        }
+    }
+}
+
+impl Work {
+    fn name(self) -> &'static str {
+        match self {
+            Work::Job => "job",
+            Work::Lease => "lease",
+            Work::Saga => "saga",
+            Work::StateCached => "state-cached-get",
+            Work::StateRead => "state-get",
+            Work::StateSet => "state-set",
+            Work::StateLoad => "state-load",
+        }
+    }
+
+    async fn ours(self, bay: &LockBay, load: Load) -> anyhow::Result<Measured> {
+        let Load { concurrency, count, steps } = load;
+        match self {
+            Work::Job => job::ours(bay, concurrency, count).await,
+            Work::Lease => lease::ours(bay, concurrency, count).await,
+            Work::Saga => saga::ours(bay, concurrency, count, steps).await,
+            Work::StateCached => state::cached(bay, concurrency, count).await,
+            Work::StateRead => state::read(bay, concurrency, count).await,
+            Work::StateSet => state::set(bay, concurrency, count).await,
+            Work::StateLoad => state::stampede(bay, concurrency, count).await,
+        }
+    }
+
+    /// The bare store doing the same, where it can.
+    async fn raw(self, bay: &LockBay, load: Load) -> anyhow::Result<Option<Measured>> {
+        let Load { concurrency, count, steps } = load;
+        Ok(match self {
+            Work::Job => Some(job::raw(bay, concurrency, count).await?),
+            Work::Lease => Some(lease::raw(bay, concurrency, count).await?),
+            Work::Saga => Some(saga::raw(bay, concurrency, count, steps).await?),
+            Work::StateRead => Some(state::raw_read(bay, concurrency, count).await?),
+            Work::StateSet => Some(state::raw_set(bay, concurrency, count).await?),
+            Work::StateCached | Work::StateLoad => None,
+        })
+    }
 }
 
 /// Arguments of `lockbay bench`.
@@ -81,8 +149,10 @@ pub(crate) async fn run(args: BenchArgs, json: bool) -> anyhow::Result<()> {
     let store = store::open(&url, &clock).await?;
     let bay = LockBay::with_store(config(), Arc::clone(&store), clock.clone());
     if args.subject == Subject::Saga {
-        // With everything on that a server has on.
         saga::register(&bay)?;
+    }
+    if matches!(args.subject, Subject::Saga | Subject::State) {
+        // With everything on that a server has on.
         bay.start();
     }
     let levels = if args.concurrency.is_empty() { vec![1, 64, 1_024] } else { args.concurrency };
@@ -93,9 +163,11 @@ pub(crate) async fn run(args: BenchArgs, json: bool) -> anyhow::Result<()> {
             _ => 160_000,
         });
         let load = Load { concurrency, count, steps: usize::from(args.steps) };
-        let line = measure(args.subject, &bay, load, args.raw).await?;
-        let store = store.describe();
-        output::data(&if json { line.json(&store) } else { line.text(&store) });
+        for work in args.subject.works() {
+            let line = measure(*work, &bay, load, args.raw).await?;
+            let store = store.describe();
+            output::data(&if json { line.json(&store) } else { line.text(&store) });
+        }
     }
     if args.subject == Subject::Lease {
         let nanos = lease::is_leader_nanos(&bay).await;
@@ -129,59 +201,39 @@ struct Load {
 
 /// One row of the result.
 struct Line {
-    subject: Subject,
+    work: Work,
     load: Load,
     ours: Measured,
     raw: Option<Measured>,
 }
 
-async fn measure(
-    subject: Subject,
-    bay: &LockBay,
-    load: Load,
-    with_raw: bool,
-) -> anyhow::Result<Line> {
-    let Load { concurrency, count, steps } = load;
-    let (mut ours, mut raw) = (Measured::default(), Measured::default());
-    let part = count.div_ceil(TURNS);
+async fn measure(work: Work, bay: &LockBay, load: Load, with_raw: bool) -> anyhow::Result<Line> {
+    let mut ours = Measured::default();
+    let mut raw: Option<Measured> = None;
+    let part = load.count.div_ceil(TURNS);
     for turn in 0..=TURNS {
         // The first turn warms up caches, connections and prepared statements, and does not count.
-        let (part, counts) = if turn == 0 { (part / 8 + 1, false) } else { (part, true) };
-        if with_raw {
-            let bare = match subject {
-                Subject::Job => job::raw(bay, concurrency, part).await?,
-                Subject::Lease => lease::raw(bay, concurrency, part).await?,
-                Subject::Saga => saga::raw(bay, concurrency, part, steps).await?,
-            };
-            if counts {
-                raw.add(bare);
-            }
+        let (count, counts) = if turn == 0 { (part / 8 + 1, false) } else { (part, true) };
+        let load = Load { count, ..load };
+        if with_raw
+            && let Some(bare) = work.raw(bay, load).await?
+            && counts
+        {
+            raw.get_or_insert_default().add(bare);
         }
-        let own = match subject {
-            Subject::Job => job::ours(bay, concurrency, part).await?,
-            Subject::Lease => lease::ours(bay, concurrency, part).await?,
-            Subject::Saga => saga::ours(bay, concurrency, part, steps).await?,
-        };
+        let own = work.ours(bay, load).await?;
         if counts {
             ours.add(own);
         }
     }
     let load = Load { count: part * TURNS, ..load };
-    Ok(Line { subject, load, ours, raw: with_raw.then_some(raw) })
+    Ok(Line { work, load, ours, raw })
 }
 
 impl Line {
-    fn name(&self) -> &'static str {
-        match self.subject {
-            Subject::Job => "job",
-            Subject::Lease => "lease",
-            Subject::Saga => "saga",
-        }
-    }
-
     fn json(&self, store: &store::Description) -> String {
         let mut line = serde_json::json!({
-            "bench": self.name(),
+            "bench": self.work.name(),
             "store": store.backend,
             "fsync": store.durability,
             "concurrency": self.load.concurrency,
@@ -193,7 +245,7 @@ impl Line {
         if let Some(peak) = peak_mib() {
             line["peak_rss_mib"] = peak.into();
         }
-        if self.subject == Subject::Saga {
+        if self.work == Work::Saga {
             line["steps"] = self.load.steps.into();
         }
         if let Some(raw) = &self.raw {
@@ -209,8 +261,8 @@ impl Line {
 
     fn text(&self, store: &store::Description) -> String {
         let mut line = format!(
-            "{:<6}{} ({})  {:>5} in flight  {:>8.0}/s  p50 {:.3} ms  p99 {:.3} ms",
-            self.name(),
+            "{:<6} {} ({})  {:>5} in flight  {:>8.0}/s  p50 {:.3} ms  p99 {:.3} ms",
+            self.work.name(),
             store.backend,
             store.durability,
             self.load.concurrency,
@@ -244,7 +296,7 @@ fn own_namespace(url: &str) -> String {
 
 /// Removes what the benchmark wrote.
 async fn empty(store: &dyn Store) -> anyhow::Result<()> {
-    const OURS: [&str; 9] = [
+    const OURS: [&str; 15] = [
         "job",
         "job-list",
         "lease",
@@ -254,8 +306,14 @@ async fn empty(store: &dyn Store) -> anyhow::Result<()> {
         "saga-list",
         "saga-inbox",
         "session",
+        "state",
+        "state-tag",
+        "state-rule",
+        "state-dependency",
+        "state-head",
+        "state-intent",
     ];
-    let raw = [job::RAW, job::RAW_LIST, saga::RAW, saga::RAW_LOG, saga::RAW_LIST];
+    let raw = [job::RAW, job::RAW_LIST, saga::RAW, saga::RAW_LOG, saga::RAW_LIST, state::RAW];
     for kind in OURS.map(Kind::new).into_iter().chain(raw) {
         loop {
             let page = store.scan(&Range::new(Partition::FIRST, kind, ""), MAX_PAGE).await?;

@@ -14,6 +14,7 @@ mod ledger;
 pub(crate) mod output;
 mod saga;
 mod saga_operate;
+mod state;
 mod status;
 
 use std::process::ExitCode;
@@ -91,6 +92,9 @@ enum Command {
     /// What users have, and moving it
     #[command(subcommand)]
     Ledger(ledger::LedgerCommand),
+    /// Values with versions, tags and times to live
+    #[command(subcommand)]
+    State(state::StateCommand),
     /// Measure what the services reach here, beside the bare store doing the same writes
     Bench(bench::BenchArgs),
     /// Write completions for a shell
@@ -150,6 +154,7 @@ async fn obey(shared: &Shared, command: Command) -> Result<Ended, Failure> {
         Command::Saga(command) => saga::obey(&Client::new(shared)?, command).await,
         Command::Handler(command) => handler::obey(&Client::new(shared)?, command).await,
         Command::Ledger(command) => ledger::obey(&Client::new(shared)?, command).await,
+        Command::State(command) => state::obey(&Client::new(shared)?, command).await,
         Command::Bench(args) => {
             bench::run(args, shared.json).await?;
             Ok(Ended::Done)

@@ -50,7 +50,7 @@ async fn metrics(State(app): State<App>, _: Query<Nothing>) -> Json<Document> {
         job_idempotency_metrics: jobs(&app),
         saga_metrics: sagas(&app, answers).await,
         cleanup_metrics: cleanup(),
-        state_manager_metrics: state(),
+        state_manager_metrics: state(&app),
     })
 }
 
@@ -128,13 +128,20 @@ fn cleanup() -> Value {
     })
 }
 
-fn state() -> Value {
+fn state(app: &App) -> Value {
+    let value = |metric| app.bay.metrics().value(metric);
+    let (entries, bytes) = app.bay.state().at_hand();
     json!({
-        "cache_hits": 0,
-        "cache_misses": 0,
-        "keys_written": 0,
-        "keys_invalidated": 0,
-        "conflicts": 0,
+        "cache_hits": value(Metric::StateHits),
+        "cache_misses": value(Metric::StateMisses),
+        "keys_written": value(Metric::StateWritten),
+        "keys_invalidated": value(Metric::StateInvalidated),
+        "conflicts": value(Metric::StateConflicts),
+        "loads": value(Metric::StateLoads),
+        "loads_shared": value(Metric::StateLoadsShared),
+        "stale_served": value(Metric::StateStaleServed),
+        "cached_entries": entries,
+        "cached_bytes": bytes,
     })
 }
 

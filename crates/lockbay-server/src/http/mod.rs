@@ -22,6 +22,7 @@ mod page;
 mod problem;
 mod saga;
 mod saga_operate;
+mod state;
 mod task;
 
 use std::sync::Arc;
@@ -94,6 +95,7 @@ pub(crate) fn router(app: App) -> Router {
         .merge(task::routes())
         .merge(finance::routes())
         .merge(ledger::routes())
+        .merge(state::routes())
         .layer(middleware::from_fn_with_state(app.clone(), guard::limit_in_flight));
     Router::new()
         .route("/", get(index))
@@ -138,6 +140,12 @@ async fn index() -> Response {
         "GET /v1/ledger/accounts/{user_id}?currency=",
         "GET /v1/ledger/trial-balance",
         "GET /v1/ledger/postings?saga_id=",
+        "GET /v1/state?prefix=",
+        "GET|PUT|DELETE /v1/state/{key}",
+        "POST /v1/state/invalidate",
+        "GET /v1/state-rules",
+        "GET|PUT|DELETE /v1/state-rules/{name}",
+        "GET|PUT|DELETE /v1/state-dependencies/{key}",
     ];
     Json(json!({ "name": "lockbay", "version": env!("CARGO_PKG_VERSION"), "calls": calls }))
         .into_response()

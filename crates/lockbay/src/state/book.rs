@@ -12,7 +12,9 @@ use super::record::{DEPENDENCY, HOME, RULE, check_key, encode, head_key};
 use super::rule::{Book, Checked, Rule, check_rule_name, defaults};
 use super::write::MAX_RACES;
 use crate::error::{Error, ErrorKind, Result};
-use crate::store::{Commit, Deadline, Guard, Key, Kind, MAX_PAGE, Range, Record, Reply, Revision, Write};
+use crate::store::{
+    Commit, Deadline, Guard, Key, Kind, MAX_PAGE, Range, Record, Reply, Revision, Write,
+};
 
 /// The book at hand.
 #[derive(Default)]
@@ -168,14 +170,10 @@ impl State {
     async fn amend(&self, decide: impl Fn(&Book) -> Result<Option<Change>>) -> Result<bool> {
         self.refresh_book().await?;
         for _ in 0..MAX_RACES {
-            let (guard, change) =
-                self.with_book(|book| Ok((book.guard(), decide(book)?))).await?;
+            let (guard, change) = self.with_book(|book| Ok((book.guard(), decide(book)?))).await?;
             let Some(change) = change else { return Ok(false) };
-            let head = Write::Put {
-                key: head_key(),
-                value: b"{}".to_vec(),
-                deadline: Deadline::Never,
-            };
+            let head =
+                Write::Put { key: head_key(), value: b"{}".to_vec(), deadline: Deadline::Never };
             let writes = vec![head, change.write()?];
             let commit = Commit::new(HOME, vec![guard.clone()], writes, Vec::new())?;
             let reply = self.commit_surely(&commit).await;

@@ -22,9 +22,7 @@ use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::glob::Glob;
 use crate::metrics::Metric;
-use crate::store::{
-    Commit, Deadline, Guard, Key, MAX_PAGE, Range, Record, Reply, Revision, Write,
-};
+use crate::store::{Commit, Deadline, Guard, Key, MAX_PAGE, Range, Record, Reply, Revision, Write};
 
 /// The most keys, and the most tags, of one call.
 const MAX_NAMED: usize = 1_000;
@@ -211,7 +209,8 @@ impl State {
     }
 
     async fn apply(&self, intent: &Applied) -> Result<u64> {
-        let dependents = self.with_book(|book| Ok(book.dependents_of_pattern(&intent.pattern))).await?;
+        let dependents =
+            self.with_book(|book| Ok(book.dependents_of_pattern(&intent.pattern))).await?;
         let dependents: Vec<Key> = dependents.iter().map(|key| state_key(key)).collect();
         let mut removed = 0;
         for some in dependents.chunks(COUNTED_AT_ONCE) {
@@ -269,8 +268,7 @@ impl State {
             let delete = |(key, _): &Doomed| Write::Delete { key: key.clone() };
             let hints = doomed.iter().map(|(key, _)| key.clone()).collect();
             let guards = doomed.iter().map(guard).collect();
-            let commit =
-                Commit::new(HOME, guards, doomed.iter().map(delete).collect(), hints)?;
+            let commit = Commit::new(HOME, guards, doomed.iter().map(delete).collect(), hints)?;
             match self.commit_surely(&commit).await? {
                 Reply::Committed { .. } => return Ok(values),
                 Reply::Conflict { guard, found, .. } => {
@@ -288,7 +286,8 @@ impl State {
                 }
             }
         }
-        let message = "the keys of the pattern change all the time; the instance that leads goes on";
+        let message =
+            "the keys of the pattern change all the time; the instance that leads goes on";
         Err(Error::new(ErrorKind::Busy, message))
     }
 

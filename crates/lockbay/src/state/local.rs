@@ -187,7 +187,8 @@ impl Local {
     /// Whether what began at this number, about this key with these tags, is from before an
     /// invalidation that is known here.
     pub(super) fn is_void_since(&self, number: u64, key: &str, tags: &[String]) -> bool {
-        let floor = |floors: &[AtomicU64], name: &str| floor_of(floors, name).load(Ordering::SeqCst);
+        let floor =
+            |floors: &[AtomicU64], name: &str| floor_of(floors, name).load(Ordering::SeqCst);
         number <= floor(&self.keys, key)
             || tags.iter().any(|tag| number <= floor(&self.tags, tag))
             || self.is_void_by_pattern(number, number, key)
@@ -196,7 +197,8 @@ impl Local {
     fn is_void(&self, entry: &Entry) -> bool {
         let number = entry.moment.number;
         let state = &entry.state;
-        let floor = |floors: &[AtomicU64], name: &str| floor_of(floors, name).load(Ordering::SeqCst);
+        let floor =
+            |floors: &[AtomicU64], name: &str| floor_of(floors, name).load(Ordering::SeqCst);
         if number <= floor(&self.keys, &state.key)
             || state.tags.iter().any(|tag| number <= floor(&self.tags, tag))
         {
@@ -222,9 +224,12 @@ impl Local {
         }
         let patterns = self.patterns.read();
         patterns.forgotten > from
-            || patterns.recent.iter().rev().take_while(|(at, _)| *at > from).any(|(_, pattern)| {
-                pattern.matches(key)
-            })
+            || patterns
+                .recent
+                .iter()
+                .rev()
+                .take_while(|(at, _)| *at > from)
+                .any(|(_, pattern)| pattern.matches(key))
     }
 
     /// Voids everything about these keys whose read began before now.

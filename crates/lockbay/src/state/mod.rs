@@ -42,9 +42,7 @@ pub use read::{ListedState, StatePage};
 pub use record::{
     MAX_KEY_BYTES, MAX_SOURCE_BYTES, MAX_TAG_BYTES, MAX_TAGS, MAX_TTL, MAX_VALUE_BYTES, StateEntry,
 };
-pub use rule::{
-    MAX_DEPENDENCIES, MAX_DEPENDENTS, MAX_RULE_PATTERNS, MAX_RULES, MAX_SOURCES, Rule,
-};
+pub use rule::{MAX_DEPENDENCIES, MAX_DEPENDENTS, MAX_RULE_PATTERNS, MAX_RULES, MAX_SOURCES, Rule};
 pub use upkeep::StaleSwept;
 pub use write::{IfVersion, SetOptions, Written};
 

@@ -118,8 +118,9 @@ impl State {
         for _ in 0..MAX_LOOKS {
             asked.sort_unstable();
             asked.dedup();
-            let keys: Vec<Key> =
-                std::iter::once(state_key(key)).chain(asked.iter().map(|tag| tag_key(tag))).collect();
+            let keys: Vec<Key> = std::iter::once(state_key(key))
+                .chain(asked.iter().map(|tag| tag_key(tag)))
+                .collect();
             let moment = local.begin();
             let read = self.0.store.get(&keys).await?;
             let mut records = read.records.into_iter();

@@ -167,7 +167,9 @@ pub(super) fn check_tags(tags: &[String]) -> Result<Vec<String>> {
     tags.dedup();
     if tags.len() > MAX_TAGS {
         let count = tags.len();
-        return Err(Error::invalid(format!("a value has at most {MAX_TAGS} tags, this has {count}")));
+        return Err(Error::invalid(format!(
+            "a value has at most {MAX_TAGS} tags, this has {count}"
+        )));
     }
     Ok(tags)
 }

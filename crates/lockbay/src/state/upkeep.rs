@@ -7,12 +7,10 @@
 //! Values whose time to live has passed are not its business: their records are due.
 
 use super::State;
-use super::record::{Content, HOME, STATE, TAG};
 use super::read::SCAN_PAGE;
+use super::record::{Content, HOME, STATE, TAG};
 use crate::error::{Error, ErrorKind, Result};
-use crate::store::{
-    Commit, Fence, Guard, Key, MAX_PAGE, Range, Record, Reply, Revision, Write,
-};
+use crate::store::{Commit, Fence, Guard, Key, MAX_PAGE, Range, Record, Reply, Revision, Write};
 
 /// Where the pass is.
 #[derive(Debug, Default)]
@@ -110,9 +108,8 @@ impl State {
         mut doomed: Vec<(Key, Revision)>,
     ) -> Result<Vec<Key>> {
         while !doomed.is_empty() {
-            let unchanged = |(key, revision): &(Key, Revision)| {
-                Guard::RevisionIs(key.clone(), *revision)
-            };
+            let unchanged =
+                |(key, revision): &(Key, Revision)| Guard::RevisionIs(key.clone(), *revision);
             let guards = std::iter::once(Guard::Held(fence.clone()));
             let guards = guards.chain(doomed.iter().map(unchanged)).collect();
             let keys: Vec<Key> = doomed.iter().map(|(key, _)| key.clone()).collect();

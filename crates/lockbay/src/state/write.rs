@@ -86,7 +86,9 @@ impl State {
         for _ in 0..MAX_RACES {
             let guards = match self.guards_of(key, options.if_version, met).await? {
                 Ok(guards) => guards,
-                Err(present) => return Err(self.version_conflict(key, options.if_version, present)),
+                Err(present) => {
+                    return Err(self.version_conflict(key, options.if_version, present));
+                }
             };
             let deadline = options.ttl.map_or(Deadline::Never, Deadline::After);
             let put = Write::Put { key: state_key(key), value: value.clone(), deadline };

@@ -52,6 +52,7 @@ pub struct Faulty {
     faults: [AtomicU32; 3],
     delay_us: AtomicU32,
     commit_delay_us: AtomicU32,
+    reply_delay_us: AtomicU32,
     calls: AtomicU64,
     deaf: AtomicBool,
     fate: Mutex<Fate>,
@@ -66,6 +67,7 @@ impl Faulty {
             faults: Default::default(),
             delay_us: AtomicU32::new(0),
             commit_delay_us: AtomicU32::new(0),
+            reply_delay_us: AtomicU32::new(0),
             calls: AtomicU64::new(0),
             deaf: AtomicBool::new(false),
             fate: Mutex::new(Fate::Lives),
@@ -89,6 +91,11 @@ impl Faulty {
     /// every call.
     pub fn set_commit_delay(&self, delay: Duration) {
         self.commit_delay_us.store(micros(delay), Ordering::Relaxed);
+    }
+
+    /// From now on, every answer is on its way for this long, while the world goes on.
+    pub fn set_reply_delay(&self, delay: Duration) {
+        self.reply_delay_us.store(micros(delay), Ordering::Relaxed);
     }
 
     /// The client dies at the commit of this number, counted from 1 for the next one: from then on
@@ -170,6 +177,7 @@ impl Faulty {
             return Err(lost());
         }
         let reply = self.inner.commit(commit).await?;
+        self.pause(&self.reply_delay_us).await;
         if cut == Some(Cut::After) || self.happens(1) {
             return Err(lost());
         }
@@ -193,12 +201,16 @@ fn lost() -> Error {
 impl Store for Faulty {
     async fn get(&self, keys: &[Key]) -> Result<Read> {
         self.before().await?;
-        self.inner.get(keys).await
+        let read = self.inner.get(keys).await;
+        self.pause(&self.reply_delay_us).await;
+        read
     }
 
     async fn scan(&self, range: &Range, limit: usize) -> Result<Page> {
         self.before().await?;
-        self.inner.scan(range, limit).await
+        let page = self.inner.scan(range, limit).await;
+        self.pause(&self.reply_delay_us).await;
+        page
     }
 
     async fn due(&self, partition: Partition, kind: Kind, limit: usize) -> Result<Page> {
