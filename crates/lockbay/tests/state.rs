@@ -643,7 +643,7 @@ async fn an_invalidation_whose_caller_died_is_finished_by_another() {
         assert!(outcome.is_err());
         world.clock.advance(SECOND);
         assert_eq!(b.bay.state().finish_intents().await.unwrap(), 0, "it may be at work still");
-        world.clock.advance(SECOND * 4);
+        world.clock.advance(SECOND * 5);
         set(b.bay.state(), "user:1:new", "2").await;
         assert!(b.bay.state().finish_intents().await.unwrap() >= 1);
         for n in 0..300 {

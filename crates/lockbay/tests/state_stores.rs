@@ -11,7 +11,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use lockbay::clock::Clock;
-use lockbay::state::{IfVersion, Invalidation, LoadOptions, SetOptions, State, parse_version};
+use lockbay::metrics::Metric;
+use lockbay::state::{
+    IfVersion, Invalidation, LoadOptions, ServeStale, SetOptions, State, parse_version,
+};
 use lockbay::store::memory::Memory;
 use lockbay::store::redis::RedisStore;
 use lockbay::store::sqlite::SqliteStore;
@@ -56,16 +59,16 @@ async fn seen(state: &State, key: &str) -> Option<String> {
 async fn everywhere(test: impl AsyncFn(&[LockBay; 3])) {
     let memory = Memory::new(Clock::system());
     let instance = || started(Arc::new(memory.client()));
-    ended(test, [instance(), instance(), instance()]).await;
+    ended(&test, [instance(), instance(), instance()]).await;
     let dir = tempfile::tempdir().unwrap();
     let instance = || on_sqlite(dir.path());
-    ended(test, [instance(), instance(), instance()]).await;
+    ended(&test, [instance(), instance(), instance()]).await;
     let server = RedisServer::start_with(&["appendonly no"]);
     let bays = [on_redis(&server).await, on_redis(&server).await, on_redis(&server).await];
-    ended(test, bays).await;
+    ended(&test, bays).await;
 }
 
-async fn ended(test: impl AsyncFn(&[LockBay; 3]), bays: [LockBay; 3]) {
+async fn ended(test: &impl AsyncFn(&[LockBay; 3]), bays: [LockBay; 3]) {
     test(&bays).await;
     for bay in bays {
         bay.shutdown().await;
@@ -241,12 +244,17 @@ async fn nothing_stays_stale_when_the_hint_channel_breaks() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redis_that_is_away_is_told_or_covered_by_what_was_seen_before() {
-    use lockbay::state::ServeStale;
     let mut server = RedisServer::start_with(&["appendonly yes"]);
     let bay = on_redis(&server).await;
     let state = bay.state();
     state.set("k", json("1"), SetOptions::default()).await.unwrap();
-    seen(state, "k").await.unwrap();
+    // At hand, and the hint of the set has come.
+    let hits = || bay.metrics().value(Metric::StateHits);
+    eventually("the value at hand", || async {
+        seen(state, "k").await.unwrap();
+        (hits() > 20).then_some(())
+    })
+    .await;
     server.kill9();
     let error = eventually("an error", || async { state.get("k").await.err() }).await;
     assert_eq!(error.kind(), ErrorKind::Unavailable);

@@ -118,9 +118,25 @@ struct Flight {
 /// How a flight ended.
 #[derive(Clone)]
 enum Landed {
-    /// With a value that is good as of this moment.
-    Value(Arc<StateEntry>, Tick),
+    Value(Brought),
     Failed(ErrorKind, String),
+}
+
+/// What a flight brings.
+#[derive(Clone)]
+struct Brought {
+    entry: Arc<StateEntry>,
+    /// The moment that it is good as of.
+    good: Tick,
+    /// When it lapses.
+    expires: Option<Tick>,
+}
+
+impl Brought {
+    /// Whether a caller may take it whose call began then.
+    fn is_for(&self, called: Tick) -> bool {
+        called.since(self.good) < TRUST && self.expires.is_none_or(|expires| called < expires)
+    }
 }
 
 /// A load as a flight makes it.
@@ -175,10 +191,10 @@ impl State {
             let mut landed = self.board(&wish, &loader);
             let landed = landed.wait_for(Option::is_some).await.ok().and_then(|end| end.clone());
             match landed {
-                Some(Landed::Value(entry, good)) if called.since(good) < TRUST => {
-                    return Ok(Found { entry, stale: false });
+                Some(Landed::Value(brought)) if brought.is_for(called) => {
+                    return Ok(Found { entry: brought.entry, stale: false });
                 }
-                Some(Landed::Value(..)) => {}
+                Some(Landed::Value(_)) => {}
                 Some(Landed::Failed(kind, message)) => {
                     return self.instead_of(Error::new(kind, message), key, stale);
                 }
@@ -212,7 +228,7 @@ impl State {
         let (state, wish, loader) = (self.clone(), Arc::clone(wish), Arc::clone(loader));
         tokio::spawn(async move {
             let end = match state.fly(&wish, &*loader).await {
-                Ok((entry, good)) => Landed::Value(entry, good),
+                Ok(brought) => Landed::Value(brought),
                 Err(error) => Landed::Failed(error.kind(), error.to_string()),
             };
             let mut flying = state.0.flights.flying.lock();
@@ -225,8 +241,8 @@ impl State {
         landed
     }
 
-    /// Brings the value of a key and the moment it is good as of, by whatever it takes.
-    async fn fly<L, F>(&self, wish: &Arc<Wish>, loader: &L) -> Result<(Arc<StateEntry>, Tick)>
+    /// Brings the value of a key, by whatever it takes.
+    async fn fly<L, F>(&self, wish: &Arc<Wish>, loader: &L) -> Result<Brought>
     where
         L: Fn() -> F + Send + Sync,
         F: Future<Output = Result<Json>> + Send,
@@ -239,7 +255,10 @@ impl State {
             let changed = self.0.flights.waker(&wish.key).notified();
             let look = self.look(&wish.key, &wish.tags).await?;
             let guard = match &look.sight {
-                Sight::Fresh(entry) => return Ok((entry.state.clone(), look.moment.tick)),
+                Sight::Fresh(entry) => {
+                    let (state, good) = (entry.state.clone(), look.moment.tick);
+                    return Ok(Brought { entry: state, good, expires: entry.expires });
+                }
                 Sight::Leased { left, .. } => {
                     if self.0.clock.tick() >= until {
                         return Err(busy(&wish.key));
@@ -269,9 +288,9 @@ impl State {
             match self.store_loaded(wish, &look, lease, &json).await {
                 Ok(Some(stored)) => return Ok(stored),
                 Ok(None) if loads < MAX_LOADS => {}
-                Ok(None) => return Ok((self.unstored(wish, json), began)),
+                Ok(None) => return Ok(self.unstored(wish, json, began)),
                 // It is what the loader says, whatever the store does.
-                Err(error) if is_away(&error) => return Ok((self.unstored(wish, json), began)),
+                Err(error) if is_away(&error) => return Ok(self.unstored(wish, json, began)),
                 Err(error) => return Err(error),
             }
         }
@@ -328,7 +347,7 @@ impl State {
         look: &Look,
         lease: Revision,
         json: &Json,
-    ) -> Result<Option<(Arc<StateEntry>, Tick)>> {
+    ) -> Result<Option<Brought>> {
         let LoadOptions { ttl, source, .. } = &wish.options;
         let key = state_key(&wish.key);
         let content = Content::Value {
@@ -362,7 +381,7 @@ impl State {
                 let expires = ttl.map(|ttl| sent.tick + ttl);
                 let entry = Entry::new(state.clone(), revision, tags.collect(), sent, expires);
                 self.0.local.put(Arc::new(entry));
-                Ok(Some((state, sent.tick)))
+                Ok(Some(Brought { entry: state, good: sent.tick, expires }))
             }
             Ok(Reply::Conflict { .. }) => Ok(None),
             Err(error) => {
@@ -374,9 +393,9 @@ impl State {
     }
 
     /// A value that could not be stored, for those who wait for it.
-    fn unstored(&self, wish: &Wish, json: Json) -> Arc<StateEntry> {
+    fn unstored(&self, wish: &Wish, json: Json, began: Tick) -> Brought {
         tracing::debug!(key = wish.key, "a loaded value was invalidated too often to be stored");
-        Arc::new(StateEntry {
+        let entry = StateEntry {
             key: wish.key.clone(),
             value: json,
             version: "0".into(),
@@ -384,7 +403,8 @@ impl State {
             source: wish.options.source.clone(),
             updated_at: self.0.clock.now(),
             expires_at: None,
-        })
+        };
+        Brought { entry: Arc::new(entry), good: began, expires: None }
     }
 
     /// Lets others load at once.
