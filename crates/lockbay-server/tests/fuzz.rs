@@ -48,7 +48,7 @@ impl Dice {
 const METHODS: [&str; 10] =
     ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "TRACE", "CONNECT", "BREW"];
 
-const PATHS: [&str; 42] = [
+const PATHS: [&str; 50] = [
     "/",
     "/health/live",
     "/health/ready",
@@ -89,6 +89,14 @@ const PATHS: [&str; 42] = [
     "/v1/handlers",
     "/v1/handlers/{}",
     "/v1/handlers/{}",
+    "/v1/state",
+    "/v1/state/{}",
+    "/v1/state/{}",
+    "/v1/state/{}",
+    "/v1/state/invalidate",
+    "/v1/state-rules",
+    "/v1/state-rules/{}",
+    "/v1/state-dependencies/{}",
     "/v1/sagas/{}/{}",
     "/{}/{}//{}",
 ];
@@ -251,7 +259,13 @@ const BODIES: [&str; 11] = [
 ];
 
 /// What is right, so that there is something to be wrong about.
-const RIGHT: [(&str, &str, &str); 10] = [
+const RIGHT: [(&str, &str, &str); 16] = [
+    ("GET", "/v1/state?prefix=a&page_size=5", ""),
+    ("GET", "/v1/state/a?max_stale_seconds=5", ""),
+    ("PUT", "/v1/state/a", r#"{"value":1,"ttl_seconds":5,"tags":["t"],"if_version":"0"}"#),
+    ("POST", "/v1/state/invalidate", r#"{"keys":["a"],"tags":["t"],"pattern":"a*"}"#),
+    ("PUT", "/v1/state-rules/r", r#"{"update_pattern":"a:{id}","invalidate_patterns":["b"]}"#),
+    ("PUT", "/v1/state-dependencies/a", r#"{"depends_on":["b"]}"#),
     ("GET", "/v1/jobs?page_size=5", ""),
     ("GET", "/v1/leases", ""),
     ("GET", "/api/advanced-state/metrics", ""),

@@ -147,7 +147,7 @@ async fn index() -> Response {
         "GET|PUT|DELETE /v1/state-rules/{name}",
         "GET|PUT|DELETE /v1/state-dependencies/{key}",
     ];
-    Json(json!({ "name": "lockbay", "version": env!("CARGO_PKG_VERSION"), "calls": calls }))
+    Json(json!({ "name": "lockbay", "version": env!("CARGO_PKG_VERSION"), "calls": &calls[..] }))
         .into_response()
 }
 
