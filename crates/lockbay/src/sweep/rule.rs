@@ -155,7 +155,7 @@ pub struct Rule {
     #[serde(default)]
     pub expiring: Expiring,
     /// Whose it is; whatever was put is `put`.
-    #[serde(default, skip_deserializing)]
+    #[serde(default)]
     pub origin: Origin,
 }
 
