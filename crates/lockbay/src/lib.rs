@@ -45,7 +45,8 @@
 //! ```
 //!
 //! The modules in reading order: [`store`] is the seam on which everything stands; [`leader`],
-//! [`lease`], [`job`], [`ledger`] and [`state`] are services; [`LockBay`] owns them; [`monitor`] tells the truth.
+//! [`lease`], [`job`], [`ledger`] and [`state`] are services; [`sweep`] removes what has ended;
+//! [`LockBay`] owns them; [`monitor`] tells the truth.
 
 pub mod clock;
 pub mod config;
@@ -64,9 +65,11 @@ mod lockbay;
 pub mod metrics;
 pub mod monitor;
 mod name;
+mod retire;
 pub mod saga;
 pub mod state;
 pub mod store;
+pub mod sweep;
 #[cfg(any(test, feature = "test-util"))]
 pub mod testing;
 

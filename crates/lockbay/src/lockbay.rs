@@ -3,6 +3,8 @@
 //! Siblings meet here: a job for the leader alone gets the leader's fence from this place, and
 //! nowhere else do jobs and leadership know of each other.
 
+mod retention;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,12 +30,12 @@ use crate::monitor::health::{Examiner, Health};
 use crate::saga::{ClaimedTask, SagaDefaults, Sagas, TaskPoll, Tasks};
 use crate::state::State;
 use crate::store::{self, Store};
+use crate::sweep::Sweeper;
+
+use retention::Services;
 
 /// How long a health check is good for; asked again within it, the same answer is given.
 const HEALTH_FRESH: Duration = Duration::from_secs(1);
-
-/// How often the instance that leads looks for invalidations that nobody finishes.
-const FINISH_INTENTS: Duration = Duration::from_secs(1);
 
 /// Where a job may run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -66,6 +68,7 @@ struct Inner {
     finance: Finance,
     tasks: Tasks,
     state: State,
+    sweeper: Sweeper,
     life: Mutex<Life>,
     /// Set by the first shutdown, for which others wait.
     down: tokio::sync::OnceCell<()>,
@@ -91,7 +94,7 @@ struct Running {
     health: JoinHandle<()>,
     sagas: JoinHandle<()>,
     state: JoinHandle<()>,
-    intents: JoinHandle<()>,
+    sweeper: JoinHandle<()>,
 }
 
 impl LockBay {
@@ -153,6 +156,20 @@ impl LockBay {
         let state = State::new(Arc::clone(&store), clock.clone(), Arc::clone(&metrics));
         let provider = pretending(&store, &clock);
         let finance = Finance::new(sagas.clone(), ledger.clone(), provider);
+        let sweeper = retention::sweeper(
+            &config,
+            &Services {
+                store: &store,
+                clock: &clock,
+                metrics: &metrics,
+                leadership: &leadership,
+                jobs: &jobs,
+                sagas: &sagas,
+                ledger: &ledger,
+                state: &state,
+            },
+            &instance_id,
+        );
         LockBay(Arc::new(Inner {
             opened: clock.tick(),
             config,
@@ -170,6 +187,7 @@ impl LockBay {
             finance,
             tasks,
             state,
+            sweeper,
             life: Mutex::default(),
             down: tokio::sync::OnceCell::new(),
             health: tokio::sync::Mutex::default(),
@@ -190,7 +208,7 @@ impl LockBay {
             health: tokio::spawn(self.clone().watch_health(stop.clone())),
             sagas: tokio::spawn(self.0.sagas.clone().watch_over()),
             state: tokio::spawn(self.0.state.clone().watch_over(stop.clone())),
-            intents: tokio::spawn(self.clone().finish_intents(stop.clone())),
+            sweeper: tokio::spawn(self.0.sweeper.clone().watch()),
             stop,
         });
     }
@@ -207,12 +225,14 @@ impl LockBay {
         let life = std::mem::replace(&mut *inner.life.lock(), Life::ShutDown);
         let grace = inner.config.shutdown_grace.0;
         inner.tasks.close();
+        inner.sweeper.stop();
         let hand_over = async {
             if let Life::Running(running) = life {
                 running.stop.cancel();
                 // A background task that panicked has nothing left to hand over.
-                drop(tokio::join!(running.elector, running.health, running.sagas));
-                drop(tokio::join!(running.state, running.intents));
+                let work = (running.elector, running.health, running.sagas, running.sweeper);
+                drop(tokio::join!(running.state));
+                drop(tokio::join!(work.0, work.1, work.2, work.3));
             }
         };
         let drained = async { tokio::join!(inner.jobs.drain(grace), inner.sagas.drain(grace)) };
@@ -274,6 +294,11 @@ impl LockBay {
     /// this handle.
     pub fn tasks(&self) -> &Tasks {
         &self.0.tasks
+    }
+
+    /// Retention: what has ended goes, by rule.
+    pub fn sweeper(&self) -> &Sweeper {
+        &self.0.sweeper
     }
 
     /// What is measured.
@@ -418,6 +443,7 @@ impl LockBay {
             keeper: &self.0.keeper,
             jobs: &self.0.jobs,
             sagas: &self.0.sagas,
+            sweeper: &self.0.sweeper,
             leadership: &self.0.leadership,
             metrics: &self.0.metrics,
             leader_ttl: self.0.config.leader_ttl.0,
@@ -444,24 +470,6 @@ impl LockBay {
         } else if !was_healthy && health.overall_healthy {
             tracing::info!("system_healthy");
             self.0.bus.tell(now, Event::SystemHealthy);
-        }
-    }
-
-    /// Finishes invalidations whose caller died, while this instance leads.
-    async fn finish_intents(self, stop: CancellationToken) {
-        while !stop.is_cancelled() {
-            let look = async {
-                if self.is_leader()
-                    && let Err(error) = self.0.state.finish_intents().await
-                {
-                    tracing::warn!(%error, "invalidations by pattern not finished");
-                }
-                self.0.clock.sleep(FINISH_INTENTS).await;
-            };
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = look => {}
-            }
         }
     }
 

@@ -65,6 +65,13 @@ pub enum Metric {
     StateLoads,
     StateLoadsShared,
     StateStaleServed,
+    StateIntentsFinished,
+    CleanupCycles,
+    CleanupKeysCleaned,
+    CleanupErrors,
+    CleanupBytesFreed,
+    CleanupSeconds,
+    HoldsLapsed,
 }
 
 /// How a metric behaves.
@@ -97,7 +104,7 @@ const fn row(metric: Metric, name: &'static str, kind: Type, help: &'static str)
 
 /// All metrics.
 #[rustfmt::skip]
-pub const TABLE: [Row; 49] = [
+pub const TABLE: [Row; 56] = [
     row(Metric::JobsClaimed, "lockbay_jobs_claimed", Type::Counter, "Job claims granted"),
     row(Metric::JobsCompleted, "lockbay_jobs_completed", Type::Counter, "Jobs completed"),
     row(Metric::JobsFailed, "lockbay_jobs_failed", Type::Counter, "Job attempts that failed"),
@@ -147,6 +154,13 @@ pub const TABLE: [Row; 49] = [
     row(Metric::StateLoads, "lockbay_state_loads", Type::Counter, "Calls of loaders"),
     row(Metric::StateLoadsShared, "lockbay_state_loads_shared", Type::Counter, "Callers that waited for the load of another"),
     row(Metric::StateStaleServed, "lockbay_state_stale_served", Type::Counter, "Older values served because the store or a loader failed"),
+    row(Metric::StateIntentsFinished, "lockbay_state_intents_finished", Type::Counter, "Invalidations by pattern that this instance finished as the leader because their caller had not"),
+    row(Metric::CleanupCycles, "lockbay_cleanup_cycles", Type::Counter, "Cleanup cycles that this instance finished as the leader"),
+    row(Metric::CleanupKeysCleaned, "lockbay_cleanup_keys_cleaned", Type::Counter, "Records and keys that this instance cleaned up as the leader"),
+    row(Metric::CleanupErrors, "lockbay_cleanup_errors", Type::Counter, "What cleanup could not read, judge or delete"),
+    row(Metric::CleanupBytesFreed, "lockbay_cleanup_bytes_freed", Type::Counter, "Bytes that cleanup freed within the store, measured on samples"),
+    row(Metric::CleanupSeconds, "lockbay_cleanup_duration_seconds", Type::Histogram, "Time of a cleanup cycle"),
+    row(Metric::HoldsLapsed, "lockbay_holds_lapsed", Type::Counter, "Holds that this instance voided after their deadline"),
 ];
 
 enum Instrument {

@@ -39,6 +39,7 @@ use crate::store::{Revision, Store};
 pub use invalidate::{Invalidated, Invalidation};
 pub use load::LoadOptions;
 pub use read::{ListedState, StatePage};
+pub(crate) use record::STATE;
 pub use record::{
     MAX_KEY_BYTES, MAX_SOURCE_BYTES, MAX_TAG_BYTES, MAX_TAGS, MAX_TTL, MAX_VALUE_BYTES, StateEntry,
 };

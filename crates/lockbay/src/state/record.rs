@@ -14,7 +14,7 @@ use crate::store::{Key, Kind, Partition, Record, Revision};
 use std::time::Duration;
 
 /// A value, or a lease to load one. Key: the key of the value.
-pub(super) const STATE: Kind = Kind::new("state");
+pub(crate) const STATE: Kind = Kind::new("state");
 /// The last invalidation of a tag. Key: the tag.
 pub(super) const TAG: Kind = Kind::new("state-tag");
 /// A rule: what is invalidated when a key of some name changes. Key: the rule's name.

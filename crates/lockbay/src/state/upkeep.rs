@@ -12,6 +12,9 @@ use super::record::{Content, HOME, STATE, TAG};
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::{Commit, Fence, Guard, Key, MAX_PAGE, Range, Record, Reply, Revision, Write};
 
+/// How many of the records that go together are weighed.
+const SAMPLE: usize = 16;
+
 /// Where the pass is.
 #[derive(Debug, Default)]
 pub(super) struct Pass {
@@ -27,6 +30,8 @@ pub struct StaleSwept {
     pub scanned: u64,
     /// Records that are gone: stale values and loads, and tags.
     pub removed: Vec<Key>,
+    /// About how many bytes they occupied, measured on samples.
+    pub bytes: u64,
     /// Whether this piece was the last of its pass.
     pub finished: bool,
 }
@@ -47,6 +52,11 @@ impl State {
             Some(began) => began,
             None => {
                 let began = self.0.store.ping().await?.revision;
+                // Where no tag was invalidated nothing is stale.
+                let tags = self.0.store.scan(&Range::new(HOME, TAG, ""), 1).await?;
+                if tags.records.is_empty() {
+                    return Ok(StaleSwept { finished: true, ..swept });
+                }
                 *pass = Pass { began: Some(began), after: None };
                 began
             }
@@ -59,10 +69,10 @@ impl State {
             let more = page.more;
             // Those that have lapsed, too: a clock that is set back would bring them to life again.
             let stale = self.stale_of(page.records).await?;
-            swept.removed.extend(self.remove_fenced(fence, stale).await?);
+            self.remove_fenced(fence, stale, &mut swept).await?;
             pass.after = last.or(pass.after.take());
             if !more {
-                swept.removed.extend(self.sweep_tags(fence, began).await?);
+                self.sweep_tags(fence, began, &mut swept).await?;
                 *pass = Pass::default();
                 swept.finished = true;
                 return Ok(swept);
@@ -73,8 +83,15 @@ impl State {
 
     /// Those of these records of which a tag was invalidated after the moment that they are as of.
     async fn stale_of(&self, records: Vec<Record>) -> Result<Vec<(Key, Revision)>> {
-        let read = |record: Record| Content::of(&record).map(|content| (record, content));
-        let records = records.into_iter().map(read).collect::<Result<Vec<_>>>()?;
+        let read = |record: Record| match Content::of(&record) {
+            Ok(content) => Some((record, content)),
+            // It stays, and whoever reads it is told; the others must not wait for it.
+            Err(error) => {
+                tracing::warn!(%error, "a record of state was passed over");
+                None
+            }
+        };
+        let records: Vec<_> = records.into_iter().filter_map(read).collect();
         let tags = self.tags_of(records.iter().flat_map(|(_, content)| content.tags())).await?;
         let stale = records.into_iter().filter(|(record, content)| {
             let as_of = content.as_of(record.revision);
@@ -85,8 +102,12 @@ impl State {
     }
 
     /// Removes the records of tags that were last invalidated before a pass that is through.
-    async fn sweep_tags(&self, fence: &Fence, began: Revision) -> Result<Vec<Key>> {
-        let mut removed = Vec::new();
+    async fn sweep_tags(
+        &self,
+        fence: &Fence,
+        began: Revision,
+        swept: &mut StaleSwept,
+    ) -> Result<()> {
         let mut after = None;
         loop {
             let range = Range::new(HOME, TAG, "").after(after.take());
@@ -94,9 +115,9 @@ impl State {
             after = page.records.last().map(|record| record.key.id.to_string());
             let done = page.records.into_iter().filter(|record| record.revision <= began);
             let done = done.map(|record| (record.key, record.revision)).collect();
-            removed.extend(self.remove_fenced(fence, done).await?);
+            self.remove_fenced(fence, done, swept).await?;
             if !page.more {
-                return Ok(removed);
+                return Ok(());
             }
         }
     }
@@ -106,7 +127,13 @@ impl State {
         &self,
         fence: &Fence,
         mut doomed: Vec<(Key, Revision)>,
-    ) -> Result<Vec<Key>> {
+        swept: &mut StaleSwept,
+    ) -> Result<()> {
+        let sample: Vec<Key> = doomed.iter().take(SAMPLE).map(|(key, _)| key.clone()).collect();
+        let bytes = match sample.is_empty() {
+            true => 0,
+            false => self.0.store.upkeep().weigh(&sample).await?,
+        };
         while !doomed.is_empty() {
             let unchanged =
                 |(key, revision): &(Key, Revision)| Guard::RevisionIs(key.clone(), *revision);
@@ -117,7 +144,11 @@ impl State {
             // Nobody waits for what was stale already.
             let commit = Commit::new(HOME, guards, writes, Vec::new())?;
             match self.commit_surely(&commit).await? {
-                Reply::Committed { .. } => return Ok(keys),
+                Reply::Committed { .. } => {
+                    swept.bytes += bytes * keys.len() as u64 / sample.len() as u64;
+                    swept.removed.extend(keys);
+                    return Ok(());
+                }
                 Reply::Conflict { guard, .. } => match guard.checked_sub(1) {
                     Some(changed) => drop(doomed.swap_remove(changed)),
                     None => {
@@ -127,6 +158,6 @@ impl State {
                 },
             }
         }
-        Ok(Vec::new())
+        Ok(())
     }
 }
