@@ -65,6 +65,7 @@ pub mod monitor;
 mod name;
 pub mod saga;
 pub mod store;
+pub mod sweep;
 #[cfg(any(test, feature = "test-util"))]
 pub mod testing;
 
