@@ -340,6 +340,26 @@ async fn a_server_without_memory_left_can_still_be_swept() {
 }
 
 #[tokio::test]
+async fn a_server_that_turned_read_only_is_swept_again_when_it_takes_writes() {
+    let server = server();
+    let store = open(&server, "lockbay").await;
+    let (fence, mut direct) = (lead(&store).await, connect(&server));
+    old(&mut direct, &[b"s:1"]);
+    // A replica of nobody: it refuses writes, as an old master does after a failover.
+    let nobody = support::redis::free_port().to_string();
+    server.command(&["REPLICAOF", "127.0.0.1", &nobody]);
+    let (foreign, keys) = (store.upkeep().foreign().unwrap(), [b"s:1".to_vec()]);
+    let error = foreign.sweep(&keys, &rule(&fence)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    server.command(&["REPLICAOF", "NO", "ONE"]);
+    let swept = eventually("it sweeps again", async || {
+        store.upkeep().foreign().unwrap().sweep(&keys, &rule(&fence)).await.ok()
+    })
+    .await;
+    assert_eq!(swept.cleaned, 1);
+}
+
+#[tokio::test]
 async fn our_own_records_weigh_what_the_server_grows_by() {
     let server = server();
     let store = open(&server, "lockbay").await;
