@@ -103,6 +103,13 @@ fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
     text.trim().parse().map_err(|_| D::Error::custom(format!("not a whole number: {text}")))
 }
 
+/// A choice that may come as text from the environment.
+fn yes_or_no<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    let value = toml::Value::deserialize(deserializer)?;
+    let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    text.trim().parse().map_err(|_| D::Error::custom(format!("true or false, not {text:?}")))
+}
+
 /// A setting's name in the file, in the environment, and what it is.
 pub struct Setting {
     /// In the TOML file.
@@ -119,7 +126,7 @@ const fn setting(name: &'static str, env: &'static str, help: &'static str) -> S
 
 /// Every setting. `docs/operations.md` shows the same table.
 #[rustfmt::skip]
-pub const SETTINGS: [Setting; 21] = [
+pub const SETTINGS: [Setting; 22] = [
     setting("store", "LOCKBAY_STORE", "store URL; sqlite:lockbay-data/lockbay.db"),
     setting("listen", "LOCKBAY_LISTEN", "address of the HTTP server; 127.0.0.1:5000"),
     setting("service", "LOCKBAY_SERVICE", "whose leader is elected; lockbay"),
@@ -130,6 +137,7 @@ pub const SETTINGS: [Setting; 21] = [
     setting("dedup_horizon", "LOCKBAY_DEDUP_HORIZON", "how long a job's key is remembered; 7d"),
     setting("max_retries", "LOCKBAY_MAX_RETRIES", "retries of a failed job unless it says otherwise; 3"),
     setting("cleanup_interval", "REDIS_CLEANUP_INTERVAL", "time between cleanup cycles; 5m"),
+    setting("cleanup_foreign_keys", "LOCKBAY_CLEANUP_FOREIGN_KEYS", "whether keys of others on the same Redis may be cleaned up by rules; true"),
     setting("saga_timeout", "SAGA_DEFAULT_TIMEOUT", "how long a saga may take; 30m"),
     setting("saga_step_timeout", "SAGA_STEP_TIMEOUT", "how long a step may take; 5m"),
     setting("saga_concurrency", "LOCKBAY_SAGA_CONCURRENCY", "sagas worked on at once; 10000"),
@@ -159,6 +167,8 @@ pub struct Config {
     #[serde(deserialize_with = "number")]
     pub max_retries: u32,
     pub cleanup_interval: Span,
+    #[serde(deserialize_with = "yes_or_no")]
+    pub cleanup_foreign_keys: bool,
     pub saga_timeout: Span,
     pub saga_step_timeout: Span,
     #[serde(deserialize_with = "number")]
@@ -189,6 +199,7 @@ impl Default for Config {
             dedup_horizon: seconds(7 * 86_400),
             max_retries: 3,
             cleanup_interval: seconds(300),
+            cleanup_foreign_keys: true,
             saga_timeout: seconds(1_800),
             saga_step_timeout: seconds(300),
             saga_concurrency: 10_000,

@@ -45,7 +45,8 @@
 //! ```
 //!
 //! The modules in reading order: [`store`] is the seam on which everything stands; [`leader`],
-//! [`lease`], [`job`] and [`ledger`] are the services; [`LockBay`] owns them; [`monitor`] tells the truth.
+//! [`lease`], [`job`] and [`ledger`] are the services; [`sweep`] removes what has ended; [`LockBay`]
+//! owns them; [`monitor`] tells the truth.
 
 pub mod clock;
 pub mod config;
@@ -63,6 +64,7 @@ mod lockbay;
 pub mod metrics;
 pub mod monitor;
 mod name;
+mod retire;
 pub mod saga;
 pub mod store;
 pub mod sweep;

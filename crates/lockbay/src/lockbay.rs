@@ -3,6 +3,8 @@
 //! Siblings meet here: a job for the leader alone gets the leader's fence from this place, and
 //! nowhere else do jobs and leadership know of each other.
 
+mod retention;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +29,9 @@ use crate::metrics::Metrics;
 use crate::monitor::health::{Examiner, Health};
 use crate::saga::{ClaimedTask, SagaDefaults, Sagas, TaskPoll, Tasks};
 use crate::store::{self, Store};
+use crate::sweep::Sweeper;
+
+use retention::Services;
 
 /// How long a health check is good for; asked again within it, the same answer is given.
 const HEALTH_FRESH: Duration = Duration::from_secs(1);
@@ -61,6 +66,7 @@ struct Inner {
     ledger: Ledger,
     finance: Finance,
     tasks: Tasks,
+    sweeper: Sweeper,
     life: Mutex<Life>,
     /// Set by the first shutdown, for which others wait.
     down: tokio::sync::OnceCell<()>,
@@ -85,6 +91,7 @@ struct Running {
     elector: JoinHandle<()>,
     health: JoinHandle<()>,
     sagas: JoinHandle<()>,
+    sweeper: JoinHandle<()>,
 }
 
 impl LockBay {
@@ -145,6 +152,19 @@ impl LockBay {
         let ledger = Ledger::new(Arc::clone(&store), clock.clone(), Arc::clone(&metrics));
         let provider = pretending(&store, &clock);
         let finance = Finance::new(sagas.clone(), ledger.clone(), provider);
+        let sweeper = retention::sweeper(
+            &config,
+            &Services {
+                store: &store,
+                clock: &clock,
+                metrics: &metrics,
+                leadership: &leadership,
+                jobs: &jobs,
+                sagas: &sagas,
+                ledger: &ledger,
+            },
+            &instance_id,
+        );
         LockBay(Arc::new(Inner {
             opened: clock.tick(),
             config,
@@ -161,6 +181,7 @@ impl LockBay {
             ledger,
             finance,
             tasks,
+            sweeper,
             life: Mutex::default(),
             down: tokio::sync::OnceCell::new(),
             health: tokio::sync::Mutex::default(),
@@ -180,6 +201,7 @@ impl LockBay {
             elector: tokio::spawn(self.0.leadership.clone().run(stop.clone())),
             health: tokio::spawn(self.clone().watch_health(stop.clone())),
             sagas: tokio::spawn(self.0.sagas.clone().watch_over()),
+            sweeper: tokio::spawn(self.0.sweeper.clone().watch()),
             stop,
         });
     }
@@ -196,11 +218,13 @@ impl LockBay {
         let life = std::mem::replace(&mut *inner.life.lock(), Life::ShutDown);
         let grace = inner.config.shutdown_grace.0;
         inner.tasks.close();
+        inner.sweeper.stop();
         let hand_over = async {
             if let Life::Running(running) = life {
                 running.stop.cancel();
                 // A background task that panicked has nothing left to hand over.
-                drop(tokio::join!(running.elector, running.health, running.sagas));
+                let work = (running.elector, running.health, running.sagas, running.sweeper);
+                drop(tokio::join!(work.0, work.1, work.2, work.3));
             }
         };
         let drained = async { tokio::join!(inner.jobs.drain(grace), inner.sagas.drain(grace)) };
@@ -257,6 +281,11 @@ impl LockBay {
     /// this handle.
     pub fn tasks(&self) -> &Tasks {
         &self.0.tasks
+    }
+
+    /// Retention: what has ended goes, by rule.
+    pub fn sweeper(&self) -> &Sweeper {
+        &self.0.sweeper
     }
 
     /// What is measured.
@@ -401,6 +430,7 @@ impl LockBay {
             keeper: &self.0.keeper,
             jobs: &self.0.jobs,
             sagas: &self.0.sagas,
+            sweeper: &self.0.sweeper,
             leadership: &self.0.leadership,
             metrics: &self.0.metrics,
             leader_ttl: self.0.config.leader_ttl.0,

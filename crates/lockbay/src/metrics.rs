@@ -57,6 +57,12 @@ pub enum Metric {
     TasksCompleted,
     TasksFailed,
     TasksLapsed,
+    CleanupCycles,
+    CleanupKeysCleaned,
+    CleanupErrors,
+    CleanupBytesFreed,
+    CleanupSeconds,
+    HoldsLapsed,
 }
 
 /// How a metric behaves.
@@ -89,7 +95,7 @@ const fn row(metric: Metric, name: &'static str, kind: Type, help: &'static str)
 
 /// All metrics.
 #[rustfmt::skip]
-pub const TABLE: [Row; 41] = [
+pub const TABLE: [Row; 47] = [
     row(Metric::JobsClaimed, "lockbay_jobs_claimed", Type::Counter, "Job claims granted"),
     row(Metric::JobsCompleted, "lockbay_jobs_completed", Type::Counter, "Jobs completed"),
     row(Metric::JobsFailed, "lockbay_jobs_failed", Type::Counter, "Job attempts that failed"),
@@ -131,6 +137,12 @@ pub const TABLE: [Row; 41] = [
     row(Metric::TasksCompleted, "lockbay_tasks_completed", Type::Counter, "Tasks that workers completed"),
     row(Metric::TasksFailed, "lockbay_tasks_failed", Type::Counter, "Tasks that workers reported as failed"),
     row(Metric::TasksLapsed, "lockbay_tasks_lapsed", Type::Counter, "Tasks whose claim lapsed, so that their outcome is unknown"),
+    row(Metric::CleanupCycles, "lockbay_cleanup_cycles", Type::Counter, "Cleanup cycles that this instance finished as the leader"),
+    row(Metric::CleanupKeysCleaned, "lockbay_cleanup_keys_cleaned", Type::Counter, "Records and keys that this instance cleaned up as the leader"),
+    row(Metric::CleanupErrors, "lockbay_cleanup_errors", Type::Counter, "What cleanup could not read, judge or delete"),
+    row(Metric::CleanupBytesFreed, "lockbay_cleanup_bytes_freed", Type::Counter, "Bytes that cleanup freed within the store, measured on samples"),
+    row(Metric::CleanupSeconds, "lockbay_cleanup_duration_seconds", Type::Histogram, "Time of a cleanup cycle"),
+    row(Metric::HoldsLapsed, "lockbay_holds_lapsed", Type::Counter, "Holds that this instance voided after their deadline"),
 ];
 
 enum Instrument {
@@ -178,6 +190,13 @@ impl Metrics {
     pub fn count(&self, metric: Metric) {
         if let Some(Instrument::Counter(counter)) = self.instruments.get(metric as usize) {
             counter.inc();
+        }
+    }
+
+    /// Adds many to a counter.
+    pub fn add(&self, metric: Metric, many: u64) {
+        if let Some(Instrument::Counter(counter)) = self.instruments.get(metric as usize) {
+            counter.inc_by(many);
         }
     }
 

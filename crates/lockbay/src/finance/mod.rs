@@ -18,6 +18,7 @@ use crate::ledger::{Amount, Currency, Ledger, UserId};
 use crate::name::check_name;
 use crate::saga::{SagaRequest, SagaStatus, Sagas, Started, StepSpec};
 
+pub(crate) use payout::SIMULATED_PAYOUT;
 pub use payout::{Mischief, Payout, PayoutProvider, PayoutRequest, SimulatedProvider};
 
 use steps::{FinanceStep, Order, Part, enough};

@@ -5,7 +5,9 @@
 
 use std::time::Duration;
 
-use super::decide::{Decision, Found, JOB, JOB_LIST, JobRecord, JobStatus, LeaderFence, decide};
+use super::decide::{
+    Decision, Found, JOB, JOB_LIST, JobRecord, JobStatus, LeaderFence, decide, first_execution,
+};
 use super::fingerprint::{Identity, ParameterDigest, job_id};
 use super::live::Live;
 use super::{
@@ -260,7 +262,12 @@ impl Jobs {
     ) -> JobRecord {
         let (request, defaults) = (&named.request, &self.0.defaults);
         let now = self.0.clock.now().as_micros();
-        let execution = earlier.map_or(0, |job| job.execution);
+        let execution = match (earlier, decision) {
+            (None, _) => first_execution(Timestamp::from_micros(now)),
+            // It runs again after it was forgotten.
+            (Some(job), Decision::First) => job.execution + 1,
+            (Some(job), _) => job.execution,
+        };
         let earlier = earlier.filter(|_| *decision != Decision::First);
         JobRecord {
             job_type: request.job_type.clone(),
@@ -271,7 +278,7 @@ impl Jobs {
                 Identity::Key => Some(named.digest.clone()),
             },
             status: JobStatus::Claimed,
-            execution: if earlier.is_some() { execution } else { execution + 1 },
+            execution,
             attempt: earlier.map_or(0, |job| job.attempt) + 1,
             failures: earlier.map_or(0, |job| job.failures),
             max_retries: request.max_retries.unwrap_or(defaults.max_retries),
@@ -285,6 +292,7 @@ impl Jobs {
             claimed_us: now,
             scheduled_us: request.scheduled_time.map(Timestamp::as_micros),
             finished_us: None,
+            ended_us: None,
             leader: request.leader.as_ref().map(|right| LeaderFence::new(right.fence())),
             result: None,
             error: None,
@@ -376,7 +384,7 @@ impl Jobs {
             completed_at: job.finished_us.map(Timestamp::from_micros),
         };
         if job.status == JobStatus::Completed && result_kept {
-            let end = record.revision.time() + Duration::from_micros(job.result_ttl_us);
+            let end = job.ended_at(record) + Duration::from_micros(job.result_ttl_us);
             let kept = end.since(now);
             let until = self.0.clock.tick() + kept;
             self.0.replays.put(&named.key.id, &job.digest, replayed.clone(), until);

@@ -62,6 +62,21 @@ impl JobStatus {
     }
 }
 
+/// How long a job that comes without a record gets the same number of its execution. Nothing that
+/// ended is deleted within twice this time.
+pub(crate) const PERIOD: Duration = Duration::from_secs(12 * 3_600);
+
+/// The number of an execution of which no record is there: when the present period began.
+///
+/// A job that the store has lost comes back soon, and gets the number that it had, so that the
+/// receiver can still refuse the duplicate. One that was deleted after it was forgotten comes back
+/// after two periods at least, and gets another, so that its new run is not taken for a duplicate:
+/// unless clocks of machines are apart by more than a period.
+pub(crate) fn first_execution(now: Timestamp) -> u64 {
+    let period = crate::clock::micros(PERIOD);
+    now.as_micros() / period * period
+}
+
 /// What is stored of a job. What follows from the id or from other fields is not stored: every
 /// byte here is written twice per job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,8 +88,9 @@ pub(crate) struct JobRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) digest: Option<ParameterDigest>,
     pub(crate) status: JobStatus,
-    /// How often this job has begun as a new one: more than once only beyond the horizon.
-    pub(crate) execution: u32,
+    /// Tells this execution from those before, of which nothing may be remembered: see
+    /// [`first_execution`].
+    pub(crate) execution: u64,
     pub(crate) attempt: u32,
     /// Attempts that reported failure; a lapsed claim is not one.
     pub(crate) failures: u32,
@@ -95,6 +111,9 @@ pub(crate) struct JobRecord {
     pub(crate) scheduled_us: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) finished_us: Option<u64>,
+    /// When it ended by the store's clock, where the record was put again since then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) ended_us: Option<u64>,
     /// Of the leader under whose fence it must be completed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) leader: Option<LeaderFence>,
@@ -156,6 +175,11 @@ impl JobRecord {
         list::entry(self.status, Timestamp::from_micros(at), job_id)
     }
 
+    /// When the record came to its status, by the store's clock.
+    pub(crate) fn ended_at(&self, record: &Record) -> Timestamp {
+        self.ended_us.map_or(record.revision.time(), Timestamp::from_micros)
+    }
+
     /// Whether it has ended for good.
     pub(crate) fn has_ended(&self) -> bool {
         self.status != JobStatus::Claimed && !self.will_retry
@@ -166,7 +190,7 @@ impl JobRecord {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Found<'a> {
     pub(crate) job: &'a JobRecord,
-    /// When its record was put, by the store's clock.
+    /// When it came to its status, by the store's clock.
     pub(crate) put_at: Timestamp,
     pub(crate) deadline: Option<Timestamp>,
     pub(crate) now: Timestamp,
@@ -174,7 +198,7 @@ pub(crate) struct Found<'a> {
 
 impl<'a> Found<'a> {
     pub(crate) fn new(job: &'a JobRecord, record: &Record, now: Timestamp) -> Self {
-        Found { job, put_at: record.revision.time(), deadline: record.deadline, now }
+        Found { job, put_at: job.ended_at(record), deadline: record.deadline, now }
     }
 
     /// Whether the result of a completed job is still kept.
@@ -285,6 +309,7 @@ mod tests {
             claimed_us: 0,
             scheduled_us: None,
             finished_us: None,
+            ended_us: None,
             leader: None,
             result: None,
             error: None,

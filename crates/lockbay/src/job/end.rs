@@ -321,6 +321,7 @@ impl Jobs {
     ) -> Result<(JobRecord, Commit)> {
         let mut ended = job.clone();
         ended.finished_us = Some(self.0.clock.now().as_micros());
+        ended.ended_us = None;
         ended.will_retry = false;
         let deadline = match ending {
             Ending::Completed(result) => {

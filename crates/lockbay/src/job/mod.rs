@@ -5,7 +5,7 @@
 //! commit; the decision is [`decide`](decide::decide), a pure function.
 //!
 //! The way of a job through the files: [`claim`] or an answer, [`run`] of a handler, [`end`] of the
-//! attempt; [`list`] to look at it.
+//! attempt; [`list`] to look at it, and [`retire`] what of it may go.
 //!
 //! # What holds
 //! One attempt at most holds the claim; its token only grows, and a heartbeat, completion or
@@ -24,6 +24,7 @@ mod fingerprint;
 mod list;
 mod live;
 mod replay;
+mod retire;
 mod run;
 
 use std::sync::Arc;

@@ -15,6 +15,7 @@ use crate::leader::Leadership;
 use crate::metrics::{Metric, Metrics};
 use crate::saga::Sagas;
 use crate::store::Store;
+use crate::sweep::Sweeper;
 
 /// A round trip longer than this is an issue.
 const SLOW_STORE: Duration = Duration::from_secs(2);
@@ -33,7 +34,8 @@ pub struct Health {
     pub job_coordination_healthy: bool,
     /// Sagas can be recorded, and none has lost its executor and found no other.
     pub saga_coordination_healthy: bool,
-    /// Retention can work.
+    /// Retention works: if this instance leads, its last cycle came to its end in time and without
+    /// errors.
     pub cleanup_service_healthy: bool,
     /// The store answers in time and has lost nothing.
     pub state_manager_healthy: bool,
@@ -58,6 +60,7 @@ pub(crate) struct Examiner<'a> {
     pub(crate) keeper: &'a Keeper,
     pub(crate) jobs: &'a Jobs,
     pub(crate) sagas: &'a Sagas,
+    pub(crate) sweeper: &'a Sweeper,
     pub(crate) leadership: &'a Leadership,
     pub(crate) metrics: &'a Metrics,
     pub(crate) leader_ttl: Duration,
@@ -81,13 +84,14 @@ impl Examiner<'_> {
             jobs = self.examine_jobs().await;
             sagas = self.examine_sagas(&mut warnings).await;
         }
-        let parts = [&store, &leader, &jobs, &sagas];
+        let cleanup = if answers { self.sweeper.issues() } else { Vec::new() };
+        let parts = [&store, &leader, &jobs, &sagas, &cleanup];
         let issues: Vec<String> = parts.into_iter().flatten().cloned().collect();
         let health = Health {
             leader_election_healthy: answers && leader.is_empty(),
             job_coordination_healthy: answers && jobs.is_empty(),
             saga_coordination_healthy: answers && sagas.is_empty(),
-            cleanup_service_healthy: answers,
+            cleanup_service_healthy: answers && cleanup.is_empty(),
             state_manager_healthy: answers,
             overall_healthy: issues.is_empty(),
             last_check: self.clock.now(),

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::Sagas;
 use super::log::{Entry, Moment, SagaStatus, StepState, StepStatus, Verb};
 use super::record::{Logged, SAGA_LIST, Saga, log_page, not_found, saga_behind, saga_key};
+use super::retire::is_marked;
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::json::Json;
@@ -159,7 +160,8 @@ impl Sagas {
     /// `NotFound` if there is no such saga, `Invalid` for a `next` that was never handed out.
     pub async fn history(&self, id: &str, next: Option<&str>, limit: usize) -> Result<HistoryPage> {
         let read = self.0.store.get(&[saga_key(id)?]).await?;
-        let head = read.records.into_iter().flatten().next().ok_or_else(|| not_found(id))?;
+        let head = read.records.into_iter().flatten().next();
+        let head = head.filter(|head| !is_marked(head)).ok_or_else(|| not_found(id))?;
         let head: super::record::Head = super::record::decode(&head)?;
         let from: u64 = next.unwrap_or("0").parse().map_err(|_| {
             Error::invalid("this page token does not belong to the history of a saga")

@@ -7,7 +7,8 @@
 //! The way of a saga through the files: [`definition`] checks what is asked for, [`start`] makes it
 //! durable, [`driver`] brings it to its end by asking [`log`] what is next and [`attempt`] to do
 //! it; [`takeover`] goes on where another instance died; [`operate`] is what a person may decide;
-//! [`list`] looks at it. [`task`] gives steps to workers that poll.
+//! [`list`] looks at it. [`task`] gives steps to workers that poll. [`retire`] and [`leftover`] say
+//! what may go.
 //!
 //! # What holds
 //! A saga that was acknowledged comes to an end or is parked, whatever dies. A saga of N steps
@@ -22,11 +23,13 @@ mod context;
 mod definition;
 mod driver;
 mod handler;
+mod leftover;
 mod list;
 mod log;
 mod machine;
 mod operate;
 mod record;
+mod retire;
 mod session;
 mod start;
 mod step;

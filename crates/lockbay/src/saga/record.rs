@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::definition::Definition;
 use super::log::{Entry, SagaStatus, State};
+use super::retire::is_marked;
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::name::check_name;
@@ -77,7 +78,7 @@ pub(crate) fn not_found(id: &str) -> Error {
     Error::new(ErrorKind::NotFound, format!("there is no saga {id:?}"))
 }
 
-fn log_key(id: &str, number: u64) -> Key {
+pub(super) fn log_key(id: &str, number: u64) -> Key {
     Key::new(Partition::of(id), SAGA_LOG, format!("{id}/{number:06x}"))
 }
 
@@ -112,7 +113,9 @@ impl Saga {
     /// `NotFound` if there is none.
     pub(crate) async fn load(store: &dyn Store, id: &str) -> Result<Saga> {
         let read = store.get(&[saga_key(id)?]).await?;
-        let record = read.records.into_iter().flatten().next().ok_or_else(|| not_found(id))?;
+        let record = read.records.into_iter().flatten().next();
+        // One that is being removed is gone for everybody.
+        let record = record.filter(|head| !is_marked(head)).ok_or_else(|| not_found(id))?;
         let mut saga = Saga::new(id.into(), decode(&record)?);
         saga.token = record.revision;
         saga.refresh(store).await?;

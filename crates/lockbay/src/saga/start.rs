@@ -16,6 +16,7 @@ use super::definition::{Definition, SagaRequest};
 use super::driver::Driver;
 use super::log::SagaStatus;
 use super::record::{Head, SAGA, Saga, decode, saga_key};
+use super::retire::is_marked;
 use super::session::Session;
 use super::{Live, Sagas, shutting_down};
 use crate::clock::Timestamp;
@@ -222,6 +223,10 @@ impl Sagas {
     async fn started_before(&self, id: &str, request: Option<&String>) -> Result<Started> {
         let read = self.0.store.get(&[saga_key(id)?]).await?;
         let found = read.records.into_iter().flatten().next();
+        if found.as_ref().is_some_and(is_marked) {
+            let message = format!("the saga that this key started before is being removed: {id}");
+            return Err(Error::new(ErrorKind::Busy, message));
+        }
         let head: Head = decode(&found.ok_or_else(|| super::record::not_found(id))?)?;
         if head.request.as_ref() != request {
             let message = format!("this idempotency key started another saga: {id}");

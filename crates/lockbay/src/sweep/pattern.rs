@@ -38,10 +38,6 @@ impl Pattern {
     pub(super) fn literal_prefix(&self) -> &str {
         self.text.split(['*', '?']).next().unwrap_or_default()
     }
-
-    pub(super) fn text(&self) -> &str {
-        &self.text
-    }
 }
 
 /// Refuses what is no pattern, or means one thing here and another on Redis.

@@ -22,6 +22,7 @@
 mod ask;
 mod end;
 mod errand;
+mod leftover;
 mod poll;
 mod record;
 
@@ -43,6 +44,8 @@ use crate::name::check_name;
 use crate::store::{Revision, Store};
 
 use ask::TaskStep;
+
+pub(super) use leftover::{orphaned_places, orphaned_tasks};
 
 /// The most handlers that one poll names.
 pub const MAX_POLLED_HANDLERS: usize = 64;
