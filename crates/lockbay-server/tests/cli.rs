@@ -165,7 +165,7 @@ fn doctor_finds_nothing_wrong_with_a_fresh_file_and_says_what_is_wrong_elsewhere
         |args: &[&str]| lockbay().arg("doctor").args(args).stdin(Stdio::null()).output().unwrap();
     let output = doctor(&["--store", &store]);
     assert_eq!(output.status.code(), Some(0), "{}", stdout(&output));
-    for check in ["configuration", "store", "version", "durability", "answer", "clock"] {
+    for check in ["configuration", "store", "version", "durability", "answer", "clock", "space"] {
         assert!(stdout(&output).contains(check), "{check} in {}", stdout(&output));
     }
     let report = json(&stdout(&doctor(&["--store", &store, "--json"])));

@@ -72,6 +72,11 @@ impl Check {
         Check { name, state: State::Fine, finding: finding.into(), advice: None }
     }
 
+    fn warning(name: &'static str, finding: impl Into<String>, advice: impl Into<String>) -> Self {
+        let advice = Some(advice.into());
+        Check { name, state: State::Warning, finding: finding.into(), advice }
+    }
+
     fn wrong(name: &'static str, finding: impl Into<String>, advice: impl Into<String>) -> Self {
         let advice = Some(advice.into());
         Check { name, state: State::Wrong, finding: finding.into(), advice }
@@ -155,6 +160,7 @@ async fn examine(store: &dyn Store, clock: &Clock, checks: &mut Vec<Check>) {
             let advice = "change it as said; docs/semantics.md tells which promise it breaks";
             let warnings = pong.warnings.into_iter();
             checks.extend(warnings.map(|warning| Check::wrong("settings", warning, advice)));
+            checks.extend(space(store, clock).await);
         }
         Some(Err(error)) if error.kind() == ErrorKind::RolledBack => {
             let advice = "restore the newest data; if it is gone for good, find out what is \
@@ -171,6 +177,31 @@ async fn examine(store: &dyn Store, clock: &Clock, checks: &mut Vec<Check>) {
     }
 }
 
+/// What the store occupies, and what keeps it from giving space back.
+async fn space(store: &dyn Store, clock: &Clock) -> Vec<Check> {
+    let upkeep = store.upkeep();
+    let asked = async { Ok((upkeep.footprint().await?, upkeep.advice().await?)) };
+    let mib = |bytes: u64| format!("{:.1} MiB", bytes as f64 / 1_048_576.0);
+    let answer: Option<lockbay::Result<_>> = clock.timeout(ANSWER_WITHIN, asked).await;
+    match answer {
+        Some(Ok((held, advice))) => {
+            let (used, free) = (mib(held.used_bytes), mib(held.free_bytes));
+            let mut checks = vec![Check::fine("space", format!("{used} in use, {free} free"))];
+            let finding = "not everything can be cleaned up";
+            checks.extend(advice.into_iter().map(|what| Check::warning("space", finding, what)));
+            checks
+        }
+        Some(Err(error)) => {
+            let advice = "allow what it names, or do without cleaning up";
+            vec![Check::warning("space", error.to_string(), advice)]
+        }
+        None => {
+            let finding = format!("not measured within {ANSWER_WITHIN:?}");
+            vec![Check::warning("space", finding, "look into the store's own log")]
+        }
+    }
+}
+
 fn durability(backend: &str, durability: &str) -> Check {
     if durability != "none" {
         return Check::fine("durability", durability);
@@ -180,8 +211,7 @@ fn durability(backend: &str, durability: &str) -> Check {
     } else {
         ("none: a restart of the store loses commits", "see the settings below")
     };
-    let advice = Some(advice.into());
-    Check { name: "durability", state: State::Warning, finding: finding.into(), advice }
+    Check::warning("durability", finding, advice)
 }
 
 /// Both clocks were read within the round trip, so a difference inside it proves nothing.

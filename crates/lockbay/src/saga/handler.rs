@@ -304,6 +304,10 @@ impl Handlers {
         for record in &page.records {
             items.push(HandlerInfo::of(record.key.id.to_string(), &decode(record)?));
         }
+        if let Some(last) = page.records.last().filter(|_| page.more) {
+            // Those here that stand behind it come after what the next page holds.
+            items.retain(|item| *item.name <= *last.key.id);
+        }
         items.sort_by(|one, other| one.name.cmp(&other.name));
         let more = page.more || items.len() > limit;
         items.truncate(limit);

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
-    Commit, Deadline, Fence, Guard, Hint, Key, Kind, Partition, Range, Record, Reply, Revision,
-    Store, Write,
+    Commit, Deadline, Fence, Guard, Hint, Key, Kind, MAX_PAGE_BYTES, MAX_VALUE_BYTES, Partition,
+    Range, Record, Reply, Revision, Store, Write,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::error::ErrorKind;
@@ -76,12 +76,15 @@ pub async fn all(store: &dyn Store, clock: &Clock) {
     values_are_bytes_and_ids_are_any_text(store).await;
     a_scan_walks_a_prefix_in_byte_order(store).await;
     index_entries_are_seen_by_scans_only(store).await;
+    a_page_of_large_values_ends_early(store, clock).await;
     due_gives_the_longest_passed_first(store, clock).await;
     a_passed_deadline_hides_nothing(store, clock).await;
     a_repeated_commit_is_applied_once(store).await;
     several_commits_are_answered_one_by_one(store).await;
     bad_commits_are_refused_before_they_are_sent(store).await;
     a_hint_wakes_the_watcher(store).await;
+    upkeep_counts_and_weighs_what_is_there(store).await;
+    upkeep_gives_back_until_there_is_no_more(store).await;
 }
 
 async fn a_put_is_read_back_with_its_revision_and_deadline(store: &dyn Store) {
@@ -211,6 +214,50 @@ async fn index_entries_are_seen_by_scans_only(store: &dyn Store) {
     assert_eq!(page.records, vec![]);
 }
 
+async fn a_page_of_large_values_ends_early(store: &dyn Store, clock: &Clock) {
+    const LARGE: Kind = Kind::new("conformance-large");
+    let at = |n: u32| Key::new(Partition::FIRST, LARGE, n.to_string());
+    let third = MAX_PAGE_BYTES / 3 + 1;
+    // Six that fill two pages of three, and one that fills a page alone.
+    let sizes = [third, third, third, third, third, third, MAX_VALUE_BYTES, 1];
+    let mut last = Timestamp::from_micros(0);
+    for (n, size) in (0..).zip(sizes) {
+        let deadline = Deadline::After(Duration::from_millis(1));
+        let write = Write::Put { key: at(n), value: vec![b'x'; size], deadline };
+        last = committed(store, vec![], vec![write]).await.1;
+    }
+    let (mut lengths, mut after) = (Vec::new(), None);
+    loop {
+        let range = Range::new(Partition::FIRST, LARGE, "").after(after);
+        let page = store.scan(&range, 100).await.unwrap();
+        lengths.push(page.records.len());
+        after = page.records.last().map(|record| record.key.id.to_string());
+        if !page.more {
+            break;
+        }
+    }
+    assert_eq!(lengths, [3, 3, 1, 1], "a page ends with the record that fills it");
+    pass(store, clock, last + Duration::from_millis(1)).await;
+    let mut lengths = Vec::new();
+    loop {
+        let page = store.due(Partition::FIRST, LARGE, 100).await.unwrap();
+        lengths.push(page.records.len());
+        let writes = page.records.into_iter().map(|record| Write::Delete { key: record.key });
+        committed(store, vec![], writes.collect()).await;
+        if !page.more {
+            break;
+        }
+    }
+    assert_eq!(lengths, [3, 3, 1, 1], "what is due comes in pages of the same size");
+    for n in 0..3 {
+        let write = Write::Put { key: at(n), value: vec![b'x'; third], deadline: Deadline::Never };
+        committed(store, vec![], vec![write]).await;
+    }
+    let page = store.scan(&Range::new(Partition::FIRST, LARGE, ""), 3).await.unwrap();
+    assert_eq!((page.records.len(), page.more), (3, false), "full, and there is no more");
+    committed(store, vec![], (0..3).map(|n| Write::Delete { key: at(n) }).collect()).await;
+}
+
 async fn due_gives_the_longest_passed_first(store: &dyn Store, clock: &Clock) {
     const DUE: Kind = Kind::new("conformance-due");
     let due = |id: &str, ttl: u64| Write::Put {
@@ -298,6 +345,48 @@ async fn a_hint_wakes_the_watcher(store: &dyn Store) {
             Hint::Anything => {}
         }
     }
+}
+
+async fn upkeep_counts_and_weighs_what_is_there(store: &dyn Store) {
+    const UPKEEP: Kind = Kind::new("conformance-upkeep");
+    let (upkeep, at) = (store.upkeep(), |id: &str| Key::new(Partition::FIRST, UPKEEP, id));
+    let put = |id: &str, bytes: usize| Write::Put {
+        key: at(id),
+        value: vec![b'x'; bytes],
+        deadline: Deadline::After(LONG),
+    };
+    assert_eq!(upkeep.count(Partition::FIRST, UPKEEP).await.unwrap(), 0);
+    let writes = vec![put("small", 1), put("large", 50_000), Write::Mark { key: at("entry") }];
+    committed(store, vec![], writes).await;
+    assert_eq!(upkeep.count(Partition::FIRST, UPKEEP).await.unwrap(), 3, "entries count too");
+    assert_eq!(upkeep.count(Partition(9), UPKEEP).await.unwrap(), 0);
+    let weigh = async |ids: &[&str]| {
+        let keys: Vec<Key> = ids.iter().map(|id| at(id)).collect();
+        upkeep.weigh(&keys).await.unwrap()
+    };
+    let (small, large, entry) =
+        (weigh(&["small"]).await, weigh(&["large"]).await, weigh(&["entry"]).await);
+    assert!((1..1_000).contains(&small), "{small}");
+    assert!((50_000..75_000).contains(&large), "{large}");
+    assert!((1..=small).contains(&entry), "{entry}");
+    let together = weigh(&["small", "nothing", "large", "entry"]).await;
+    assert!(together.abs_diff(small + large + entry) <= 3, "rounded: {together}");
+    assert_eq!(weigh(&["nothing"]).await, 0);
+    assert_eq!(weigh(&[]).await, 0);
+    assert!(upkeep.footprint().await.unwrap().used_bytes >= large);
+    let delete = |id: &str| Write::Delete { key: at(id) };
+    committed(store, vec![], vec![delete("small"), delete("large"), delete("entry")]).await;
+    assert_eq!(upkeep.count(Partition::FIRST, UPKEEP).await.unwrap(), 0);
+    assert_eq!(weigh(&["small", "large", "entry"]).await, 0);
+}
+
+async fn upkeep_gives_back_until_there_is_no_more(store: &dyn Store) {
+    for _ in 0..10_000 {
+        if !store.upkeep().reclaim().await.unwrap().more {
+            return;
+        }
+    }
+    panic!("there is always more to give back");
 }
 
 /// What a client of a shared store must do when the store loses data. `lose` empties it or sets it

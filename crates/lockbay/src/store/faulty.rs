@@ -287,6 +287,11 @@ impl Upkeep for Faulty {
         self.inner.upkeep().reclaim().await
     }
 
+    async fn advice(&self) -> Result<Vec<String>> {
+        self.before().await?;
+        self.inner.upkeep().advice().await
+    }
+
     fn foreign(&self) -> Option<&dyn Foreign> {
         self.inner.upkeep().foreign()
     }

@@ -14,8 +14,8 @@ use super::hint::Hub;
 use super::operation::{Answers, Seen, straggler};
 use super::witness::{Standing, Verdict, Witness};
 use super::{
-    Commit, Deadline, Description, Footprint, Foreign, Hints, Key, Kind, MAX_PAGE, Page, Partition,
-    Pong, Range, Read, Reclaimed, Record, Reply, Revision, Store, Upkeep, Write,
+    Commit, Deadline, Description, Footprint, Foreign, Hints, Key, Kind, MAX_PAGE, MAX_PAGE_BYTES,
+    Page, Partition, Pong, Range, Read, Reclaimed, Record, Reply, Revision, Store, Upkeep, Write,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
@@ -174,15 +174,24 @@ impl Space {
     }
 }
 
-/// About what a record occupies: its key, its value, and two numbers.
-fn weight(record: &Record) -> u64 {
-    (record.key.id.len() + record.value.len() + 16) as u64
+/// About what a key occupies: its id, and of a record its value and two numbers.
+fn weight(key: &Key, slot: &Slot) -> u64 {
+    let content = match slot {
+        Slot::Record(record) => record.value.len() + 16,
+        Slot::Mark => 0,
+    };
+    (key.id.len() + content) as u64
 }
 
-fn page(mut records: Vec<Record>, limit: usize, now: Timestamp) -> Page {
-    let more = records.len() > limit;
-    records.truncate(limit);
-    Page { records, more, now }
+/// The first of these records that fit on a page.
+fn page(all: impl Iterator<Item = Record>, limit: usize, now: Timestamp) -> Page {
+    let (mut all, mut records, mut bytes) = (all, Vec::new(), 0);
+    while records.len() < limit && bytes < MAX_PAGE_BYTES {
+        let Some(record) = all.next() else { break };
+        bytes += record.value.len();
+        records.push(record);
+    }
+    Page { more: all.next().is_some(), records, now }
 }
 
 #[async_trait]
@@ -204,7 +213,6 @@ impl Store for MemoryStore {
                 .range(start..)
                 .take_while(|(key, _)| key.kind == range.kind && key.id.starts_with(&range.prefix))
                 .filter(|(key, _)| range.after.as_deref().is_none_or(|after| &*key.id > after))
-                .take(limit + 1)
                 .map(|(key, slot)| match slot {
                     Slot::Record(record) => record.clone(),
                     Slot::Mark => Record {
@@ -213,8 +221,7 @@ impl Store for MemoryStore {
                         revision: Revision::ZERO,
                         deadline: None,
                     },
-                })
-                .collect();
+                });
             Ok(page(records, limit, now))
         })
     }
@@ -222,7 +229,7 @@ impl Store for MemoryStore {
     async fn due(&self, partition: Partition, kind: Kind, limit: usize) -> Result<Page> {
         let limit = limit.clamp(1, MAX_PAGE);
         self.with(partition, |space, now| {
-            let mut due: Vec<Record> = space
+            let mut due: Vec<&Record> = space
                 .records
                 .values()
                 .filter_map(|slot| match slot {
@@ -230,10 +237,9 @@ impl Store for MemoryStore {
                     Slot::Mark => None,
                 })
                 .filter(|record| record.key.kind == kind && record.lapsed(now))
-                .cloned()
                 .collect();
             due.sort_by(|a, b| (a.deadline, &a.key).cmp(&(b.deadline, &b.key)));
-            Ok(page(due, limit, now))
+            Ok(page(due.into_iter().cloned(), limit, now))
         })
     }
 
@@ -327,15 +333,17 @@ impl Upkeep for MemoryStore {
     async fn weigh(&self, keys: &[Key]) -> Result<u64> {
         let partition = keys.first().map_or(Partition::FIRST, |key| key.partition);
         self.with(partition, |space, _| {
-            let records = keys.iter().filter_map(|key| space.record(key));
-            Ok(records.map(weight).sum())
+            let found = keys.iter().filter_map(|key| space.records.get_key_value(key));
+            Ok(found.map(|(key, slot)| weight(key, slot)).sum())
         })
     }
 
     async fn footprint(&self) -> Result<Footprint> {
         self.with(Partition::FIRST, |_, _| Ok(()))?;
-        let snapshot = self.memory.snapshot();
-        Ok(Footprint { used_bytes: snapshot.records().map(weight).sum(), free_bytes: 0 })
+        let spaces = self.memory.spaces.lock();
+        let slots = spaces.values().flat_map(|space| &space.records);
+        let used_bytes = slots.map(|(key, slot)| weight(key, slot)).sum();
+        Ok(Footprint { used_bytes, free_bytes: 0 })
     }
 
     async fn reclaim(&self) -> Result<Reclaimed> {

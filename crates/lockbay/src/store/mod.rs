@@ -20,6 +20,9 @@
 //!    falls behind either has lost acknowledged data: every effect is refused with `RolledBack`,
 //!    for all clients, until an operator [`accept`](Store::accept)s the store as it is.
 //! 7. A hint of [`Store::watch`] may come late, twice, or never. Whoever waits also polls.
+//! 8. A page ends at its limit, or with the record by which its values come to [`MAX_PAGE_BYTES`],
+//!    whichever is first, and says whether there is more. So it may be shorter than asked for, and
+//!    is never empty while there is more.
 
 #[cfg(any(test, feature = "test-util"))]
 pub mod conformance;
@@ -56,6 +59,9 @@ pub const MAX_KEY_BYTES: usize = 1_024;
 pub const MAX_VALUE_BYTES: usize = 8 * 1024 * 1024;
 /// The most records that one page of a scan returns.
 pub const MAX_PAGE: usize = 1_000;
+/// A page ends with the record by which its values come to so many bytes. So a reader holds less
+/// than this and one value, whatever is stored.
+pub const MAX_PAGE_BYTES: usize = 4 * 1024 * 1024;
 
 /// A part of the namespace with its own revision counter; a commit never spans two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -478,10 +484,12 @@ pub trait Store: Send + Sync + 'static {
     /// Reads records of one partition, as they are at one moment. Index entries are not found.
     async fn get(&self, keys: &[Key]) -> Result<Read>;
 
-    /// Reads a page of at most `limit` records in key order, `limit` capped at [`MAX_PAGE`].
+    /// Reads a page of at most `limit` records in key order, `limit` capped at [`MAX_PAGE`] and
+    /// the whole at [`MAX_PAGE_BYTES`].
     async fn scan(&self, range: &Range, limit: usize) -> Result<Page>;
 
-    /// Reads at most `limit` records of a kind whose deadline has passed, the longest passed first.
+    /// Reads at most `limit` records of a kind whose deadline has passed, the longest passed first,
+    /// capped as a [`scan`](Store::scan) is.
     async fn due(&self, partition: Partition, kind: Kind, limit: usize) -> Result<Page>;
 
     /// Applies a commit, or says which guard did not hold and what is there instead.

@@ -23,15 +23,22 @@ pub trait Upkeep: Send + Sync {
     /// to them.
     async fn count(&self, partition: Partition, kind: Kind) -> Result<u64>;
 
-    /// How many bytes these records of one partition occupy, as near as the backend can measure.
-    /// Missing ones count as nothing.
+    /// How many bytes these records and index entries of one partition occupy, as near as the
+    /// backend can measure. Missing ones count as nothing.
     async fn weigh(&self, keys: &[Key]) -> Result<u64>;
 
     /// What the store occupies.
     async fn footprint(&self) -> Result<Footprint>;
 
-    /// Gives a bounded piece of unused space back to the machine, in a few milliseconds.
+    /// Gives a bounded piece of unused space back to the machine, in a few milliseconds. The next
+    /// records would have used that space: call it after much was deleted, until there is no more.
     async fn reclaim(&self) -> Result<Reclaimed>;
+
+    /// What keeps the store from being measured or from giving space back, each with what to
+    /// change.
+    async fn advice(&self) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
 
     /// The keys of others on the same server, where there can be any.
     fn foreign(&self) -> Option<&dyn Foreign>;
@@ -66,10 +73,13 @@ pub trait Foreign: Send + Sync {
     async fn keys(&self, glob: &str, cursor: u64, count: usize) -> Result<(u64, Vec<Vec<u8>>)>;
 
     /// Deletes those of these keys that the rule lets go, each checked and deleted in one step.
+    /// Keys of LockBay among them are passed over. Best is not much more than a hundred at a time:
+    /// of more, the server may do the first ones only, and the next call tells why.
     ///
     /// # Errors
     /// `Fenced` if the right is gone; then nothing was deleted. `Invalid` if the server does not
-    /// tell how long keys are idle.
+    /// tell how long keys are idle, or not for so long. `Unauthorized` if it forbids us to ask or
+    /// to delete. `Unavailable` if no answer came: some of the keys may be gone.
     async fn sweep(&self, keys: &[Vec<u8>], rule: &ForeignRule) -> Result<ForeignSwept>;
 }
 

@@ -203,8 +203,13 @@ impl Script {
 
     /// A call of it on one key; arguments are added by the caller.
     pub(super) fn call(&self, key: &str, bytes: usize) -> redis::Cmd {
-        let mut command = redis::Cmd::with_capacity(16, bytes + 256);
-        command.arg("EVALSHA").arg(&self.hash).arg(1).arg(key);
+        self.call_with(key, &[], bytes)
+    }
+
+    /// A call of it on one key and more behind it.
+    pub(super) fn call_with(&self, key: &str, more: &[Vec<u8>], bytes: usize) -> redis::Cmd {
+        let mut command = redis::Cmd::with_capacity(16 + more.len(), bytes + 256);
+        command.arg("EVALSHA").arg(&self.hash).arg(1 + more.len()).arg(key).arg(more);
         command
     }
 }
@@ -229,7 +234,7 @@ fn is_login(error: &RedisError) -> bool {
 
 /// Tells what a failed script means. A script is refused at its first write or before it starts,
 /// so a refusal by name has changed nothing.
-fn classify(error: RedisError) -> Failure {
+pub(super) fn classify(error: RedisError) -> Failure {
     // Redis 6 hides the reason inside a general error.
     let detail = error.detail().unwrap_or_default();
     match code(&error) {

@@ -4,13 +4,14 @@
 //! Here is the way there: commits are gathered into batches ([`queue`]), sent over a connection
 //! that is replaced when it fails ([`link`]), and answered; hints come over a second connection
 //! ([`channel`]). Whether anything survives a restart is the server's business: [`settings`] reads
-//! it and warns. Truth is only on the server; this process holds what its client has seen.
+//! it and warns. What may be cleaned up is measured and deleted beside all this ([`upkeep`]). Truth is only on the server; this process holds what its client has seen.
 
 mod address;
 mod channel;
 mod link;
 mod queue;
 mod settings;
+mod upkeep;
 mod wire;
 
 use std::fmt;
@@ -31,8 +32,8 @@ use self::settings::Settings;
 use super::operation::Operation;
 use super::witness::Witness;
 use super::{
-    Commit, Description, Footprint, Foreign, Hints, Key, Kind, MAX_PAGE, Page, Partition, Pong,
-    Range, Read, Reclaimed, Record, Reply, Revision, Store, Upkeep,
+    Commit, Description, Hints, Key, Kind, MAX_PAGE, MAX_PAGE_BYTES, Page, Partition, Pong, Range,
+    Read, Record, Reply, Revision, Store, Upkeep,
 };
 use crate::clock::{Clock, Tick, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
@@ -76,6 +77,8 @@ struct Scripts {
     commit: Script,
     read: Script,
     accept: Script,
+    weigh: Script,
+    sweep: Script,
 }
 
 /// The settings as they were read.
@@ -114,6 +117,8 @@ impl RedisStore {
             commit: Script::new(include_str!("../redis_commit.lua")),
             read: Script::new(include_str!("read.lua")),
             accept: Script::new(include_str!("accept.lua")),
+            weigh: Script::new(include_str!("weigh.lua")),
+            sweep: Script::new(include_str!("sweep.lua")),
         };
         let namespace = namespace.to_owned();
         let witness = Witness::default();
@@ -194,23 +199,12 @@ impl RedisStore {
         .await
     }
 
-    async fn page(
-        &self,
-        partition: Partition,
-        kind: Kind,
-        limit: usize,
-        args: &[&[u8]],
-    ) -> Result<Page> {
+    async fn page(&self, partition: Partition, kind: Kind, args: &[&[u8]]) -> Result<Page> {
         let value = self.read(partition, args).await?;
         let found = wire::found(value, partition, |_| Some(kind))?;
-        let mut records: Vec<Record> = found
-            .records
-            .into_iter()
-            .map(|(key, record)| record.unwrap_or_else(|| mark(key)))
-            .collect();
-        let more = records.len() > limit;
-        records.truncate(limit);
-        Ok(Page { records, more, now: found.now })
+        let records = found.records.into_iter();
+        let records = records.map(|(key, record)| record.unwrap_or_else(|| mark(key))).collect();
+        Ok(Page { records, more: found.more, now: found.now })
     }
 
     /// Reads the settings again, if they are old or from before the last reconnect.
@@ -247,18 +241,17 @@ impl Store for RedisStore {
     }
 
     async fn scan(&self, range: &Range, limit: usize) -> Result<Page> {
-        let limit = limit.clamp(1, MAX_PAGE);
         let (from, to) = bounds(range);
-        let (kind, count) = (range.kind.name().as_bytes(), (limit + 1).to_string());
-        let args: [&[u8]; 5] = [b"scan", kind, &from, &to, count.as_bytes()];
-        self.page(range.partition, range.kind, limit, &args).await
+        let (kind, [limit, bytes]) = (range.kind.name().as_bytes(), size_of_page(limit));
+        let args: [&[u8]; 6] = [b"scan", kind, limit.as_bytes(), bytes.as_bytes(), &from, &to];
+        self.page(range.partition, range.kind, &args).await
     }
 
     async fn due(&self, partition: Partition, kind: Kind, limit: usize) -> Result<Page> {
-        let limit = limit.clamp(1, MAX_PAGE);
-        let count = (limit + 1).to_string();
-        let args: [&[u8]; 3] = [b"due", kind.name().as_bytes(), count.as_bytes()];
-        self.page(partition, kind, limit, &args).await
+        let [limit, bytes] = size_of_page(limit);
+        let name = kind.name().as_bytes();
+        let args: [&[u8]; 4] = [b"due", name, limit.as_bytes(), bytes.as_bytes()];
+        self.page(partition, kind, &args).await
     }
 
     async fn commit(&self, commit: &Commit) -> Result<Reply> {
@@ -323,29 +316,6 @@ impl Store for RedisStore {
     }
 }
 
-#[async_trait]
-impl Upkeep for RedisStore {
-    async fn count(&self, _partition: Partition, _kind: Kind) -> Result<u64> {
-        Err(Error::new(ErrorKind::Internal, "not here yet"))
-    }
-
-    async fn weigh(&self, _keys: &[Key]) -> Result<u64> {
-        Err(Error::new(ErrorKind::Internal, "not here yet"))
-    }
-
-    async fn footprint(&self) -> Result<Footprint> {
-        Err(Error::new(ErrorKind::Internal, "not here yet"))
-    }
-
-    async fn reclaim(&self) -> Result<Reclaimed> {
-        Err(Error::new(ErrorKind::Internal, "not here yet"))
-    }
-
-    fn foreign(&self) -> Option<&dyn Foreign> {
-        None
-    }
-}
-
 impl Drop for RedisStore {
     fn drop(&mut self) {
         self.closing.cancel();
@@ -364,6 +334,11 @@ impl fmt::Debug for RedisStore {
 /// An index entry, as scans show it.
 fn mark(key: Key) -> Record {
     Record { key, value: Vec::new(), revision: Revision::ZERO, deadline: None }
+}
+
+/// The most records and about the most bytes of a page, as the script takes them.
+fn size_of_page(limit: usize) -> [String; 2] {
+    [limit.clamp(1, MAX_PAGE).to_string(), MAX_PAGE_BYTES.to_string()]
 }
 
 /// A range as `ZRANGEBYLEX` takes it. No id holds the byte 0xff, for ids are UTF-8.

@@ -2,15 +2,16 @@
 --
 -- KEYS  1  <tag>meta, for its tag; the layout of keys stands in redis_commit.lua
 -- ARGV  1  get:  kind, id, …
---          scan: kind, lower and upper bound as ZRANGEBYLEX takes them, count
---          due:  kind, count
--- Reply {now, id, v, r, d, …}: r is "" where there is no record (get) or an index entry (scan);
---       d is "" where there is no deadline.
+--          scan: kind, limit, bytes, lower and upper bound as ZRANGEBYLEX takes them
+--          due:  kind, limit, bytes
+--          A page ends at the limit, or with the record by which its values come to so many bytes.
+-- Reply {now, more, id, v, r, d, …}: more is 1 if a page ended before its end; r is "" where there
+--       is no record (get) or an index entry (scan); d is "" where there is no deadline.
 
 local tag = string.sub(KEYS[1], 1, -5)
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
-local reply = {now}
+local reply, bytes = {now, 0}, 0
 
 local function read(kind, id)
   local record = redis.call('HMGET', tag .. 'r:' .. kind .. '/' .. id, 'v', 'r', 'd')
@@ -19,6 +20,7 @@ local function read(kind, id)
   reply[at + 2] = record[1] or ''
   reply[at + 3] = record[2] or ''
   reply[at + 4] = record[3] or ''
+  bytes = bytes + #reply[at + 2]
 end
 
 local what, kind = ARGV[1], ARGV[2]
@@ -29,14 +31,21 @@ if what == 'get' then
   return reply
 end
 
+-- One id more than a page holds tells whether there are more.
+local limit, most = tonumber(ARGV[3]), tonumber(ARGV[4])
 local found
 if what == 'scan' then
-  found = redis.call('ZRANGEBYLEX', tag .. 'k:' .. kind, ARGV[3], ARGV[4], 'LIMIT', 0, ARGV[5])
+  local key = tag .. 'k:' .. kind
+  found = redis.call('ZRANGEBYLEX', key, ARGV[5], ARGV[6], 'LIMIT', 0, limit + 1)
 else
-  local moment = string.format('%.0f', now)
-  found = redis.call('ZRANGEBYSCORE', tag .. 'd:' .. kind, '-inf', moment, 'LIMIT', 0, ARGV[3])
+  local key, moment = tag .. 'd:' .. kind, string.format('%.0f', now)
+  found = redis.call('ZRANGEBYSCORE', key, '-inf', moment, 'LIMIT', 0, limit + 1)
 end
-for _, id in ipairs(found) do
+for at, id in ipairs(found) do
+  if at > limit or bytes >= most then
+    reply[2] = 1
+    break
+  end
   read(kind, id)
 end
 return reply

@@ -74,6 +74,11 @@ impl Settings {
         }
     }
 
+    /// Whether keys tell for how long they were idle, as far as is known.
+    pub(super) fn tells_idle_times(&self) -> bool {
+        !self.policy.as_deref().is_some_and(|policy| policy.ends_with("-lfu"))
+    }
+
     /// What breaks a promise, each with what to change. The gravest come first.
     pub(super) fn warnings(&self) -> Vec<String> {
         self.eviction().into_iter().chain(self.persistence()).collect()

@@ -188,9 +188,11 @@ pub(super) fn reply(commit: &Commit, value: Value, now: Timestamp) -> Result<Opt
     Ok(Some(Reply::Conflict { guard, found, now }))
 }
 
-/// What `read.lua` found: the server's time, and for each id its record, or nothing.
+/// What `read.lua` found: the server's time, whether a page has more behind it, and for each id its
+/// record, or nothing.
 pub(super) struct Found {
     pub(super) now: Timestamp,
+    pub(super) more: bool,
     pub(super) records: Vec<(Key, Option<Record>)>,
 }
 
@@ -202,6 +204,7 @@ pub(super) fn found(
 ) -> Result<Found> {
     let mut parts = items(value)?.into_iter();
     let now = Timestamp::from_micros(number(&parts.next().unwrap_or_default())?);
+    let more = number(&parts.next().unwrap_or_default())? == 1;
     let mut records = Vec::with_capacity(parts.len() / 4);
     while let Some(id) = parts.next() {
         let mut next = || parts.next().unwrap_or_default();
@@ -210,7 +213,7 @@ pub(super) fn found(
         let record = record(key.clone(), next(), next(), next())?;
         records.push((key, record));
     }
-    Ok(Found { now, records })
+    Ok(Found { now, more, records })
 }
 
 fn record(key: Key, value: Value, revision: Value, deadline: Value) -> Result<Option<Record>> {
@@ -227,11 +230,11 @@ fn record(key: Key, value: Value, revision: Value, deadline: Value) -> Result<Op
     Ok(Some(Record { key, value, revision, deadline }))
 }
 
-fn items(value: Value) -> Result<Vec<Value>> {
+pub(super) fn items(value: Value) -> Result<Vec<Value>> {
     if let Value::Array(items) = value { Ok(items) } else { Err(garbled("array")) }
 }
 
-fn number(value: &Value) -> Result<u64> {
+pub(super) fn number(value: &Value) -> Result<u64> {
     if let Value::Int(number) = value {
         u64::try_from(*number).map_err(|_| garbled("number"))
     } else {
@@ -239,7 +242,7 @@ fn number(value: &Value) -> Result<u64> {
     }
 }
 
-fn text(value: Value) -> Result<String> {
+pub(super) fn text(value: Value) -> Result<String> {
     if let Value::BulkString(bytes) = value {
         String::from_utf8(bytes).map_err(|_| garbled("text"))
     } else {
@@ -248,6 +251,6 @@ fn text(value: Value) -> Result<String> {
 }
 
 /// The server answered in another form than our script does.
-fn garbled(what: &'static str) -> Error {
+pub(super) fn garbled(what: &'static str) -> Error {
     Error::new(ErrorKind::Internal, format!("redis answered in an unexpected form: {what}"))
 }

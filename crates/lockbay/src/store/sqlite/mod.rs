@@ -3,13 +3,15 @@
 //! A call walks like this: [`SqliteStore`] puts a job into the `queue`; the `writer` thread
 //! takes all that wait there into one `transaction`, one fsync, and answers them; reads go past
 //! it on connections of their own (`reader`). The `schema` says what file is ours, the `turn`
-//! keeps processes fair to each other, and the `floor` file remembers what was acknowledged.
+//! keeps processes fair to each other, the `floor` file remembers what was acknowledged, and `pages`
+//! measures the file and makes it shorter.
 //!
 //! Beside the database `x.db` lie SQLite's own `x.db-wal` and `x.db-shm`, and our `x.db-floor` and
 //! `x.db-turn`. A copy of a live file is no backup: use [`SqliteStore::backup`]. Before a backup is
 //! put back, every process that uses the file must have stopped, and `-wal` and `-shm` must go.
 
 mod floor;
+mod pages;
 mod queue;
 mod reader;
 mod schema;
@@ -241,20 +243,24 @@ impl Store for SqliteStore {
 
 #[async_trait]
 impl Upkeep for SqliteStore {
-    async fn count(&self, _partition: Partition, _kind: Kind) -> Result<u64> {
-        Err(Error::new(ErrorKind::Internal, "not here yet"))
+    async fn count(&self, partition: Partition, kind: Kind) -> Result<u64> {
+        pages::count(&self.shared, partition, kind).await
     }
 
-    async fn weigh(&self, _keys: &[Key]) -> Result<u64> {
-        Err(Error::new(ErrorKind::Internal, "not here yet"))
+    async fn weigh(&self, keys: &[Key]) -> Result<u64> {
+        pages::weigh(&self.shared, keys).await
     }
 
     async fn footprint(&self) -> Result<Footprint> {
-        Err(Error::new(ErrorKind::Internal, "not here yet"))
+        pages::footprint(&self.shared).await
     }
 
     async fn reclaim(&self) -> Result<Reclaimed> {
-        Err(Error::new(ErrorKind::Internal, "not here yet"))
+        self.ask(Job::Reclaim).await
+    }
+
+    async fn advice(&self) -> Result<Vec<String>> {
+        pages::advice(&self.shared).await
     }
 
     fn foreign(&self) -> Option<&dyn Foreign> {

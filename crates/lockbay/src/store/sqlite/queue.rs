@@ -11,7 +11,7 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::store::{Commit, Pong, Reply};
+use crate::store::{Commit, Pong, Reclaimed, Reply};
 
 /// Jobs that wait before senders do.
 const CAPACITY: usize = 8_192;
@@ -27,6 +27,8 @@ pub(super) enum Job {
     Ping(oneshot::Sender<Result<Pong>>),
     /// Begin a new generation.
     Accept(oneshot::Sender<Result<()>>),
+    /// Give some free pages back, in a transaction of its own.
+    Reclaim(oneshot::Sender<Result<Reclaimed>>),
 }
 
 /// Why [`Queue::gather`] returned.

@@ -14,7 +14,9 @@ use super::queue::closed;
 use super::{Shared, integer, schema};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
-use crate::store::{Key, Kind, MAX_PAGE, Page, Partition, Range, Read, Record, Revision};
+use crate::store::{
+    Key, Kind, MAX_PAGE, MAX_PAGE_BYTES, Page, Partition, Range, Read, Record, Revision,
+};
 
 /// Reads that run at once.
 const READERS: usize = 3;
@@ -27,8 +29,10 @@ const SCAN: &str = "SELECT key.id, coalesce(revision, 0), deadline, value FROM k
      LEFT JOIN record NOT INDEXED ON number = record \
      WHERE key.space = ?1 AND key.kind = ?2 AND key.id >= ?3 AND key.id < ?4 \
      ORDER BY key.id LIMIT ?5";
-const DUE: &str = "SELECT id, revision, deadline, value FROM record INDEXED BY record_due \
+// Numbers first: records of one deadline have to be sorted, and their values may be large.
+const DUE: &str = "SELECT number FROM record INDEXED BY record_due \
      WHERE space = ?1 AND kind = ?2 AND deadline <= ?3 ORDER BY deadline, id LIMIT ?4";
+const RECORD: &str = "SELECT id, revision, deadline, value FROM record WHERE number = ?1";
 
 /// The connections that read, opened when they are first needed.
 #[derive(Debug)]
@@ -49,7 +53,7 @@ impl Readers {
     }
 
     /// Runs a read in one transaction.
-    async fn run<T: Send + 'static>(
+    pub(super) async fn run<T: Send + 'static>(
         shared: &Arc<Shared>,
         read: impl FnOnce(&Connection, &Shared) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T> {
@@ -125,13 +129,15 @@ pub(super) async fn scan(shared: &Arc<Shared>, range: &Range, limit: usize) -> R
     let limit = limit.clamp(1, MAX_PAGE);
     let (partition, kind) = (range.partition, range.kind);
     let (from, to) = bounds(range);
-    page(shared, partition, limit, move |connection, space, _| {
+    page(shared, partition, limit, move |connection, space, _, page| {
         let mut scan = connection.prepare_cached(SCAN)?;
-        let rows = scan
-            .query_map(params![space, kind.name(), from, to, rows_of(limit)], |row| {
-                record(row, partition, kind)
-            })?;
-        rows.collect()
+        let mut rows = scan.query(params![space, kind.name(), from, to, rows_of(limit)])?;
+        while let Some(row) = rows.next()? {
+            if !page.take(|| record(row, partition, kind))? {
+                break;
+            }
+        }
+        Ok(())
     })
     .await
 }
@@ -144,33 +150,61 @@ pub(super) async fn due(
     limit: usize,
 ) -> Result<Page> {
     let limit = limit.clamp(1, MAX_PAGE);
-    page(shared, partition, limit, move |connection, space, now| {
+    page(shared, partition, limit, move |connection, space, now, page| {
         let now = integer(now.as_micros());
         let mut due = connection.prepare_cached(DUE)?;
-        let rows = due.query_map(params![space, kind.name(), now, rows_of(limit)], |row| {
-            record(row, partition, kind)
-        })?;
-        rows.collect()
+        let mut find = connection.prepare_cached(RECORD)?;
+        let mut rows = due.query(params![space, kind.name(), now, rows_of(limit)])?;
+        while let Some(row) = rows.next()? {
+            let number: i64 = row.get(0)?;
+            let read = || find.query_row([number], |row| record(row, partition, kind));
+            if !page.take(read)? {
+                break;
+            }
+        }
+        Ok(())
     })
     .await
+}
+
+/// A page that is being filled.
+struct Filling {
+    records: Vec<Record>,
+    limit: usize,
+    bytes: usize,
+    more: bool,
+}
+
+impl Filling {
+    /// Reads one more record if it fits, and says whether it did. One that does not fit is not
+    /// read, and shows that there is more.
+    fn take(&mut self, read: impl FnOnce() -> rusqlite::Result<Record>) -> rusqlite::Result<bool> {
+        self.more = self.records.len() >= self.limit || self.bytes >= MAX_PAGE_BYTES;
+        if !self.more {
+            let record = read()?;
+            self.bytes += record.value.len();
+            self.records.push(record);
+        }
+        Ok(!self.more)
+    }
 }
 
 async fn page(
     shared: &Arc<Shared>,
     partition: Partition,
     limit: usize,
-    read: impl FnOnce(&Connection, i64, Timestamp) -> rusqlite::Result<Vec<Record>> + Send + 'static,
+    fill: impl FnOnce(&Connection, i64, Timestamp, &mut Filling) -> rusqlite::Result<()>
+    + Send
+    + 'static,
 ) -> Result<Page> {
     Readers::run(shared, move |connection, shared| {
         let space = space(connection, &shared.namespace, partition)?;
         let now = shared.clock.now();
-        let mut records = match space {
-            Some(space) => read(connection, space, now)?,
-            None => Vec::new(),
-        };
-        let more = records.len() > limit;
-        records.truncate(limit);
-        Ok(Page { records, more, now })
+        let mut page = Filling { records: Vec::new(), limit, bytes: 0, more: false };
+        if let Some(space) = space {
+            fill(connection, space, now, &mut page)?;
+        }
+        Ok(Page { records: page.records, more: page.more, now })
     })
     .await
 }
@@ -180,7 +214,7 @@ fn rows_of(limit: usize) -> i64 {
     i64::try_from(limit + 1).unwrap_or(i64::MAX)
 }
 
-fn space(
+pub(super) fn space(
     connection: &Connection,
     namespace: &str,
     partition: Partition,

@@ -22,7 +22,7 @@ const SCHEMA_VERSION: i64 = 1;
 /// "LkBy": marks the file as ours, for `file(1)` and for us.
 const APPLICATION_ID: i64 = 0x4c6b_4279;
 /// How long SQLite itself waits for locks where our own loop does not: opening, and reads.
-const LOCK_WAIT: Duration = Duration::from_secs(10);
+pub(super) const LOCK_WAIT: Duration = Duration::from_secs(10);
 /// Pages in the write-ahead log, 64 MB, before a commit also copies them into the file. The more
 /// there are, the more changes of a page are copied as one.
 const CHECKPOINT_PAGES: u32 = 16_000;

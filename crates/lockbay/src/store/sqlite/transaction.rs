@@ -48,6 +48,8 @@ pub(super) enum Outcome {
     Reply(Result<Reply>),
     Pong(Result<Pong>),
     Accepted,
+    /// It is not part of a transaction, and is done beside it.
+    Chore,
 }
 
 /// What a transaction did.
@@ -130,6 +132,7 @@ pub(super) fn apply(
                 accepted = true;
                 Outcome::Accepted
             }
+            Job::Reclaim(_) => Outcome::Chore,
         });
     }
     let applied = Applied { outcomes, spaces: transaction.spaces, accepted };

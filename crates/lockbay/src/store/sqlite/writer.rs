@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 
 use super::Shared;
 use super::floor::FloorFile;
+use super::pages;
 use super::queue::{Gathered, Job};
 use super::schema::{self, Identity};
 use super::transaction::{self, Applied, Outcome};
@@ -21,7 +22,7 @@ use crate::clock::Tick;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::operation::Answers;
 use crate::store::witness::{Standing, rolled_back};
-use crate::store::{Partition, Reply, Revision};
+use crate::store::{Partition, Reclaimed, Reply, Revision};
 
 /// How long another process may hold the file before we give up.
 const LOCK_WAIT: Duration = Duration::from_secs(10);
@@ -31,9 +32,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 const FLOOR_EVERY: Duration = Duration::from_secs(1);
 /// How long to wait at most for the callers of the last batch to come back.
 const LONGEST_LINGER: Duration = Duration::from_millis(2);
-/// Free pages that are kept for the next records, and how many are given back at a time.
-const FREE_PAGES_KEPT: i64 = 4_096;
-const FREE_PAGES_A_TIME: u32 = 2_048;
+/// Free pages that are kept for the next records, unless somebody asks for them.
+const FREE_PAGES_KEPT: u64 = 4_096;
 
 /// Why a whole batch failed. Every caller of it gets a copy.
 #[derive(Debug)]
@@ -47,6 +47,9 @@ impl Failure {
         Error::new(self.kind, self.message.clone())
     }
 }
+
+/// Who waits for pages to be given back.
+type Chore = oneshot::Sender<Result<Reclaimed>>;
 
 /// The state of the thread.
 #[derive(Debug)]
@@ -63,6 +66,8 @@ pub(super) struct Writer {
     replaced: bool,
     /// Whether there are pages to give back.
     shrinking: bool,
+    /// Whether pages were given back that the file still has, because the log is not copied.
+    file_is_long: bool,
 }
 
 impl Writer {
@@ -92,6 +97,7 @@ impl Writer {
             version: 0,
             replaced: false,
             shrinking: false,
+            file_is_long: false,
         };
         writer.version = writer.data_version().unwrap_or(0);
         writer.judge(&partitions).map_err(|failure| failure.to_error())?;
@@ -106,11 +112,14 @@ impl Writer {
             let idle = self.idle();
             match self.shared.queue.gather(&mut batch, expected, linger, idle) {
                 Gathered::Jobs => {
+                    let chores = take_chores(&mut batch);
                     let began = self.shared.clock.tick();
                     expected = batch.len();
                     self.serve(&mut batch);
                     let took = self.shared.clock.tick().since(began);
                     linger = (took / 16).min(LONGEST_LINGER);
+                    // When all others have their answers.
+                    chores.into_iter().for_each(|chore| self.reclaim(chore));
                 }
                 Gathered::Nothing => {
                     expected = 1;
@@ -138,6 +147,9 @@ impl Writer {
     }
 
     fn serve(&mut self, batch: &mut Vec<Job>) {
+        if batch.is_empty() {
+            return;
+        }
         match self.transact(batch) {
             Ok(applied) => self.acknowledge(batch, applied),
             Err(failure) => {
@@ -282,7 +294,10 @@ impl Writer {
                 (Job::Commit(_, answer), Outcome::Reply(reply)) => drop(answer.send(reply)),
                 (Job::Ping(answer), Outcome::Pong(pong)) => drop(answer.send(pong)),
                 (Job::Accept(answer), Outcome::Accepted) => drop(answer.send(Ok(()))),
-                (job, Outcome::Reply(_) | Outcome::Pong(_) | Outcome::Accepted) => {
+                (
+                    job,
+                    Outcome::Reply(_) | Outcome::Pong(_) | Outcome::Accepted | Outcome::Chore,
+                ) => {
                     let message = "an answer of another kind".into();
                     refuse(job, &Failure { kind: ErrorKind::Internal, message });
                 }
@@ -342,26 +357,44 @@ impl Writer {
             || self.shared.clock.tick().since(self.floor_written) >= FLOOR_EVERY;
         if rested && (self.floor.changed() || self.shrinking) {
             self.write_floor();
-            self.shrinking = self.give_pages_back().unwrap_or_else(|error| {
-                tracing::debug!(%error, "no pages given back"); // another process is writing
+            self.shrinking = self.give_spare_pages_back().unwrap_or_else(|failure| {
+                // Another process is writing.
+                tracing::debug!(error = failure.message, "no pages given back");
                 false
             });
         }
     }
 
-    /// Shortens the file by some of the pages that deleted records have left, and says whether
-    /// there are more.
-    fn give_pages_back(&self) -> rusqlite::Result<bool> {
-        let free: i64 =
-            self.connection.pragma_query_value(None, "freelist_count", |row| row.get(0))?;
-        if free <= FREE_PAGES_KEPT {
-            return Ok(false);
+    /// Gives back some of the free pages above what is kept, and says whether there may be more.
+    fn give_spare_pages_back(&mut self) -> Result<bool, Failure> {
+        let failed = |error| self.failure(ErrorKind::Unavailable, &error);
+        let spare = pages::free(&self.connection).map_err(failed)? > FREE_PAGES_KEPT;
+        Ok(spare && self.give_pages_back()? > 0)
+    }
+
+    /// Takes a piece of free pages off the database, and returns its bytes.
+    fn give_pages_back(&mut self) -> Result<u64, Failure> {
+        self.begin()?;
+        let given = pages::give_back(&self.connection, &self.shared.clock);
+        let given = given.map_err(|error| self.abandon(&error))?;
+        let committed = self.connection.execute_batch("COMMIT");
+        committed.map_err(|error| self.abandon(&error))?;
+        self.file_is_long |= given > 0;
+        Ok(given)
+    }
+
+    /// Answers who wants pages to be given back: with a piece of them, or, when there are none any
+    /// more, by cutting the file.
+    fn reclaim(&mut self, chore: Chore) {
+        let reclaimed = self.give_pages_back().map_err(|failure| failure.to_error());
+        if matches!(reclaimed, Ok(0)) && self.file_is_long {
+            match pages::empty_log(&self.connection) {
+                Ok(emptied) => self.file_is_long = !emptied,
+                Err(error) => tracing::debug!(%error, "log not emptied"),
+            }
         }
-        let vacuum = format!("PRAGMA incremental_vacuum({FREE_PAGES_A_TIME})");
-        let mut vacuum = self.connection.prepare(&vacuum)?;
-        let mut pages = vacuum.query([])?;
-        while pages.next()?.is_some() {} // each step gives one page back
-        Ok(true)
+        // A caller that has gone needs no answer.
+        drop(chore.send(reclaimed.map(|bytes| Reclaimed { bytes, more: bytes > 0 })));
     }
 
     fn finish(mut self) {
@@ -379,6 +412,20 @@ impl Writer {
     }
 }
 
+/// The jobs of a batch that are not part of its transaction.
+fn take_chores(batch: &mut Vec<Job>) -> Vec<Chore> {
+    let mut chores = Vec::new();
+    if batch.iter().any(|job| matches!(job, Job::Reclaim(_))) {
+        for job in std::mem::take(batch) {
+            match job {
+                Job::Reclaim(answer) => chores.push(answer),
+                job @ (Job::Commit(..) | Job::Ping(_) | Job::Accept(_)) => batch.push(job),
+            }
+        }
+    }
+    chores
+}
+
 /// Answers a job with the failure of its batch.
 fn refuse(job: Job, failure: &Failure) {
     fn answer<T>(to: oneshot::Sender<Result<T>>, failure: &Failure) {
@@ -388,5 +435,6 @@ fn refuse(job: Job, failure: &Failure) {
         Job::Commit(_, to) => answer(to, failure),
         Job::Ping(to) => answer(to, failure),
         Job::Accept(to) => answer(to, failure),
+        Job::Reclaim(to) => answer(to, failure),
     }
 }
