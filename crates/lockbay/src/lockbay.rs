@@ -16,9 +16,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Bus, Event, Told};
 use crate::finance::{Finance, Mischief, PayoutProvider, SimulatedProvider};
 use crate::job::{
-    Claim, ClaimRequest, JobContext, JobDefaults, JobFailure, JobOutcome, Jobs, RunOptions,
+    Claim, ClaimRequest, JobContext, JobDefaults, JobFailure, JobOutcome, JobSuccess, Jobs,
+    RunOptions,
 };
-use crate::json::Json;
 use crate::keeper::Keeper;
 use crate::leader::{Candidate, LEADER, Leadership};
 use crate::lease::Leases;
@@ -302,7 +302,7 @@ impl LockBay {
     ///
     /// # Errors
     /// As [`claim`](LockBay::claim), and `Fenced` if the claim or the leadership was lost.
-    pub async fn run_job<H, F>(
+    pub async fn run_job<H, F, T>(
         &self,
         request: ClaimRequest,
         placement: Placement,
@@ -311,7 +311,8 @@ impl LockBay {
     ) -> Result<JobOutcome>
     where
         H: Fn(JobContext) -> F,
-        F: Future<Output = Result<Json, JobFailure>>,
+        F: Future<Output = Result<T, JobFailure>>,
+        T: Into<JobSuccess>,
     {
         self.0.jobs.run(self.place(request, placement)?, options, handler).await
     }

@@ -260,7 +260,7 @@ async fn a_run_that_replays_failures_does_not_wait_for_a_retry_that_never_comes(
     let world = World::new(1);
     let bay = world.instance().bay;
     let request = ClaimRequest { on_failed: OnFailed::Replay, ..request() };
-    let handler = |_| async { Err(JobFailure::retryable("once")) };
+    let handler = |_| async { Err::<Json, _>(JobFailure::retryable("once")) };
     let options = RunOptions::default();
     // No time passes.
     let outcome = bay.run_job(request, Placement::Anywhere, options, handler).await.unwrap();
@@ -273,7 +273,7 @@ async fn no_attempt_begins_after_shutdown_has_begun() {
     let a = world.instance();
     let bay = a.bay.clone();
     let run = tokio::spawn(async move {
-        let handler = |_| async { Err(JobFailure::retryable("again")) };
+        let handler = |_| async { Err::<Json, _>(JobFailure::retryable("again")) };
         bay.run_job(request(), Placement::Anywhere, RunOptions::default(), handler).await
     });
     world.pass(ms(100)).await;
