@@ -64,6 +64,7 @@ pub mod metrics;
 pub mod monitor;
 mod name;
 pub mod saga;
+pub mod schedule;
 pub mod store;
 #[cfg(any(test, feature = "test-util"))]
 pub mod testing;

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -25,7 +26,10 @@ use crate::lease::Leases;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::monitor::health::{Examiner, Health};
-use crate::saga::{ClaimedTask, SagaDefaults, Sagas, TaskPoll, Tasks};
+use crate::saga::{
+    ClaimedTask, LoneStep, LoneWish, SagaDefaults, Sagas, StepError, TaskPoll, Tasks,
+};
+use crate::schedule::{ScheduleDefaults, Schedules, Tick as DueTick, TickAttempt, TickHandlers};
 use crate::store::{self, Store};
 
 /// How long a health check is good for; asked again within it, the same answer is given.
@@ -61,6 +65,7 @@ struct Inner {
     ledger: Ledger,
     finance: Finance,
     tasks: Tasks,
+    schedules: Schedules,
     life: Mutex<Life>,
     /// Set by the first shutdown, for which others wait.
     down: tokio::sync::OnceCell<()>,
@@ -85,6 +90,7 @@ struct Running {
     elector: JoinHandle<()>,
     health: JoinHandle<()>,
     sagas: JoinHandle<()>,
+    schedules: JoinHandle<()>,
 }
 
 impl LockBay {
@@ -142,6 +148,19 @@ impl LockBay {
             saga_defaults(&config, &instance_id),
             tasks.steps(),
         );
+        let schedules = Schedules::new(
+            Arc::clone(&store),
+            clock.clone(),
+            Arc::clone(&metrics),
+            bus.clone(),
+            jobs.clone(),
+            leadership.clone(),
+            Arc::new(SagaHandlers(sagas.clone())),
+            ScheduleDefaults {
+                leader_ttl: config.leader_ttl.0,
+                timeout: config.saga_step_timeout.0,
+            },
+        );
         let ledger = Ledger::new(Arc::clone(&store), clock.clone(), Arc::clone(&metrics));
         let provider = pretending(&store, &clock);
         let finance = Finance::new(sagas.clone(), ledger.clone(), provider);
@@ -161,6 +180,7 @@ impl LockBay {
             ledger,
             finance,
             tasks,
+            schedules,
             life: Mutex::default(),
             down: tokio::sync::OnceCell::new(),
             health: tokio::sync::Mutex::default(),
@@ -180,11 +200,12 @@ impl LockBay {
             elector: tokio::spawn(self.0.leadership.clone().run(stop.clone())),
             health: tokio::spawn(self.clone().watch_health(stop.clone())),
             sagas: tokio::spawn(self.0.sagas.clone().watch_over()),
+            schedules: tokio::spawn(self.0.schedules.clone().watch_over(stop.clone())),
             stop,
         });
     }
 
-    /// Ends in order: take no new claims, resign, let running jobs finish for the configured grace
+    /// Ends in order: take no new claims, let ticks of schedules that run finish, resign, let running jobs finish for the configured grace
     /// and release the rest, stop renewing, flush and close the store. Takes at most the grace and
     /// two seconds, whatever the store does; what could not be released by then lapses.
     pub async fn shutdown(&self) {
@@ -197,10 +218,17 @@ impl LockBay {
         let grace = inner.config.shutdown_grace.0;
         inner.tasks.close();
         let hand_over = async {
+            // Ticks that run are fenced when leadership is given up.
+            inner.schedules.drain(grace).await;
             if let Life::Running(running) = life {
                 running.stop.cancel();
                 // A background task that panicked has nothing left to hand over.
-                drop(tokio::join!(running.elector, running.health, running.sagas));
+                drop(tokio::join!(
+                    running.elector,
+                    running.health,
+                    running.sagas,
+                    running.schedules
+                ));
             }
         };
         let drained = async { tokio::join!(inner.jobs.drain(grace), inner.sagas.drain(grace)) };
@@ -257,6 +285,11 @@ impl LockBay {
     /// this handle.
     pub fn tasks(&self) -> &Tasks {
         &self.0.tasks
+    }
+
+    /// Schedules.
+    pub fn schedules(&self) -> &Schedules {
+        &self.0.schedules
     }
 
     /// What is measured.
@@ -465,6 +498,46 @@ fn saga_defaults(config: &Config, instance_id: &str) -> SagaDefaults {
         queue: usize::try_from(config.saga_queue).unwrap_or(usize::MAX),
         instance_id: instance_id.to_owned(),
         instance_name: config.instance_name.clone(),
+    }
+}
+
+/// Lets whoever does steps of sagas do ticks of schedules as well.
+struct SagaHandlers(Sagas);
+
+#[async_trait]
+impl TickHandlers for SagaHandlers {
+    async fn find(&self, name: &str, tick: DueTick) -> Result<Option<Arc<dyn TickAttempt>>> {
+        let wish = LoneWish {
+            id: tick.job_id.into(),
+            name: tick.schedule,
+            step: tick.job_type,
+            parameters: tick.parameters,
+            idempotency_key: tick.idempotency_token,
+            attempt: tick.attempt,
+            fencing_token: tick.fencing_token,
+            scheduled_time: tick.scheduled_time,
+            limit: tick.limit,
+            cancelled: tick.cancelled,
+        };
+        let found = self.0.lone(name, wish).await?;
+        Ok(found.map(|step| Arc::new(step) as Arc<dyn TickAttempt>))
+    }
+}
+
+#[async_trait]
+impl TickAttempt for LoneStep {
+    async fn make(&self) -> Result<JobSuccess, JobFailure> {
+        match self.execute().await {
+            Ok(output) => Ok(JobSuccess { result: output.result, effects: output.effects }),
+            Err(StepError::Failed { error, retryable: false }) => Err(JobFailure::permanent(error)),
+            Err(StepError::Failed { error, retryable: true })
+            | Err(StepError::Unknown { error })
+            | Err(StepError::Missing { what: error }) => Err(JobFailure::retryable(error)),
+        }
+    }
+
+    async fn recorded(&self) {
+        LoneStep::recorded(self).await;
     }
 }
 

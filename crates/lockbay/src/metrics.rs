@@ -57,6 +57,12 @@ pub enum Metric {
     TasksCompleted,
     TasksFailed,
     TasksLapsed,
+    TicksBegun,
+    TicksCompleted,
+    TicksFailed,
+    TicksSkipped,
+    TicksMisfired,
+    TickLateness,
 }
 
 /// How a metric behaves.
@@ -89,7 +95,7 @@ const fn row(metric: Metric, name: &'static str, kind: Type, help: &'static str)
 
 /// All metrics.
 #[rustfmt::skip]
-pub const TABLE: [Row; 41] = [
+pub const TABLE: [Row; 47] = [
     row(Metric::JobsClaimed, "lockbay_jobs_claimed", Type::Counter, "Job claims granted"),
     row(Metric::JobsCompleted, "lockbay_jobs_completed", Type::Counter, "Jobs completed"),
     row(Metric::JobsFailed, "lockbay_jobs_failed", Type::Counter, "Job attempts that failed"),
@@ -131,6 +137,12 @@ pub const TABLE: [Row; 41] = [
     row(Metric::TasksCompleted, "lockbay_tasks_completed", Type::Counter, "Tasks that workers completed"),
     row(Metric::TasksFailed, "lockbay_tasks_failed", Type::Counter, "Tasks that workers reported as failed"),
     row(Metric::TasksLapsed, "lockbay_tasks_lapsed", Type::Counter, "Tasks whose claim lapsed, so that their outcome is unknown"),
+    row(Metric::TicksBegun, "lockbay_ticks_begun", Type::Counter, "Ticks of schedules that were begun because they were due"),
+    row(Metric::TicksCompleted, "lockbay_ticks_completed", Type::Counter, "Ticks whose job was completed"),
+    row(Metric::TicksFailed, "lockbay_ticks_failed", Type::Counter, "Ticks whose job failed for good or was cancelled"),
+    row(Metric::TicksSkipped, "lockbay_ticks_skipped", Type::Counter, "Ticks that did not run because the one before them still did"),
+    row(Metric::TicksMisfired, "lockbay_ticks_misfired", Type::Counter, "Ticks that did not run because they were too late"),
+    row(Metric::TickLateness, "lockbay_tick_lateness_seconds", Type::Histogram, "By how much ticks ran after they were due, jitter not counted"),
 ];
 
 enum Instrument {
@@ -178,6 +190,13 @@ impl Metrics {
     pub fn count(&self, metric: Metric) {
         if let Some(Instrument::Counter(counter)) = self.instruments.get(metric as usize) {
             counter.inc();
+        }
+    }
+
+    /// Adds so many to a counter.
+    pub fn count_many(&self, metric: Metric, many: u64) {
+        if let Some(Instrument::Counter(counter)) = self.instruments.get(metric as usize) {
+            counter.inc_by(many);
         }
     }
 
