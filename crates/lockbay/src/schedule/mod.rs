@@ -40,6 +40,7 @@ use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Bus;
 use crate::job::{JobFailure, JobSuccess, Jobs};
+use crate::keeper::Right;
 use crate::leader::Leadership;
 use crate::metrics::Metrics;
 use crate::store::Store;
@@ -154,6 +155,12 @@ impl Schedules {
         self.0.work.close();
         self.0.clock.timeout(grace, self.0.work.wait()).await;
     }
+}
+
+/// Whether this is still the leadership of this instance. The window of trust alone does not say
+/// so: a later leadership of the same instance opens it again.
+fn still_leads(right: &Right) -> bool {
+    right.is_held() && !right.lost().is_cancelled()
 }
 
 fn not_found(job_id: &str) -> Error {

@@ -3,8 +3,6 @@
 //! Each reads, decides, and commits under the revision that was read; the leader's own commits may
 //! come between, and then it reads again. The same commit rings the bell that the leader hears.
 
-use std::time::Duration;
-
 use super::definition::{Definition, ScheduleRequest, check_job_id};
 use super::list::{ScheduleInfo, info};
 use super::record::{self, Content, Found, Open, SCHEDULE, Standing, TickId, asked_key};
@@ -19,8 +17,6 @@ use crate::store::{Commit, Partition, Reply, Revision};
 const MAX_RACES: usize = 32;
 /// How often a commit whose outcome is unknown is sent again.
 const MAX_REPEATS: usize = 3;
-/// About how long those who collide wait.
-const APART: Duration = Duration::from_millis(10);
 
 /// What a put did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -216,7 +212,6 @@ impl Schedules {
                 tracing::info!(schedule = job_id, job_key, "schedule_tick_asked_for");
                 return Ok(Asked { name, job_key, replayed: false });
             }
-            self.0.clock.sleep(self.0.clock.jitter(APART)).await;
         }
         Err(changes_too_fast(job_id))
     }
@@ -266,7 +261,6 @@ impl Schedules {
             if self.committed(&commit).await? {
                 return Ok((told, content));
             }
-            self.0.clock.sleep(self.0.clock.jitter(APART)).await;
         }
         Err(changes_too_fast(job_id))
     }

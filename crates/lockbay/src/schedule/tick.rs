@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::Schedules;
+use super::{Schedules, still_leads};
 use super::decide::jitter;
 use super::definition::{Definition, TickPlace};
 use super::handler::{Tick, TickAttempt};
@@ -113,7 +113,7 @@ impl Run {
     /// Whether this instance goes on with it: where it runs on the leader alone, while it leads.
     fn may_go_on(&self) -> bool {
         let leads = match self.definition.place {
-            TickPlace::LeaderOnly => self.right.is_held(),
+            TickPlace::LeaderOnly => still_leads(&self.right),
             TickPlace::WhereBegun => true,
         };
         leads && !self.schedules.0.closing.is_cancelled()
