@@ -200,6 +200,17 @@ impl Client {
         self.send(request).await?.accepted(what)
     }
 
+    /// Puts JSON to the last digit as it is given.
+    pub(super) async fn put_exactly(
+        &self,
+        what: &str,
+        url: Url,
+        body: Vec<u8>,
+    ) -> Result<Answer, Failure> {
+        let request = self.http.put(url).header(CONTENT_TYPE, "application/json").body(body);
+        self.send(request).await?.accepted(what)
+    }
+
     /// Asks, and gives whatever the server answers.
     pub(super) async fn ask(
         &self,
@@ -283,7 +294,7 @@ impl Client {
 }
 
 impl Answer {
-    fn accepted(self, what: &str) -> Result<Answer, Failure> {
+    pub(super) fn accepted(self, what: &str) -> Result<Answer, Failure> {
         if self.status.is_success() && !self.is_problem {
             return Ok(self);
         }
