@@ -18,7 +18,7 @@ pub const MAX_UPCOMING: usize = 1_000;
 /// How many schedules one call looks at before it returns what it has.
 const MAX_LOOKED_AT: usize = 2 * MAX_PAGE;
 /// Schedules read at once: each may have 64 KiB.
-const CHUNK: usize = 100;
+pub(super) const CHUNK: usize = 100;
 /// Of how many ticks in progress the job is looked up.
 const MAX_JOBS_SHOWN: usize = 8;
 

@@ -60,7 +60,7 @@ pub use record::{Counts, LastRun, Standing, TickOutcome};
 use handler::Handlers;
 
 /// How many schedules a namespace may have.
-pub const MAX_SCHEDULES: u64 = 10_000;
+pub const MAX_SCHEDULES: usize = 1_000;
 /// How many ticks of one schedule may be begun and not ended, those aside that were asked for.
 pub const MAX_OPEN: usize = 16;
 /// How many ticks of one schedule may be asked for and not ended.
