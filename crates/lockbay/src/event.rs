@@ -88,6 +88,22 @@ pub enum Event {
         /// The session under which they are executed.
         session: String,
     },
+    /// Ticks of a schedule were too late, and do not run.
+    ScheduleMisfired {
+        /// Which schedule.
+        job_id: String,
+        /// How many, counted up to a thousand.
+        count: u64,
+    },
+    /// A tick failed for good, or its job was cancelled.
+    ScheduleTickFailed {
+        /// Of which schedule.
+        job_id: String,
+        /// When it was due.
+        scheduled_time: Timestamp,
+        /// Why.
+        error: String,
+    },
     /// The store has lost acknowledged data; effects are halted.
     StoreRolledBack {
         /// What was seen.
@@ -111,12 +127,14 @@ impl Event {
             Event::SagaParked { .. } => "saga_parked",
             Event::SagaAbandoned { .. } => "saga_abandoned",
             Event::SessionTakenOver { .. } => "session_taken_over",
+            Event::ScheduleMisfired { .. } => "schedule_misfired",
+            Event::ScheduleTickFailed { .. } => "schedule_tick_failed",
             Event::StoreRolledBack { .. } => "store_rolled_back",
         }
     }
 
     /// Every name, in the order of the documentation.
-    pub const NAMES: [&'static str; 13] = [
+    pub const NAMES: [&'static str; 15] = [
         "leader_elected",
         "leader_lost",
         "leader_changed",
@@ -129,6 +147,8 @@ impl Event {
         "saga_parked",
         "saga_abandoned",
         "session_taken_over",
+        "schedule_misfired",
+        "schedule_tick_failed",
         "store_rolled_back",
     ];
 }

@@ -67,6 +67,7 @@ pub mod monitor;
 mod name;
 mod retire;
 pub mod saga;
+pub mod schedule;
 pub mod state;
 pub mod store;
 pub mod sweep;

@@ -8,6 +8,7 @@ mod retention;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -18,7 +19,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Bus, Event, Told};
 use crate::finance::{Finance, Mischief, PayoutProvider, SimulatedProvider};
 use crate::job::{
-    Claim, ClaimRequest, JobContext, JobDefaults, JobFailure, JobOutcome, Jobs, RunOptions,
+    Claim, ClaimRequest, JobContext, JobDefaults, JobFailure, JobOutcome, JobSuccess, Jobs,
+    RunOptions,
 };
 use crate::json::Json;
 use crate::keeper::Keeper;
@@ -27,7 +29,10 @@ use crate::lease::Leases;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::monitor::health::{Examiner, Health};
-use crate::saga::{ClaimedTask, SagaDefaults, Sagas, TaskPoll, Tasks};
+use crate::saga::{
+    ClaimedTask, LoneStep, LoneWish, SagaDefaults, Sagas, StepError, TaskPoll, Tasks,
+};
+use crate::schedule::{ScheduleDefaults, Schedules, Tick as DueTick, TickAttempt, TickHandlers};
 use crate::state::State;
 use crate::store::{self, Store};
 use crate::sweep::Sweeper;
@@ -69,6 +74,7 @@ struct Inner {
     tasks: Tasks,
     state: State,
     sweeper: Sweeper,
+    schedules: Schedules,
     life: Mutex<Life>,
     /// Set by the first shutdown, for which others wait.
     down: tokio::sync::OnceCell<()>,
@@ -95,6 +101,7 @@ struct Running {
     sagas: JoinHandle<()>,
     state: JoinHandle<()>,
     sweeper: JoinHandle<()>,
+    schedules: JoinHandle<()>,
 }
 
 impl LockBay {
@@ -152,6 +159,19 @@ impl LockBay {
             saga_defaults(&config, &instance_id),
             tasks.steps(),
         );
+        let schedules = Schedules::new(
+            Arc::clone(&store),
+            clock.clone(),
+            Arc::clone(&metrics),
+            bus.clone(),
+            jobs.clone(),
+            leadership.clone(),
+            Arc::new(SagaHandlers(sagas.clone())),
+            ScheduleDefaults {
+                leader_ttl: config.leader_ttl.0,
+                timeout: config.saga_step_timeout.0,
+            },
+        );
         let ledger = Ledger::new(Arc::clone(&store), clock.clone(), Arc::clone(&metrics));
         let state = State::new(Arc::clone(&store), clock.clone(), Arc::clone(&metrics));
         let provider = pretending(&store, &clock);
@@ -188,6 +208,7 @@ impl LockBay {
             tasks,
             state,
             sweeper,
+            schedules,
             life: Mutex::default(),
             down: tokio::sync::OnceCell::new(),
             health: tokio::sync::Mutex::default(),
@@ -209,11 +230,12 @@ impl LockBay {
             sagas: tokio::spawn(self.0.sagas.clone().watch_over()),
             state: tokio::spawn(self.0.state.clone().watch_over(stop.clone())),
             sweeper: tokio::spawn(self.0.sweeper.clone().watch()),
+            schedules: tokio::spawn(self.0.schedules.clone().watch_over(stop.clone())),
             stop,
         });
     }
 
-    /// Ends in order: take no new claims, resign, let running jobs finish for the configured grace
+    /// Ends in order: take no new claims, let ticks of schedules that run finish, resign, let running jobs finish for the configured grace
     /// and release the rest, stop renewing, flush and close the store. Takes at most the grace and
     /// two seconds, whatever the store does; what could not be released by then lapses.
     pub async fn shutdown(&self) {
@@ -227,12 +249,14 @@ impl LockBay {
         inner.tasks.close();
         inner.sweeper.stop();
         let hand_over = async {
+            // Ticks that run are fenced when leadership is given up.
+            inner.schedules.drain(grace).await;
             if let Life::Running(running) = life {
                 running.stop.cancel();
                 // A background task that panicked has nothing left to hand over.
-                let work = (running.elector, running.health, running.sagas, running.sweeper);
-                drop(tokio::join!(running.state));
-                drop(tokio::join!(work.0, work.1, work.2, work.3));
+                let services = (running.sagas, running.schedules, running.state, running.sweeper);
+                drop(tokio::join!(running.elector, running.health));
+                drop(tokio::join!(services.0, services.1, services.2, services.3));
             }
         };
         let drained = async { tokio::join!(inner.jobs.drain(grace), inner.sagas.drain(grace)) };
@@ -301,6 +325,11 @@ impl LockBay {
         &self.0.sweeper
     }
 
+    /// Schedules.
+    pub fn schedules(&self) -> &Schedules {
+        &self.0.schedules
+    }
+
     /// What is measured.
     pub fn metrics(&self) -> &Metrics {
         &self.0.metrics
@@ -353,9 +382,28 @@ impl LockBay {
     ) -> Result<JobOutcome>
     where
         H: Fn(JobContext) -> F,
-        F: Future<Output = Result<Json, JobFailure>>,
+        F: Future<Output = std::result::Result<Json, JobFailure>>,
     {
         self.0.jobs.run(self.place(request, placement)?, options, handler).await
+    }
+
+    /// As [`run_job`](LockBay::run_job), for a handler whose effects inside of LockBay are to happen
+    /// exactly once; see [`Jobs::run_with_effects`].
+    ///
+    /// # Errors
+    /// As [`run_job`](LockBay::run_job).
+    pub async fn run_job_with_effects<H, F>(
+        &self,
+        request: ClaimRequest,
+        placement: Placement,
+        options: RunOptions,
+        handler: H,
+    ) -> Result<JobOutcome>
+    where
+        H: Fn(JobContext) -> F,
+        F: Future<Output = std::result::Result<JobSuccess, JobFailure>>,
+    {
+        self.0.jobs.run_with_effects(self.place(request, placement)?, options, handler).await
     }
 
     fn place(&self, mut request: ClaimRequest, placement: Placement) -> Result<ClaimRequest> {
@@ -507,6 +555,46 @@ fn saga_defaults(config: &Config, instance_id: &str) -> SagaDefaults {
         queue: usize::try_from(config.saga_queue).unwrap_or(usize::MAX),
         instance_id: instance_id.to_owned(),
         instance_name: config.instance_name.clone(),
+    }
+}
+
+/// Lets whoever does steps of sagas do ticks of schedules as well.
+struct SagaHandlers(Sagas);
+
+#[async_trait]
+impl TickHandlers for SagaHandlers {
+    async fn find(&self, name: &str, tick: DueTick) -> Result<Option<Arc<dyn TickAttempt>>> {
+        let wish = LoneWish {
+            id: tick.job_id.into(),
+            name: tick.schedule,
+            step: tick.job_type,
+            parameters: tick.parameters,
+            idempotency_key: tick.idempotency_token,
+            attempt: tick.attempt,
+            fencing_token: tick.fencing_token,
+            scheduled_time: tick.scheduled_time,
+            limit: tick.limit,
+            cancelled: tick.cancelled,
+        };
+        let found = self.0.lone(name, wish).await?;
+        Ok(found.map(|step| Arc::new(step) as Arc<dyn TickAttempt>))
+    }
+}
+
+#[async_trait]
+impl TickAttempt for LoneStep {
+    async fn make(&self) -> Result<JobSuccess, JobFailure> {
+        match self.execute().await {
+            Ok(output) => Ok(JobSuccess { result: output.result, effects: output.effects }),
+            Err(StepError::Failed { error, retryable: false }) => Err(JobFailure::permanent(error)),
+            Err(StepError::Failed { error, retryable: true })
+            | Err(StepError::Unknown { error })
+            | Err(StepError::Missing { what: error }) => Err(JobFailure::retryable(error)),
+        }
+    }
+
+    async fn recorded(&self) {
+        LoneStep::recorded(self).await;
     }
 }
 

@@ -72,6 +72,12 @@ pub enum Metric {
     CleanupBytesFreed,
     CleanupSeconds,
     HoldsLapsed,
+    TicksBegun,
+    TicksCompleted,
+    TicksFailed,
+    TicksSkipped,
+    TicksMisfired,
+    TickLateness,
 }
 
 /// How a metric behaves.
@@ -104,7 +110,7 @@ const fn row(metric: Metric, name: &'static str, kind: Type, help: &'static str)
 
 /// All metrics.
 #[rustfmt::skip]
-pub const TABLE: [Row; 56] = [
+pub const TABLE: [Row; 62] = [
     row(Metric::JobsClaimed, "lockbay_jobs_claimed", Type::Counter, "Job claims granted"),
     row(Metric::JobsCompleted, "lockbay_jobs_completed", Type::Counter, "Jobs completed"),
     row(Metric::JobsFailed, "lockbay_jobs_failed", Type::Counter, "Job attempts that failed"),
@@ -161,6 +167,12 @@ pub const TABLE: [Row; 56] = [
     row(Metric::CleanupBytesFreed, "lockbay_cleanup_bytes_freed", Type::Counter, "Bytes that cleanup freed within the store, measured on samples"),
     row(Metric::CleanupSeconds, "lockbay_cleanup_duration_seconds", Type::Histogram, "Time of a cleanup cycle"),
     row(Metric::HoldsLapsed, "lockbay_holds_lapsed", Type::Counter, "Holds that this instance voided after their deadline"),
+    row(Metric::TicksBegun, "lockbay_ticks_begun", Type::Counter, "Ticks of schedules that were begun because they were due"),
+    row(Metric::TicksCompleted, "lockbay_ticks_completed", Type::Counter, "Ticks whose job was completed"),
+    row(Metric::TicksFailed, "lockbay_ticks_failed", Type::Counter, "Ticks whose job failed for good or was cancelled"),
+    row(Metric::TicksSkipped, "lockbay_ticks_skipped", Type::Counter, "Ticks that did not run because the one before them still did"),
+    row(Metric::TicksMisfired, "lockbay_ticks_misfired", Type::Counter, "Ticks that did not run because they were too late"),
+    row(Metric::TickLateness, "lockbay_tick_lateness_seconds", Type::Histogram, "By how much ticks ran after they were due, jitter not counted"),
 ];
 
 enum Instrument {

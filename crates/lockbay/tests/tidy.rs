@@ -37,6 +37,13 @@ const ROOMS: &[(&str, &[&str])] = &[
         "saga/",
         &["clock", "config", "error", "event", "hex", "json", "keeper", "metrics", "name", "store"],
     ),
+    (
+        "schedule/",
+        &[
+            "clock", "config", "error", "event", "job", "json", "keeper", "leader", "metrics",
+            "name", "store",
+        ],
+    ),
     ("finance/", &["clock", "error", "json", "ledger", "name", "saga", "store"]),
     ("ledger/", &["clock", "error", "json", "metrics", "name", "store"]),
     (
@@ -53,7 +60,8 @@ const ROOMS: &[(&str, &[&str])] = &[
 
 const EVERYTHING: &[&str] = &[
     "clock", "config", "error", "event", "finance", "hex", "job", "json", "keeper", "leader",
-    "lease", "ledger", "lockbay", "metrics", "monitor", "name", "saga", "store", "testing",
+    "lease", "ledger", "lockbay", "metrics", "monitor", "name", "saga", "schedule", "store",
+    "testing",
 ];
 
 /// What some file uses against the table, and why that is borne for now.

@@ -294,7 +294,7 @@ impl Client {
 }
 
 impl Answer {
-    fn accepted(self, what: &str) -> Result<Answer, Failure> {
+    pub(super) fn accepted(self, what: &str) -> Result<Answer, Failure> {
         if self.status.is_success() && !self.is_problem {
             return Ok(self);
         }

@@ -14,6 +14,7 @@ mod ledger;
 pub(crate) mod output;
 mod saga;
 mod saga_operate;
+mod schedule;
 mod state;
 mod status;
 
@@ -89,6 +90,9 @@ enum Command {
     /// Who does the steps of sagas
     #[command(subcommand)]
     Handler(handler::HandlerCommand),
+    /// What is due when
+    #[command(subcommand)]
+    Schedule(schedule::ScheduleCommand),
     /// What users have, and moving it
     #[command(subcommand)]
     Ledger(ledger::LedgerCommand),
@@ -153,6 +157,7 @@ async fn obey(shared: &Shared, command: Command) -> Result<Ended, Failure> {
         Command::Job(command) => job::obey(&Client::new(shared)?, command).await,
         Command::Saga(command) => saga::obey(&Client::new(shared)?, command).await,
         Command::Handler(command) => handler::obey(&Client::new(shared)?, command).await,
+        Command::Schedule(command) => schedule::obey(shared, command).await,
         Command::Ledger(command) => ledger::obey(&Client::new(shared)?, command).await,
         Command::State(command) => state::obey(&Client::new(shared)?, command).await,
         Command::Bench(args) => {

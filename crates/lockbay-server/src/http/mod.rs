@@ -22,6 +22,7 @@ mod page;
 mod problem;
 mod saga;
 mod saga_operate;
+mod schedule;
 mod state;
 mod task;
 
@@ -93,6 +94,7 @@ pub(crate) fn router(app: App) -> Router {
         .merge(saga_operate::routes())
         .merge(handler::routes())
         .merge(task::routes())
+        .merge(schedule::routes())
         .merge(finance::routes())
         .merge(ledger::routes())
         .merge(state::routes())
@@ -135,6 +137,10 @@ async fn index() -> Response {
         "PUT|DELETE /v1/handlers/{name}",
         "POST /v1/tasks/poll",
         "POST /v1/tasks/{task_id}/heartbeat|complete|fail",
+        "GET /v1/schedules",
+        "GET|PUT|DELETE /v1/schedules/{job_id}",
+        "GET /v1/schedules/{job_id}/upcoming?count=",
+        "POST /v1/schedules/{job_id}/pause|resume|run",
         "POST /v1/sagas/escrow|release|refund|cashout",
         "POST /v1/ledger/deposits",
         "GET /v1/ledger/accounts/{user_id}?currency=",

@@ -68,6 +68,8 @@ struct Task {
     idempotency_key: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     undo_key: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scheduled_time: Option<Timestamp>,
     attempt: u32,
     fencing_token: String,
     deadline: Timestamp,
@@ -89,6 +91,7 @@ impl From<ClaimedTask> for Task {
             original_result: task.original_result,
             idempotency_key: task.idempotency_key,
             undo_key: task.undo_key,
+            scheduled_time: task.scheduled_time,
             attempt: task.attempt,
             fencing_token: task.fencing_token.to_string(),
             deadline: task.deadline,

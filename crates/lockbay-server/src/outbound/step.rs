@@ -83,6 +83,8 @@ struct Request<'a> {
     idempotency_key: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     undo_key: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scheduled_time: Option<Timestamp>,
     attempt: u32,
     /// A text, because many readers of JSON have only 53 bits for a number.
     fencing_token: String,
@@ -117,6 +119,7 @@ impl PushStep {
             original_result: context.original_result.as_ref(),
             idempotency_key: &context.idempotency_key,
             undo_key: undo_key.as_deref(),
+            scheduled_time: context.scheduled_time,
             attempt: context.attempt,
             fencing_token: context.fencing_token.to_string(),
             deadline,
@@ -298,6 +301,7 @@ mod tests {
             fencing_token: Revision::new(u64::MAX),
             deadline: clock.tick() + within,
             deadline_at: clock.now() + within,
+            scheduled_time: None,
             cancelled: CancellationToken::new(),
         }
     }

@@ -10,7 +10,8 @@ use std::time::Duration;
 use super::decide::{JOB_LIST, JobRecord, JobStatus, backoff};
 use super::live::Live;
 use super::{
-    Claim, ClaimRequest, Jobs, MAX_RACES, Replayed, check_payload, job_key, lost_reply, not_found,
+    Claim, ClaimRequest, JobSuccess, Jobs, MAX_RACES, Replayed, check_payload, job_key, lost_reply,
+    not_found,
 };
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
@@ -18,7 +19,7 @@ use crate::event::Event;
 use crate::json::Json;
 use crate::metrics::Metric;
 use crate::name::check_name;
-use crate::store::{Commit, Deadline, Fence, Guard, Key, Record, Reply, Write};
+use crate::store::{Commit, Deadline, Effects, Fence, Guard, Key, Record, Reply, Write};
 
 /// How much of an error message is kept.
 const MAX_ERROR_CHARS: usize = 4_096;
@@ -49,6 +50,15 @@ enum Ending {
     Failed { error: String, retry_after: Option<Duration> },
     Cancelled(String),
     Reopened,
+}
+
+/// What became of a completion that carries effects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Completed {
+    /// It is recorded, with its effects.
+    Recorded,
+    /// Nothing was written, because a guard of its effects does not hold; the claim is still held.
+    EffectsTooLate,
 }
 
 /// When the end of an attempt was recorded.
@@ -92,13 +102,32 @@ impl Jobs {
     /// claim has lapsed, or the leadership it was made under is gone. `NotFound` if there is no
     /// such job. `Invalid` if the result is over its limit, or readers would disagree about it.
     pub async fn complete(&self, job_id: &str, claim_token: &str, result: Json) -> Result<()> {
-        match self.completion(job_id, claim_token, &result).await {
-            Ok((live, ending)) => self.end(job_id, &live, ending).await.map(drop),
+        self.complete_with(job_id, claim_token, &result.into()).await.map(drop)
+    }
+
+    /// Records the result of a claimed job together with its effects, or neither.
+    pub(super) async fn complete_with(
+        &self,
+        job_id: &str,
+        claim_token: &str,
+        done: &JobSuccess,
+    ) -> Result<Completed> {
+        match self.completion(job_id, claim_token, &done.result, &done.effects).await {
+            Ok((live, (ended, commit))) => {
+                let reply = self.0.store.commit(&commit).await;
+                if let Ok(Reply::Conflict { guard, .. }) = &reply
+                    && *guard >= commit.guards.len() - done.effects.guards.len()
+                {
+                    return Ok(Completed::EffectsTooLate);
+                }
+                self.end_with(job_id, &live, &ended, reply).map(|_| Completed::Recorded)
+            }
             Err(error) if error.kind() == ErrorKind::Fenced => {
                 let record = self.read(job_id).await?;
                 let job = JobRecord::decode(&record)?;
-                confirm(&job, claim_token, JobStatus::Completed, Some(&result))
+                confirm(&job, claim_token, JobStatus::Completed, Some(&done.result))
                     .unwrap_or(Err(error))
+                    .map(|()| Completed::Recorded)
             }
             Err(error) => Err(error),
         }
@@ -116,7 +145,7 @@ impl Jobs {
         result: Json,
         next: ClaimRequest,
     ) -> (Result<()>, Result<Claim>) {
-        let completion = self.completion(job_id, claim_token, &result).await;
+        let completion = self.completion(job_id, claim_token, &result, &Effects::default()).await;
         let named = self.name(next);
         let attempt = named.as_ref().ok().and_then(|named| self.first_attempt(named).transpose());
         if let (Ok((live, ending)), Ok(named), Some(Ok(attempt))) = (&completion, &named, attempt) {
@@ -139,7 +168,7 @@ impl Jobs {
     pub async fn complete_many(&self, completions: Vec<(String, String, Json)>) -> Vec<Result<()>> {
         let mut ready = Vec::with_capacity(completions.len());
         for (job_id, claim_token, result) in &completions {
-            ready.push(self.completion(job_id, claim_token, result).await);
+            ready.push(self.completion(job_id, claim_token, result, &Effects::default()).await);
         }
         let commits: Vec<Commit> =
             ready.iter().flatten().map(|(_, (_, commit))| commit.clone()).collect();
@@ -164,12 +193,13 @@ impl Jobs {
         job_id: &str,
         claim_token: &str,
         result: &Json,
+        effects: &Effects,
     ) -> Result<(Arc<Live>, (JobRecord, Commit))> {
         check_payload("result", result)?;
         // Refuses what readers would disagree about, as for parameters.
         result.digest()?;
         let live = self.live(job_id, claim_token).await?;
-        let ending = self.ending(job_id, &live, Ending::Completed(result.clone()))?;
+        let ending = self.ending(job_id, &live, Ending::Completed(result.clone()), effects)?;
         Ok((live, ending))
     }
 
@@ -195,8 +225,8 @@ impl Jobs {
         let failures = live.job.failures + 1;
         let may_retry = retry == Retry::Allowed && failures <= live.job.max_retries;
         let retry_after = may_retry.then(|| backoff(failures, self.0.clock.random()));
-        let ending =
-            self.ending(job_id, &live, Ending::Failed { error: error.clone(), retry_after })?;
+        let failed = Ending::Failed { error: error.clone(), retry_after };
+        let ending = self.ending(job_id, &live, failed, &Effects::default())?;
         if self.end(job_id, &live, ending).await? == Recorded::Before {
             let refusal = self.fenced(job_id);
             return self.failed_before(job_id, claim_token, refusal).await;
@@ -269,7 +299,7 @@ impl Jobs {
             let Some(ending) = decide(&job)? else { return Ok(()) };
             let cancelled = matches!(ending, Ending::Cancelled(_));
             let guards = vec![Guard::RevisionIs(record.key.clone(), record.revision)];
-            let (_, commit) = self.write_ending(&record.key, &job, ending, guards)?;
+            let (_, commit) = self.write_ending(&record.key, &job, ending, guards, &[])?;
             if let Reply::Committed { .. } = self.0.store.commit(&commit).await? {
                 if cancelled {
                     self.0.metrics.count(Metric::JobsCancelled);
@@ -302,13 +332,21 @@ impl Jobs {
         read.records.into_iter().flatten().next().ok_or_else(|| not_found(job_id))
     }
 
-    fn ending(&self, job_id: &str, live: &Live, ending: Ending) -> Result<(JobRecord, Commit)> {
+    /// The commit that ends an attempt under its claim; the guards of its effects are the last.
+    fn ending(
+        &self,
+        job_id: &str,
+        live: &Live,
+        ending: Ending,
+        effects: &Effects,
+    ) -> Result<(JobRecord, Commit)> {
         let key = job_key(job_id)?;
         let mut guards = vec![Guard::Held(Fence { key: key.clone(), token: live.revision })];
         if let Some(leader) = &live.job.leader {
             guards.push(Guard::Held(leader.fence(self.0.leader_kind)));
         }
-        self.write_ending(&key, &live.job, ending, guards)
+        guards.extend(effects.guards.iter().cloned());
+        self.write_ending(&key, &live.job, ending, guards, &effects.writes)
     }
 
     /// The commit that ends an attempt, and the record it leaves.
@@ -318,6 +356,7 @@ impl Jobs {
         job: &JobRecord,
         ending: Ending,
         guards: Vec<Guard>,
+        beside: &[Write],
     ) -> Result<(JobRecord, Commit)> {
         let mut ended = job.clone();
         ended.finished_us = Some(self.0.clock.now().as_micros());
@@ -350,11 +389,12 @@ impl Jobs {
             }
         };
         let value = ended.encode()?;
-        let writes = vec![
+        let mut writes = vec![
             Write::Put { key: key.clone(), value, deadline },
             unlist(key, job),
             Write::Mark { key: Key::new(key.partition, JOB_LIST, ended.listed(&key.id)) },
         ];
+        writes.extend(beside.iter().cloned());
         let commit = Commit::new(key.partition, guards, writes, vec![key.clone()])?;
         Ok((ended, commit))
     }

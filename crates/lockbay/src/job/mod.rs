@@ -48,7 +48,7 @@ pub use decide::{JobStatus, OnFailed};
 pub use end::{Failed, Retry};
 pub use fingerprint::Identity;
 pub use list::{JobFilter, JobInfo, JobPage};
-pub use run::{JobContext, JobFailure, JobOutcome, RunOptions};
+pub use run::{JobContext, JobFailure, JobOutcome, JobSuccess, RunOptions};
 
 use decide::JOB;
 use live::LiveClaims;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tokio_util::sync::CancellationToken;
 
+use super::end::Completed;
 use super::{
     Claim, ClaimRequest, ClaimedJob, InProgress, Jobs, OnFailed, OnInProgress, Replayed, Retry,
     job_key, shutting_down,
@@ -19,7 +20,12 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::json::Json;
 use crate::keeper::Right;
-use crate::store::{Fence, Revision};
+use crate::store::{Effects, Fence, Revision};
+
+/// How often a handler is asked anew because its effects came too late, before the attempt fails.
+const MAX_ASKED_ANEW: u32 = 8;
+/// About how long it waits before that, more each time, so that those who collide come apart.
+const APART: Duration = Duration::from_millis(5);
 
 /// What a handler gets.
 #[derive(Debug, Clone)]
@@ -38,6 +44,23 @@ pub struct JobContext {
     pub deadline: Option<Tick>,
     /// Fires when the claim is lost. Stop then: somebody else may have the job.
     pub cancelled: CancellationToken,
+}
+
+/// What a handler that is done returns.
+#[derive(Debug, Clone, Default)]
+pub struct JobSuccess {
+    /// Recorded, and the answer to every duplicate.
+    pub result: Json,
+    /// Written in the commit that completes the job, so that they happen exactly once. If a guard
+    /// of theirs does not hold, nothing is written and the handler is asked anew within the same
+    /// attempt, and after that happened too often the attempt has failed.
+    pub effects: Effects,
+}
+
+impl From<Json> for JobSuccess {
+    fn from(result: Json) -> Self {
+        JobSuccess { result, effects: Effects::default() }
+    }
 }
 
 /// How a handler fails.
@@ -109,6 +132,26 @@ impl Jobs {
         H: Fn(JobContext) -> F,
         F: Future<Output = std::result::Result<Json, JobFailure>>,
     {
+        let handler = &handler;
+        let done = |job| async move { handler(job).await.map(JobSuccess::from) };
+        self.run_with_effects(request, options, done).await
+    }
+
+    /// As [`run`](Jobs::run), for a handler whose effects inside of LockBay are to happen exactly
+    /// once: they are written in the commit that completes the job.
+    ///
+    /// # Errors
+    /// As [`run`](Jobs::run).
+    pub async fn run_with_effects<H, F>(
+        &self,
+        request: ClaimRequest,
+        options: RunOptions,
+        handler: H,
+    ) -> Result<JobOutcome>
+    where
+        H: Fn(JobContext) -> F,
+        F: Future<Output = std::result::Result<JobSuccess, JobFailure>>,
+    {
         let mut request = request;
         // A run is no repetition of a lost request: it must not join an attempt that is running.
         request.idempotency_key = None;
@@ -146,7 +189,7 @@ impl Jobs {
     ) -> Result<Ended>
     where
         H: Fn(JobContext) -> F,
-        F: Future<Output = std::result::Result<Json, JobFailure>>,
+        F: Future<Output = std::result::Result<JobSuccess, JobFailure>>,
     {
         let inner = &self.0;
         let _running = inner.handlers.token();
@@ -170,15 +213,24 @@ impl Jobs {
             deadline: options.timeout.map(|timeout| inner.clock.tick() + timeout),
             cancelled: leader_lost.clone(),
         };
-        let cut = tokio::select! {
-            biased;
+        let mut asked_anew = 0;
+        let cut = loop {
+            let deadline = context.deadline;
             // Called inside the future, so that a panic of the call itself is caught as well.
-            outcome = self.supervise(options, async { handler(context).await }) => {
-                return self.record(claimed, outcome).await;
+            let asked = async { handler(context.clone()).await };
+            tokio::select! {
+                biased;
+                outcome = self.supervise(deadline, asked) => {
+                    if let Some(ended) = self.record(claimed, outcome, asked_anew).await? {
+                        return Ok(ended);
+                    }
+                    asked_anew += 1;
+                    inner.clock.sleep(inner.clock.jitter(APART * asked_anew)).await;
+                }
+                () = lost.cancelled() => break Cut::ClaimLost,
+                () = leader_lost.cancelled() => break Cut::LeadershipLost,
+                () = inner.cut_off.cancelled() => break Cut::Shutdown,
             }
-            () = lost.cancelled() => Cut::ClaimLost,
-            () = leader_lost.cancelled() => Cut::LeadershipLost,
-            () = inner.cut_off.cancelled() => Cut::Shutdown,
         };
         drop(right);
         Err(self.cut(claimed, cut).await)
@@ -223,16 +275,17 @@ impl Jobs {
     /// The handler's outcome; a panic and a timeout are failures like any other.
     async fn supervise<F>(
         &self,
-        options: RunOptions,
+        deadline: Option<Tick>,
         handler: F,
-    ) -> std::result::Result<Json, JobFailure>
+    ) -> std::result::Result<JobSuccess, JobFailure>
     where
-        F: Future<Output = std::result::Result<Json, JobFailure>>,
+        F: Future<Output = std::result::Result<JobSuccess, JobFailure>>,
     {
         let guarded = AssertUnwindSafe(handler).catch_unwind();
-        let outcome = match options.timeout {
+        let clock = &self.0.clock;
+        let outcome = match deadline {
             None => Some(guarded.await),
-            Some(limit) => self.0.clock.timeout(limit, guarded).await,
+            Some(deadline) => clock.timeout(deadline.since(clock.tick()), guarded).await,
         };
         match outcome {
             Some(Ok(outcome)) => outcome,
@@ -248,16 +301,25 @@ impl Jobs {
         }
     }
 
+    /// Records how an attempt ended; `None` if its effects came too late and it is to be asked
+    /// anew.
     async fn record(
         &self,
         claimed: &ClaimedJob,
-        outcome: std::result::Result<Json, JobFailure>,
-    ) -> Result<Ended> {
+        outcome: std::result::Result<JobSuccess, JobFailure>,
+        asked_anew: u32,
+    ) -> Result<Option<Ended>> {
         let ClaimedJob { job_id, claim_token, .. } = claimed;
         let failure = match outcome {
-            Ok(result) => {
-                match self.persist(|| self.complete(job_id, claim_token, result.clone())).await {
-                    Ok(()) => return Ok(Ended::Completed(result)),
+            Ok(done) => {
+                match self.persist(|| self.complete_with(job_id, claim_token, &done)).await {
+                    Ok(Completed::Recorded) => return Ok(Some(Ended::Completed(done.result))),
+                    Ok(Completed::EffectsTooLate) if asked_anew < MAX_ASKED_ANEW => {
+                        return Ok(None);
+                    }
+                    Ok(Completed::EffectsTooLate) => JobFailure::retryable(
+                        "what its effects rest on changed each time before they were written",
+                    ),
                     // The effect has happened, and another attempt would return the same.
                     Err(error) if error.kind() == ErrorKind::Invalid => {
                         let why = format!("the handler returned a result that is refused: {error}");
@@ -270,7 +332,7 @@ impl Jobs {
         };
         let JobFailure { error, retry } = failure;
         let failed = self.persist(|| self.fail(job_id, claim_token, &error, retry)).await?;
-        Ok(Ended::Failed { error, retry_after: failed.retry_after })
+        Ok(Some(Ended::Failed { error, retry_after: failed.retry_after }))
     }
 
     /// Repeats the recording of an outcome over a short outage: the claim is still being renewed,

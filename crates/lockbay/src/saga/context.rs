@@ -39,6 +39,7 @@ impl Sagas {
             fencing_token: saga.token,
             deadline: self.0.clock.tick() + limit,
             deadline_at: self.0.time.now() + limit,
+            scheduled_time: None,
             cancelled,
         }
     }

@@ -7,8 +7,8 @@
 //! The way of a saga through the files: [`definition`] checks what is asked for, [`start`] makes it
 //! durable, [`driver`] brings it to its end by asking [`log`] what is next and [`attempt`] to do
 //! it; [`takeover`] goes on where another instance died; [`operate`] is what a person may decide;
-//! [`list`] looks at it. [`task`] gives steps to workers that poll. [`retire`] and [`leftover`] say
-//! what may go.
+//! [`list`] looks at it. [`lone`] asks a handler outside of any saga. [`task`] gives steps to workers
+//! that poll. [`retire`] and [`leftover`] say what may go.
 //!
 //! # What holds
 //! A saga that was acknowledged comes to an end or is parked, whatever dies. A saga of N steps
@@ -26,6 +26,7 @@ mod handler;
 mod leftover;
 mod list;
 mod log;
+mod lone;
 mod machine;
 mod operate;
 mod record;
@@ -36,7 +37,6 @@ mod step;
 mod takeover;
 mod task;
 mod tell;
-mod time;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -54,6 +54,7 @@ use crate::event::Bus;
 use crate::keeper::Keeper;
 use crate::metrics::{Metric, Metrics};
 use crate::store::Store;
+use crate::store::time::StoreTime;
 
 pub use definition::{
     HandlerCheck, MAX_PAYLOAD_BYTES, MAX_SAGA_TIME, MAX_STEP_RETRIES, MAX_STEPS, SagaRequest,
@@ -62,6 +63,7 @@ pub use definition::{
 pub use handler::{Caller, Endpoint, HandlerInfo, Route};
 pub use list::{HistoryEntry, HistoryPage, SagaFilter, SagaInfo, SagaPage, StepInfo};
 pub use log::{SagaStatus, StepStatus};
+pub(crate) use lone::{LoneStep, LoneWish};
 pub use operate::{Decision, Operated, OperatedPage};
 pub use start::Started;
 pub use step::{
@@ -76,7 +78,6 @@ pub use task::{
 use definition::Policies;
 use handler::{Handlers, PullStep};
 use session::Sessions;
-use time::StoreTime;
 
 /// How long an attempt may go on after its saga has turned around, or its executor must end.
 const CANCEL_GRACE: Duration = Duration::from_secs(2);

@@ -71,6 +71,8 @@ pub struct StepContext {
     pub deadline: Tick,
     /// The same by the store's clock, for others.
     pub deadline_at: Timestamp,
+    /// When it was due, if a schedule asks and no saga.
+    pub scheduled_time: Option<Timestamp>,
     /// Fires when the outcome is no longer waited for. Stop then; nothing is recorded any more.
     pub cancelled: CancellationToken,
 }

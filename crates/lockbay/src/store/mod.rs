@@ -36,6 +36,7 @@ mod operation;
 pub mod redis;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+pub(crate) mod time;
 mod upkeep;
 mod witness;
 

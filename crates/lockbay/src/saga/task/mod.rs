@@ -147,6 +147,8 @@ pub struct ClaimedTask {
     pub idempotency_key: String,
     /// Names the compensation, for a compensation.
     pub undo_key: Option<String>,
+    /// When it was due, if a schedule asks and no saga.
+    pub scheduled_time: Option<Timestamp>,
     /// The number of the attempt, from 1.
     pub attempt: u32,
     /// Grows when another executor takes the saga over.

@@ -285,6 +285,7 @@ impl Candidate {
             original_result: request.original_result,
             idempotency_key: request.idempotency_key,
             undo_key: request.undo_key,
+            scheduled_time: request.scheduled_time,
             attempt: task.by.attempt,
             fencing_token: Revision::new(task.by.fencing_token),
             deadline: Timestamp::from_micros(task.deadline_us),

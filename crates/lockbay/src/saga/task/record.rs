@@ -115,6 +115,8 @@ pub(super) struct Request {
     pub(super) idempotency_key: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) undo_key: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) scheduled_time: Option<Timestamp>,
 }
 
 impl Request {
@@ -131,6 +133,7 @@ impl Request {
             original_result: context.original_result.clone(),
             idempotency_key: context.idempotency_key.clone(),
             undo_key: (context.action == Action::Compensate).then(|| context.undo_key()),
+            scheduled_time: context.scheduled_time,
         })
     }
 }

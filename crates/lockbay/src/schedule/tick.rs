@@ -1,0 +1,192 @@
+//! One tick that was begun: waiting for its moment, and running its job until that has ended.
+//!
+//! The job's key is the due time, so whoever leads runs the same job: it is claimed by one, and a
+//! tick that was done is replayed. A claim that a dead leader left behind lapses within the TTL of
+//! leadership, and is waited for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::decide::jitter;
+use super::definition::{Definition, TickPlace};
+use super::handler::{Tick, TickAttempt};
+use super::record::{Open, TickOutcome};
+use super::{Schedules, still_leads};
+use crate::clock::Timestamp;
+use crate::error::{Error, ErrorKind};
+use crate::job::{
+    ClaimRequest, Identity, JobContext, JobFailure, JobOutcome, JobStatus, JobSuccess,
+    OnInProgress, RunOptions,
+};
+use crate::keeper::Right;
+use crate::metrics::Metric;
+
+/// How long one call waits for a claim that somebody else has; then it asks again.
+const WAIT: Duration = Duration::from_secs(30);
+/// The first pause before what failed without an outcome is tried again, and the longest.
+const AGAIN: Duration = Duration::from_millis(50);
+const LONGEST_AGAIN: Duration = Duration::from_secs(1);
+/// How closely the moment of a tick is waited for: the store's time may be learnt anew meanwhile.
+const NAP: Duration = Duration::from_secs(1);
+
+/// How a tick ended.
+#[derive(Debug, Clone)]
+pub(super) struct Ended {
+    pub(super) outcome: TickOutcome,
+    pub(super) error: Option<String>,
+    pub(super) started_at: Timestamp,
+}
+
+/// A tick that is run.
+pub(super) struct Run {
+    pub(super) schedules: Schedules,
+    pub(super) job_id: String,
+    pub(super) open: Open,
+    pub(super) definition: Definition,
+    pub(super) right: Right,
+    /// The attempt that was made last, until its outcome is known to be recorded.
+    pub(super) made: Mutex<Option<(u32, Arc<dyn TickAttempt>)>>,
+}
+
+impl Run {
+    /// Runs it until its job has ended; `None` if this instance is not to go on with it.
+    pub(super) async fn run(self) -> Option<Ended> {
+        let inner = &self.schedules.0;
+        let late = self.moment().await?;
+        let turn = inner.closing.run_until_cancelled(inner.turns.acquire()).await?;
+        let started_at = inner.time.now();
+        inner.metrics.observe(Metric::TickLateness, late);
+        let mut pause = AGAIN;
+        let (outcome, error) = loop {
+            let options = RunOptions { timeout: Some(self.limit()) };
+            match inner
+                .jobs
+                .run_with_effects(self.request(), options, |job| self.attempt(job))
+                .await
+            {
+                Ok(JobOutcome::Completed(_)) => break (TickOutcome::Completed, None),
+                Ok(JobOutcome::Failed(error)) => break (TickOutcome::Failed, Some(error)),
+                Ok(JobOutcome::Replayed(before)) => match before.status {
+                    JobStatus::Completed => break (TickOutcome::Completed, None),
+                    JobStatus::Cancelled => break (TickOutcome::Cancelled, before.error),
+                    JobStatus::Failed | JobStatus::Claimed => {
+                        break (TickOutcome::Failed, before.error);
+                    }
+                },
+                Ok(JobOutcome::InProgress(_)) => {}
+                Err(error) if is_final(&error) => {
+                    break (TickOutcome::Failed, Some(error.to_string()));
+                }
+                Err(error) => {
+                    tracing::debug!(schedule = %self.job_id, %error, "a tick is run again");
+                    self.may_go_on().then_some(())?;
+                    let slept = inner.clock.sleep(pause);
+                    inner.closing.run_until_cancelled(slept).await?;
+                    pause = (pause * 2).min(LONGEST_AGAIN);
+                }
+            }
+            self.may_go_on().then_some(())?;
+        };
+        drop(turn);
+        self.recorded(u32::MAX).await;
+        Some(Ended { outcome, error, started_at })
+    }
+
+    /// Waits until it may begin, and returns by how much it is late then.
+    async fn moment(&self) -> Option<Duration> {
+        let inner = &self.schedules.0;
+        let due = self.open.tick.at();
+        let most = Duration::from_micros(self.definition.jitter_us);
+        let moment = due + jitter(&self.job_id, due, most);
+        loop {
+            let left = moment.since(inner.time.now());
+            if left.is_zero() {
+                return self.may_go_on().then(|| inner.time.now().since(moment));
+            }
+            let nap = inner.clock.sleep(left.min(NAP));
+            tokio::select! {
+                () = inner.closing.cancelled() => return None,
+                () = self.right.lost().cancelled() => return None,
+                () = nap => {}
+            }
+        }
+    }
+
+    /// Whether this instance goes on with it: where it runs on the leader alone, while it leads.
+    fn may_go_on(&self) -> bool {
+        let leads = match self.definition.place {
+            TickPlace::LeaderOnly => still_leads(&self.right),
+            TickPlace::WhereBegun => true,
+        };
+        leads && !self.schedules.0.closing.is_cancelled()
+    }
+
+    fn limit(&self) -> Duration {
+        let given = self.definition.timeout_us.map(Duration::from_micros);
+        given.unwrap_or(self.schedules.0.defaults.timeout)
+    }
+
+    fn request(&self) -> ClaimRequest {
+        let definition = &self.definition;
+        let key = self.open.tick.job_key(&self.job_id);
+        let parameters = definition.parameters.clone();
+        let mut request = ClaimRequest::new(definition.job_type.clone(), key, parameters);
+        request.identity = Identity::Key;
+        request.claim_ttl = Some(self.schedules.0.defaults.leader_ttl.min(super::LONGEST_CLAIM));
+        request.max_retries = definition.max_retries;
+        request.on_in_progress = OnInProgress::Wait(WAIT);
+        request.scheduled_time = Some(self.open.tick.at());
+        request.leader = match definition.place {
+            TickPlace::LeaderOnly => Some(self.right.clone()),
+            TickPlace::WhereBegun => None,
+        };
+        request
+    }
+
+    /// One attempt.
+    async fn attempt(&self, job: JobContext) -> Result<JobSuccess, JobFailure> {
+        let inner = &self.schedules.0;
+        self.recorded(job.attempt).await;
+        let name = &self.definition.handler;
+        let limit = self.limit();
+        let tick = Tick {
+            schedule: self.job_id.clone(),
+            job_type: self.definition.job_type.clone(),
+            job_id: job.job_id,
+            scheduled_time: self.open.tick.at(),
+            parameters: job.parameters,
+            idempotency_token: job.idempotency_token,
+            attempt: job.attempt,
+            fencing_token: job.fencing_token,
+            deadline: job.deadline.unwrap_or(inner.clock.tick() + limit),
+            limit,
+            cancelled: job.cancelled,
+        };
+        let found = inner.handlers.find(name, tick).await.map_err(|error| {
+            JobFailure::retryable(format!("handler {name:?} could not be looked up: {error}"))
+        })?;
+        let attempt = found.ok_or_else(|| {
+            JobFailure::retryable(format!(
+                "nobody is known to handle {name:?}: register it on every instance, or put a \
+                 handler of that name"
+            ))
+        })?;
+        *self.made.lock() = Some((job.attempt, Arc::clone(&attempt)));
+        attempt.make().await
+    }
+
+    /// Tells who made the last attempt that it is recorded, if it came before this one.
+    async fn recorded(&self, attempt: u32) {
+        let made = self.made.lock().take_if(|(made, _)| *made < attempt);
+        if let Some((_, made)) = made {
+            made.recorded().await;
+        }
+    }
+}
+
+/// Whether asking again would only be answered the same.
+fn is_final(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Invalid | ErrorKind::KeyReused)
+}
