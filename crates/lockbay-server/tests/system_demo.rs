@@ -16,14 +16,16 @@ use support::{eventually, lockbay};
 use tempfile::TempDir;
 
 /// What every act is called, and how many promises it checks.
-const ACTS: [(&str, usize); 7] = [
+const ACTS: [(&str, usize); 9] = [
     ("1. One leader", 1),
     ("2. A holder that comes back too late", 3),
     ("3. A job runs once", 3),
-    ("4. Money", 4),
-    ("5. A saga that fails is rolled back", 3),
-    ("6. A crash", 4),
-    ("7. The books", 4),
+    ("4. A cache that does not go stale", 3),
+    ("5. Work by the clock, and cleaning up", 4),
+    ("6. Money", 4),
+    ("7. A saga that fails is rolled back", 3),
+    ("8. A crash", 4),
+    ("9. The books", 4),
 ];
 
 fn all_checks() -> usize {

@@ -1,4 +1,4 @@
-//! Act 7: after all of that, money and work add up.
+//! Act 9: after all of that, money and work add up.
 
 use serde_json::Value;
 

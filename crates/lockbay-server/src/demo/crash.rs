@@ -1,4 +1,4 @@
-//! Act 6: the leader, which also executes a saga, is killed in the middle of it.
+//! Act 8: the leader, which also executes a saga, is killed in the middle of it.
 
 use std::time::Duration;
 

@@ -15,7 +15,9 @@ mod money;
 mod rollback;
 mod server;
 mod stage;
+mod state;
 mod tell;
+mod upkeep;
 mod worker;
 
 use anyhow::{Context, bail};
@@ -59,6 +61,8 @@ async fn tour(stage: &mut Stage) -> anyhow::Result<()> {
     leader::act(stage).await?;
     lease::act(stage).await?;
     job::act(stage).await?;
+    state::act(stage).await?;
+    upkeep::act(stage).await?;
     money::act(stage).await?;
     rollback::act(stage).await?;
     crash::act(stage).await?;

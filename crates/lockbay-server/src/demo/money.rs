@@ -1,4 +1,4 @@
-//! Act 4: deposits, an escrow and its release, a payout; and what later acts need to know of money.
+//! Act 6: deposits, an escrow and its release, a payout; and what later acts need to know of money.
 
 use anyhow::Context;
 use serde_json::{Value, json};

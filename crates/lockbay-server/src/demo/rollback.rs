@@ -1,4 +1,4 @@
-//! Act 5: a saga whose last step fails, and everything it did is undone.
+//! Act 7: a saga whose last step fails, and everything it did is undone.
 
 use serde_json::Value;
 
