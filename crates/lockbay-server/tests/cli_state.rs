@@ -39,7 +39,10 @@ fn values_are_set_shown_listed_and_deleted_to_the_last_digit() {
     let server = Server::start(&["--store", "memory:"]);
     let value = r#"{"rate":1.08370000000000000001}"#;
     let said = done(&server, &["set", "rate:EUR/USD", value, "--ttl", "60", "--tag", "rates"]);
-    assert!(said.contains("\"rate:EUR/USD\" is set, version ") && said.contains("until 2"), "{said}");
+    assert!(
+        said.contains("\"rate:EUR/USD\" is set, version ") && said.contains("until 2"),
+        "{said}"
+    );
     assert_eq!(done(&server, &["get", "rate:EUR/USD"]).trim_end(), value);
     let shown = json(&server, &["get", "rate:EUR/USD"]);
     let version = shown["version"].as_str().expect("a version");

@@ -94,7 +94,8 @@ fn a_body_must_be_called_json_and_be_of_sane_size() {
 #[test]
 fn wrong_paths_methods_and_queries_are_told_apart() {
     let server = server();
-    for path in ["/nope", "/v1", "/v1/sagas/a/b/c", "/v1/state/x/y", "/v1/jobs/a/b/c", "/v1/leases/"]
+    for path in
+        ["/nope", "/v1", "/v1/sagas/a/b/c", "/v1/state/x/y", "/v1/jobs/a/b/c", "/v1/leases/"]
     {
         server.get(path).problem(404, "not-found");
     }

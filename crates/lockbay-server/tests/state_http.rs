@@ -141,7 +141,10 @@ fn rules_and_dependencies_are_put_shown_and_deleted() {
     assert_eq!(names(&page, "name"), ["balance", "job"]);
     let next = page["next_page_token"].as_str().expect("there is more");
     let page = server.get(&format!("/v1/state-rules?page_token={next}")).ok();
-    assert_eq!((names(&page, "name"), &page["next_page_token"]), (vec!["rate".into()], &Value::Null));
+    assert_eq!(
+        (names(&page, "name"), &page["next_page_token"]),
+        (vec!["rate".into()], &Value::Null)
+    );
 }
 
 #[test]
@@ -210,7 +213,9 @@ fn what_one_server_changes_the_other_shows_within_a_second() {
         });
         b.post("/v1/state/invalidate", r#"{"tags":["t"]}"#).ok();
         b.get("/v1/state/k").problem(404, "not-found");
-        eventually_within(within, pause, "its end", || (a.get("/v1/state/k").status == 404).then_some(()));
+        eventually_within(within, pause, "its end", || {
+            (a.get("/v1/state/k").status == 404).then_some(())
+        });
     }
     let metrics = a.get("/api/advanced-state/metrics").ok();
     let state = &metrics["state_manager_metrics"];

@@ -22,6 +22,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("json.rs", &["error"]),
     ("name.rs", &["error"]),
     ("hex.rs", &[]),
+    ("glob.rs", &["error"]),
     ("config.rs", &["error", "name"]),
     ("metrics.rs", &[]),
     ("event.rs", &["clock"]),
@@ -39,6 +40,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ),
     ("finance/", &["clock", "error", "json", "ledger", "name", "saga", "store"]),
     ("ledger/", &["clock", "error", "json", "metrics", "name", "store"]),
+    ("state/", &["clock", "error", "glob", "json", "metrics", "name", "store"]),
     (
         "monitor/",
         &[
@@ -52,8 +54,9 @@ const ROOMS: &[(&str, &[&str])] = &[
 ];
 
 const EVERYTHING: &[&str] = &[
-    "clock", "config", "error", "event", "finance", "hex", "job", "json", "keeper", "leader",
-    "lease", "ledger", "lockbay", "metrics", "monitor", "name", "saga", "store", "testing",
+    "clock", "config", "error", "event", "finance", "glob", "hex", "job", "json", "keeper",
+    "leader", "lease", "ledger", "lockbay", "metrics", "monitor", "name", "saga", "state", "store",
+    "testing",
 ];
 
 /// What some file uses against the table, and why that is borne for now.
