@@ -345,10 +345,12 @@ fn regex_of(text: &str, tokens: &[Token]) -> Result<Regex> {
     let mut builder = RegexBuilder::new(&source);
     builder.dot_matches_new_line(true).size_limit(MAX_COMPILED_BYTES);
     // What is read above is always a valid expression, so only its size can be in the way.
-    builder.dfa_size_limit(MAX_COMPILED_BYTES).build().map_err(|error| match error {
-        regex::Error::CompiledTooBig(_) => wrong(text, "too much of it"),
-        other => Error::new(ErrorKind::Internal, format!("the pattern {text:?} was misread"))
-            .with_source(other),
+    builder.dfa_size_limit(MAX_COMPILED_BYTES).build().map_err(|error| {
+        if matches!(error, regex::Error::CompiledTooBig(_)) {
+            return wrong(text, "too much of it");
+        }
+        let message = format!("the pattern {text:?} was misread");
+        Error::new(ErrorKind::Internal, message).with_source(error)
     })
 }
 

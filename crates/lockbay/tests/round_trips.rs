@@ -120,3 +120,44 @@ async fn batches_cost_one_round_trip() {
     assert!(matches!(claim.unwrap(), Claim::Claimed(_)));
     assert_eq!(trips, 1, "complete and claim the next");
 }
+
+#[tokio::test]
+async fn reading_setting_and_invalidating_state_keep_their_budget() {
+    use lockbay::state::{IfVersion, Invalidation, SetOptions, parse_version};
+    let server = RedisServer::start_with(&["appendonly no"]);
+    let proxy = Proxy::start(server.port()).await;
+    let (a, b) = (instance(&proxy).await, instance(&proxy).await);
+    let tagged =
+        |if_version| SetOptions { tags: vec!["t".into()], if_version, ..SetOptions::default() };
+    // The rules are read once.
+    a.state().set("warm", Json::null(), SetOptions::default()).await.unwrap();
+
+    let (trips, set) =
+        cost(&proxy, a.state().set("k", Json::null(), tagged(IfVersion::Absent))).await;
+    let version = parse_version(&set.unwrap().version).unwrap();
+    assert_eq!(trips, 1, "set a value with its tags");
+    let (trips, found) = cost(&proxy, a.state().get("k")).await;
+    found.unwrap().unwrap();
+    assert_eq!(trips, 2, "a value with tags that was never seen: what it has, then those");
+    let (trips, found) = cost(&proxy, a.state().get("k")).await;
+    found.unwrap().unwrap();
+    assert_eq!(trips, 0, "a value at hand");
+    let (trips, set) = cost(&proxy, a.state().set("k", Json::null(), tagged(version))).await;
+    set.unwrap();
+    assert_eq!(trips, 1, "compare and set what was read before");
+    let wish = Invalidation { tags: vec!["t".into()], ..Invalidation::default() };
+    let (trips, done) = cost(&proxy, a.state().invalidate(&wish)).await;
+    done.unwrap();
+    assert_eq!(trips, 1, "invalidate a tag");
+    let (trips, found) = cost(&proxy, a.state().get("warm")).await;
+    found.unwrap().unwrap();
+    assert_eq!(trips, 1, "read a value without tags");
+    let (trips, found) = cost(&proxy, b.state().get("none")).await;
+    assert!(found.unwrap().is_none());
+    assert_eq!(trips, 1, "learn that there is none");
+    let loader = || async { Ok(Json::null()) };
+    let options = lockbay::state::LoadOptions::default();
+    let (trips, found) = cost(&proxy, b.state().get_or_load("load", options, loader)).await;
+    found.unwrap();
+    assert_eq!(trips, 3, "load: look, take the lease, store");
+}

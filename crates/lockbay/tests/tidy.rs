@@ -22,6 +22,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("json.rs", &["error"]),
     ("name.rs", &["error"]),
     ("hex.rs", &[]),
+    ("glob.rs", &["error"]),
     ("config.rs", &["error", "name"]),
     ("metrics.rs", &[]),
     ("event.rs", &["clock"]),
@@ -46,6 +47,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ),
     ("finance/", &["clock", "error", "json", "ledger", "name", "saga", "store"]),
     ("ledger/", &["clock", "error", "json", "metrics", "name", "store"]),
+    ("state/", &["clock", "error", "glob", "json", "metrics", "name", "store"]),
     (
         "monitor/",
         &[
@@ -59,8 +61,9 @@ const ROOMS: &[(&str, &[&str])] = &[
 ];
 
 const EVERYTHING: &[&str] = &[
-    "clock", "config", "error", "event", "finance", "hex", "job", "json", "keeper", "leader",
-    "lease", "ledger", "lockbay", "metrics", "monitor", "name", "saga", "schedule", "store",
+    "clock", "config", "error", "event", "finance", "glob", "hex", "job", "json", "keeper",
+    "leader", "lease", "ledger", "lockbay", "metrics", "monitor", "name", "retire", "saga",
+    "schedule", "state", "store", "sweep",
     "testing",
 ];
 

@@ -87,13 +87,11 @@ impl State {
     pub async fn invalidate(&self, wish: &Invalidation) -> Result<Invalidated> {
         let pattern = check(wish)?;
         for _ in 0..MAX_RACES {
-            match self.try_invalidate(wish, pattern.as_ref()).await? {
-                Some(mut done) => {
-                    self.count(Metric::StateInvalidated, done.keys + done.tags);
-                    done.invalidated = done.keys + done.tags;
-                    return Ok(done);
-                }
-                None => {} // the rules are others now
+            // Nothing, if the rules are others now.
+            if let Some(mut done) = self.try_invalidate(wish, pattern.as_ref()).await? {
+                self.count(Metric::StateInvalidated, done.keys + done.tags);
+                done.invalidated = done.keys + done.tags;
+                return Ok(done);
             }
         }
         Err(Error::new(ErrorKind::Busy, "the rules changed too often meanwhile; try again"))
@@ -162,14 +160,16 @@ impl State {
             hints.extend(writes.iter().map(Write::key).filter(|key| key.kind != INTENT).cloned());
             writes.extend(batch.iter().map(|key| Write::Delete { key: key.clone() }));
             let commit = Commit::new(HOME, vec![head.clone()], std::mem::take(&mut writes), hints)?;
-            match self.commit_surely(&commit).await? {
-                Reply::Committed { revision, .. } => {
+            match self.commit_surely(&commit).await {
+                Ok(Reply::Committed { revision, .. }) => {
                     first.get_or_insert(revision);
                 }
-                Reply::Conflict { .. } => {
+                Ok(Reply::Conflict { .. }) => {
                     self.forget_book(head);
                     return Ok(None);
                 }
+                Err(error) if first.is_some() => return Err(begun(error)),
+                Err(error) => return Err(error),
             }
         }
     }
@@ -200,10 +200,13 @@ impl State {
     }
 
     /// Applies intents that were committed, and says how many values they removed.
+    ///
+    /// # Errors
+    /// `Unknown`, because what they were committed with is done.
     pub(super) async fn apply_all(&self, intents: Vec<Applied>) -> Result<u64> {
         let mut removed = 0;
         for intent in intents {
-            removed += self.apply(&intent).await?;
+            removed += self.apply(&intent).await.map_err(begun)?;
         }
         Ok(removed)
     }
@@ -315,6 +318,13 @@ impl State {
         }
         Ok(finished)
     }
+}
+
+/// Some of it is done, whatever the rest failed of.
+fn begun(error: Error) -> Error {
+    let message = "it was begun, and patterns that are not applied yet will be by the instance \
+                   that leads";
+    Error::new(ErrorKind::Unknown, message).with_source(error)
 }
 
 fn check(wish: &Invalidation) -> Result<Option<Glob>> {
