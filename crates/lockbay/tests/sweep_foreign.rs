@@ -35,6 +35,8 @@ struct Other {
 struct Shared {
     inner: Arc<dyn Store>,
     others: Mutex<BTreeMap<String, Other>>,
+    /// What there was when the pass began: what is deleted meanwhile moves nothing else.
+    scanned: Mutex<Vec<String>>,
     /// The most keys that one call was to look at, or to delete.
     most: Mutex<(usize, usize)>,
 }
@@ -101,11 +103,15 @@ impl Foreign for Shared {
         most.0 = most.0.max(count);
         drop(most);
         let others = self.others.lock();
+        let mut scanned = self.scanned.lock();
+        if cursor == 0 {
+            *scanned = others.keys().cloned().collect();
+        }
         let from = usize::try_from(cursor).unwrap();
-        let seen: Vec<&String> = others.keys().skip(from).take(count).collect();
-        let next = if from + count >= others.len() { 0 } else { cursor + count as u64 };
+        let next = if from + count >= scanned.len() { 0 } else { cursor + count as u64 };
         let mut found: Vec<Vec<u8>> = Vec::new();
-        for key in seen.into_iter().filter(|key| key.starts_with(prefix)) {
+        let matching = |key: &&String| key.starts_with(prefix) && others.contains_key(*key);
+        for key in scanned.iter().skip(from).take(count).filter(matching) {
             // A server may show a key twice.
             found.push(key.clone().into_bytes());
             found.push(key.clone().into_bytes());
@@ -143,7 +149,7 @@ impl Foreign for Shared {
 
 async fn leader(world: &World, config: Config) -> (LockBay, Arc<Shared>) {
     let inner: Arc<dyn Store> = Arc::new(world.memory.client());
-    let shared = Shared { inner, others: Mutex::default(), most: Mutex::default() };
+    let shared = Shared { inner, others: Mutex::default(), scanned: Mutex::default(), most: Mutex::default() };
     let shared = Arc::new(shared);
     let bay = LockBay::with_store(config, shared.clone(), world.clock.clone());
     bay.start();
