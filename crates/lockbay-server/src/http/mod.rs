@@ -6,6 +6,7 @@
 //! limited (probes are not, so that a busy server does not look dead), and then comes the handler.
 
 mod abandoned;
+mod cleanup;
 mod extract;
 mod finance;
 mod guard;
@@ -94,6 +95,7 @@ pub(crate) fn router(app: App) -> Router {
         .merge(task::routes())
         .merge(finance::routes())
         .merge(ledger::routes())
+        .merge(cleanup::routes())
         .layer(middleware::from_fn_with_state(app.clone(), guard::limit_in_flight));
     Router::new()
         .route("/", get(index))
@@ -138,6 +140,10 @@ async fn index() -> Response {
         "GET /v1/ledger/accounts/{user_id}?currency=",
         "GET /v1/ledger/trial-balance",
         "GET /v1/ledger/postings?saga_id=",
+        "GET /v1/cleanup/rules",
+        "GET|PUT|DELETE /v1/cleanup/rules/{name}",
+        "POST /v1/cleanup/run",
+        "POST /v1/cleanup/optimize-memory",
     ];
     Json(json!({ "name": "lockbay", "version": env!("CARGO_PKG_VERSION"), "calls": calls }))
         .into_response()
