@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::report::{Report, RuleReport};
 use super::rule::{Rule, Strategy};
 use super::term::{Lost, Term};
-use super::work::{Extent, Wanted, Work};
+use super::work::{Extent, Part, Wanted, Work};
 use super::{Mode, STATE, Sweeper};
 use crate::clock::Tick;
 use crate::metrics::Metric;
@@ -100,7 +100,7 @@ impl Sweeper {
                 && !rules.is_empty()
             {
                 let _turn = term.alive(self.0.immediate.lock()).await?;
-                self.go_through(&rules, &usual(), term).await.1?;
+                self.go_through(&rules, &usual(Part::Indexed), term).await.1?;
             }
             term.sleep(next.since(self.0.clock.tick())).await?;
         }
@@ -112,24 +112,33 @@ impl Sweeper {
         loop {
             let now = self.0.clock.tick();
             let next = now + TICK;
-            let Some(mut rules) = self.rules_of(Strategy::Batch, term).await? else {
+            let (Some(mut batch), Some(mut immediate)) = (
+                self.rules_of(Strategy::Batch, term).await?,
+                self.rules_of(Strategy::Immediate, term).await?,
+            ) else {
                 self.note(vec!["the rules could not be read".into()], None);
                 term.sleep(TICK).await?;
                 continue;
             };
-            begun.retain(|name, _| rules.iter().any(|rule| rule.name == *name));
-            rules.retain(|rule| {
+            let is_due = |rule: &Rule| {
                 let interval = rule.interval.unwrap_or(self.0.settings.interval);
                 begun.get(&rule.name).is_none_or(|begun| now.since(*begun) >= interval)
-            });
-            if rules.is_empty() {
+            };
+            batch.retain(is_due);
+            immediate.retain(is_due);
+            if batch.is_empty() && immediate.is_empty() {
                 // Nothing to do is done in time, too.
-                self.note_idle(now);
+                self.note(self.errors_noted(), Some(now));
             } else {
-                begun.extend(rules.iter().map(|rule| (rule.name.clone(), now)));
+                let names = batch.iter().chain(&immediate).map(|rule| rule.name.clone());
+                begun.extend(names.map(|name| (name, now)));
                 let _turn = term.alive(self.0.others.lock()).await?;
-                let (report, ended) = self.go_through(&rules, &usual(), term).await;
+                let (mut report, ended) = self.go_through(&batch, &usual(Part::All), term).await;
                 ended?;
+                let looked_through = usual(Part::LookedThrough);
+                let (more, ended) = self.go_through(&immediate, &looked_through, term).await;
+                ended?;
+                report.continue_from(&more);
                 self.finished(&report);
                 if self.0.clock.tick() >= count_at {
                     count_at = self.0.clock.tick() + self.0.settings.interval;
@@ -229,8 +238,8 @@ impl Sweeper {
         last.finished = finished.or(last.finished);
     }
 
-    fn note_idle(&self, now: Tick) {
-        self.0.last.lock().finished = Some(now);
+    fn errors_noted(&self) -> Vec<String> {
+        self.0.last.lock().errors.clone()
     }
 
     async fn count_active(&self, term: &Term) -> Result<(), Lost> {
@@ -256,6 +265,6 @@ impl Sweeper {
 }
 
 /// What cycles ask of the rules.
-fn usual() -> Wanted {
-    Wanted { mode: Mode::Delete, pattern: None, ttl: None, extent: Extent::New }
+fn usual(part: Part) -> Wanted {
+    Wanted { mode: Mode::Delete, pattern: None, ttl: None, extent: Extent::New, part }
 }

@@ -62,7 +62,7 @@ use cycle::LastCycle;
 use pattern::Pattern;
 use report::{megabytes, percent};
 use request::Wish;
-use work::{Extent, Wanted};
+use work::{Extent, Part, Wanted};
 
 /// A value of the state. Key: the caller's key.
 pub(crate) const STATE: Kind = Kind::new("state");
@@ -265,7 +265,8 @@ impl Sweeper {
 impl RunRequest {
     fn wanted(&self) -> Result<Wanted> {
         let pattern = self.pattern.as_deref().map(Pattern::new).transpose()?;
-        Ok(Wanted { mode: self.mode, pattern, ttl: self.ttl, extent: Extent::All })
+        let (mode, ttl) = (self.mode, self.ttl);
+        Ok(Wanted { mode, pattern, ttl, extent: Extent::All, part: Part::All })
     }
 
     /// Whether a run of all rules, or of a named one, carries out this one.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::report::{OptimizeReport, Report, megabytes};
 use super::rule::Strategy;
 use super::term::{Lost, Term};
-use super::work::{Extent, Wanted};
+use super::work::{Extent, Part, Wanted};
 use super::{Mode, RunRequest, Sweeper};
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::{
@@ -185,7 +185,8 @@ impl Sweeper {
         let Ok(rules) = term.alive(self.rules()).await else { return Ok((report, Err(Lost))) };
         let mut rules = rules?;
         rules.retain(|rule| rule.strategy == Strategy::Lazy);
-        let wanted = Wanted { mode: Mode::Delete, pattern: None, ttl: None, extent: Extent::All };
+        let (mode, extent, part) = (Mode::Delete, Extent::All, Part::All);
+        let wanted = Wanted { mode, pattern: None, ttl: None, extent, part };
         let ended;
         (report.cleanup, ended) = self.go_through(&rules, &wanted, term).await;
         if ended.is_err() {

@@ -32,7 +32,8 @@ const DAY: Duration = Duration::from_secs(86_400);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Strategy {
-    /// Within a second of the moment at which something may go.
+    /// Within a second of the moment at which something may go, where an index tells that moment;
+    /// what has to be looked for, at the rule's interval.
     Immediate,
     /// At the rule's interval.
     Batch,
@@ -81,6 +82,19 @@ impl Scope {
         Scope::StateKeys,
         Scope::ForeignKeys,
     ];
+
+    /// Whether what may go is found without looking at what stays. The rest is looked through at
+    /// the rule's interval, whatever its strategy.
+    pub(super) fn is_indexed(self) -> bool {
+        match self {
+            Scope::ExpiredState
+            | Scope::JobResults
+            | Scope::Jobs
+            | Scope::Sagas
+            | Scope::Leases => true,
+            Scope::StaleState | Scope::Leftovers | Scope::StateKeys | Scope::ForeignKeys => false,
+        }
+    }
 }
 
 /// What a rule does to keys of others that have an expiry.
@@ -125,7 +139,7 @@ pub struct Rule {
     /// Within a cycle, rules with a higher one come first; then by name.
     #[serde(default)]
     pub priority: i32,
-    /// Time between two cycles of a batch rule; the setting `cleanup_interval` if there is none.
+    /// Time between two cycles of the rule; the setting `cleanup_interval` if there is none.
     #[serde(
         rename = "interval_seconds",
         default,
@@ -141,7 +155,7 @@ pub struct Rule {
     #[serde(default)]
     pub expiring: Expiring,
     /// Whose it is; whatever was put is `put`.
-    #[serde(default, skip_deserializing)]
+    #[serde(default)]
     pub origin: Origin,
 }
 

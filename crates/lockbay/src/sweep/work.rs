@@ -34,6 +34,27 @@ pub(super) struct Wanted {
     /// In place of the rules' own.
     pub(super) ttl: Option<Duration>,
     pub(super) extent: Extent,
+    pub(super) part: Part,
+}
+
+/// Which scopes of the rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    All,
+    /// Those in which an index tells what may go.
+    Indexed,
+    /// The others.
+    LookedThrough,
+}
+
+impl Part {
+    fn has(self, scope: Scope) -> bool {
+        match self {
+            Part::All => true,
+            Part::Indexed => scope.is_indexed(),
+            Part::LookedThrough => !scope.is_indexed(),
+        }
+    }
 }
 
 /// Whether what an earlier pass has seen is looked at again.
@@ -81,7 +102,7 @@ impl Work<'_> {
             pace: Pace::new(batch),
             rested: self.term.clock.tick(),
         };
-        for scope in rule.scopes() {
+        for scope in rule.scopes().into_iter().filter(|scope| self.wanted.part.has(*scope)) {
             match scope {
                 Scope::ForeignKeys if self.foreign_keys => {
                     let sweep = foreign::Sweep {
