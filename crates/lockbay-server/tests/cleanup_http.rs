@@ -11,17 +11,26 @@ fn server() -> Server {
     server
 }
 
-/// Jobs that have ended, for there is always something that may go.
-fn ended_jobs(server: &Server, count: usize) -> Vec<String> {
-    let job = |n: usize| {
-        let body = json!({ "job_type": "pay", "job_key": format!("order-{n}"), "parameters": {} });
-        let job = server.post("/v1/jobs/claim", &body.to_string()).ok();
-        let id = job["job_id"].as_str().expect("an id").to_owned();
-        let done = json!({ "claim_token": job["claim_token"], "result": "x".repeat(100) });
-        server.post(&format!("/v1/jobs/{id}/complete"), &done.to_string()).ok();
-        id
-    };
-    (0..count).map(job).collect()
+/// What lets every lapsed lease go.
+fn now() -> Value {
+    json!({ "type": "leader_election", "ttl_seconds": 0 })
+}
+
+/// The same with more said.
+fn now_with(more: &str, value: Value) -> Value {
+    let mut wish = now();
+    wish[more] = value;
+    wish
+}
+
+/// Leases that have lapsed, for there is always something that may go.
+fn lapsed_leases(server: &Server, count: usize) {
+    for n in 0..count {
+        let body = r#"{"holder":"worker-1","ttl_seconds":0.1}"#;
+        server.post(&format!("/v1/leases/order-{n}"), body).ok();
+    }
+    let dry = now_with("dry_run", json!(true));
+    eventually("all have lapsed", || (post(server, &dry)["total_cleaned"] == count).then_some(()));
 }
 
 fn names(rules: &Value) -> Vec<&str> {
@@ -88,39 +97,30 @@ fn rules_are_listed_page_by_page_none_twice_none_missing() {
 #[test]
 fn a_dry_run_deletes_nothing_and_a_run_deletes_what_it_said() {
     let server = server();
-    let ids = ended_jobs(&server, 20);
-    let now = json!({ "type": "job_execution", "ttl_seconds": 0 });
-    let mut dry = now.clone();
-    dry["dry_run"] = json!(true);
+    lapsed_leases(&server, 20);
+    let dry = now_with("dry_run", json!(true));
     let would = post(&server, &dry);
     assert_eq!((&would["total_cleaned"], &would["dry_run"]), (&json!(20), &json!(true)));
-    server.get(&format!("/v1/jobs/{}", ids[0])).ok();
+    assert_eq!(post(&server, &dry)["total_cleaned"], 20, "all are still there");
 
-    let some = post(
-        &server,
-        &json!({ "type": "job_execution", "ttl_seconds": 0,
-        "pattern": "order-1?" }),
-    );
+    let some = post(&server, &now_with("pattern", json!("order-1?")));
     assert_eq!(some["total_cleaned"], 10, "{some}");
-    server.get(&format!("/v1/jobs/{}", ids[10])).problem(404, "not-found");
-    server.get(&format!("/v1/jobs/{}", ids[9])).ok();
+    assert_eq!(post(&server, &dry)["total_cleaned"], 10);
 
-    let report = post(&server, &now);
+    let report = post(&server, &now());
     assert_eq!(report["total_cleaned"], 10, "{report}");
     assert_eq!(report["total_errors"], 0);
-    assert_eq!(report["keys_by_type"], json!({ "job_execution": 10 }));
+    assert_eq!(report["keys_by_type"], json!({ "leader_election": 10 }));
     assert!(report["total_scanned"].as_u64().expect("a number") >= 10);
-    assert!(report["memory_freed_mb"].as_f64().expect("a number") > 0.001, "{report}");
+    assert!(report["memory_freed_mb"].as_f64().expect("a number") > 0.0001, "{report}");
     assert!(report["cleanup_time_ms"].as_f64().expect("a number") > 0.0);
-    for id in &ids {
-        server.get(&format!("/v1/jobs/{id}")).problem(404, "not-found");
-    }
+    assert_eq!(post(&server, &dry)["total_cleaned"], 0, "nothing is left");
 }
 
 #[test]
 fn a_run_without_a_body_means_everything_and_keeps_what_is_not_due() {
     let server = server();
-    let ids = ended_jobs(&server, 3);
+    lapsed_leases(&server, 3);
     for body in [&b""[..], b"{}"] {
         let headers = if body.is_empty() { &[][..] } else { &[support::http::JSON] };
         let report = server.send("POST", "/v1/cleanup/run", headers, body).ok();
@@ -128,7 +128,7 @@ fn a_run_without_a_body_means_everything_and_keeps_what_is_not_due() {
         let rules = report["rules"].as_array().expect("each rule");
         assert!(rules.len() >= 5, "{report}");
     }
-    server.get(&format!("/v1/jobs/{}", ids[0])).ok();
+    assert_eq!(post(&server, &now())["total_cleaned"], 3, "their time was not over");
     let optimized = server.send("POST", "/v1/cleanup/optimize-memory", &[], b"").ok();
     for field in ["bytes_freed", "memory_freed_mb", "used_bytes_before", "used_bytes_after"] {
         assert!(optimized[field].is_number(), "{field} in {optimized}");
@@ -138,8 +138,8 @@ fn a_run_without_a_body_means_everything_and_keeps_what_is_not_due() {
 #[test]
 fn metrics_tell_what_was_cleaned() {
     let server = server();
-    ended_jobs(&server, 5);
-    post(&server, &json!({ "type": "job_execution", "ttl_seconds": 0 }));
+    lapsed_leases(&server, 5);
+    post(&server, &now());
     let metrics = server.get("/api/advanced-state/metrics").ok();
     let cleanup = &metrics["cleanup_metrics"];
     assert_eq!(cleanup["total_keys_cleaned"], 5, "{cleanup}");
@@ -208,7 +208,7 @@ fn wrong_rules_are_refused_with_the_reason_and_nothing_is_written() {
 #[test]
 fn wrong_runs_are_refused_with_the_reason_and_nothing_is_deleted() {
     let server = server();
-    let ids = ended_jobs(&server, 1);
+    lapsed_leases(&server, 1);
     let never = r#"{"pattern":"kept:*","ttl_seconds":60,"strategy":"never"}"#;
     server.put("/v1/cleanup/rules/kept", never).ok();
     let bodies = [
@@ -218,7 +218,6 @@ fn wrong_runs_are_refused_with_the_reason_and_nothing_is_deleted() {
         r#"{"type":"nothing"}"#,
         r#"{"type":""}"#,
         r#"{"type":7}"#,
-        r#"{"type":"kept"}"#,
         r#"{"pattern":""}"#,
         r#"{"pattern":"[a-z]+"}"#,
         r#"{"pattern":"a\nb"}"#,
@@ -235,26 +234,25 @@ fn wrong_runs_are_refused_with_the_reason_and_nothing_is_deleted() {
         assert_eq!(reply.status, 400, "{body}: {}", reply.text());
         reply.problem(400, "invalid");
     }
+    // Nothing is wrong with the request: the rule does not allow it.
+    server.post("/v1/cleanup/run", r#"{"type":"kept"}"#).problem(422, "invalid");
     server.post("/v1/cleanup/optimize-memory", r#"{"dry_run":true}"#).problem(400, "invalid");
     server.post("/v1/cleanup/run?dry_run=true", "{}").problem(400, "invalid");
     server.get("/v1/cleanup/run").problem(405, "invalid");
-    server.get(&format!("/v1/jobs/{}", ids[0])).ok();
+    assert_eq!(post(&server, &now())["total_cleaned"], 1, "it is still there");
 }
 
 #[test]
 fn a_pattern_that_would_take_for_ever_elsewhere_is_answered_at_once() {
     let server = server();
     for n in 0..20 {
-        let body = json!({ "job_type": "t", "job_key": format!("{}{n}", "a".repeat(500)),
-            "parameters": {} });
-        let job = server.post("/v1/jobs/claim", &body.to_string()).ok();
-        let done = json!({ "claim_token": job["claim_token"], "result": null });
-        let path = format!("/v1/jobs/{}/complete", job["job_id"].as_str().expect("an id"));
-        server.post(&path, &done.to_string()).ok();
+        let body = r#"{"holder":"worker-1","ttl_seconds":0.1}"#;
+        server.post(&format!("/v1/leases/{}{n}", "a".repeat(250)), body).ok();
     }
+    let all = now_with("dry_run", json!(true));
+    eventually("all have lapsed", || (post(&server, &all)["total_cleaned"] == 20).then_some(()));
     let pattern = format!("{}b", "a*".repeat(127));
-    let report =
-        post(&server, &json!({ "type": "job_execution", "ttl_seconds": 0, "pattern": pattern }));
+    let report = post(&server, &now_with("pattern", json!(pattern)));
     assert_eq!(report["total_cleaned"], 0);
     let took = report["cleanup_time_ms"].as_f64().expect("a time");
     assert!(took < 5_000.0, "{took} ms");
@@ -267,10 +265,8 @@ fn a_follower_has_the_leader_clean_up() {
     let leader = Server::start(&["--store", &store]);
     leader.wait_until_leading();
     let follower = Server::start(&["--store", &store]);
-    let ids = ended_jobs(&follower, 10);
-    let body = json!({ "type": "job_execution", "ttl_seconds": 0 });
-    assert_eq!(post(&follower, &body)["total_cleaned"], 10);
-    follower.get(&format!("/v1/jobs/{}", ids[0])).problem(404, "not-found");
+    lapsed_leases(&follower, 10);
+    assert_eq!(post(&follower, &now())["total_cleaned"], 10);
     let cleaned = |server: &Server| {
         let metrics = server.get("/api/advanced-state/metrics").ok();
         metrics["cleanup_metrics"]["total_keys_cleaned"].as_u64().expect("a number")

@@ -5,7 +5,7 @@ mod support;
 use std::process::{Output, Stdio};
 
 use serde_json::{Value, json};
-use support::{Server, lockbay, run};
+use support::{Server, eventually, lockbay, run};
 
 fn stdout(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).expect("UTF-8")
@@ -38,14 +38,6 @@ fn server() -> Server {
     let server = Server::start(&["--store", "memory:"]);
     server.wait_until_leading();
     server
-}
-
-fn ended_job(server: &Server, key: &str) {
-    let body = json!({ "job_type": "pay", "job_key": key, "parameters": {} });
-    let job = server.post("/v1/jobs/claim", &body.to_string()).ok();
-    let done = json!({ "claim_token": job["claim_token"], "result": 1 });
-    let path = format!("/v1/jobs/{}/complete", job["job_id"].as_str().expect("an id"));
-    server.post(&path, &done.to_string()).ok();
 }
 
 #[test]
@@ -82,16 +74,20 @@ fn rules_are_shown_put_and_deleted() {
 #[test]
 fn a_dry_run_says_what_would_go_and_a_run_deletes_it() {
     let server = server();
-    for key in ["a", "b", "c"] {
-        ended_job(&server, key);
+    for name in ["a", "b", "c"] {
+        let lease = r#"{"holder":"worker-1","ttl_seconds":0.1}"#;
+        server.post(&format!("/v1/leases/{name}"), lease).ok();
     }
-    let now = ["run", "--type", "job_execution", "--ttl", "0"];
-    let dry = cleanup(&server, &[&now[..], &["--dry-run"]].concat());
-    assert!(dry.contains("WOULD GO") && dry.contains("3 would go"), "{dry}");
+    let now = ["run", "--type", "leader_election", "--ttl", "0"];
+    let dry = eventually("all have lapsed", || {
+        let dry = cleanup(&server, &[&now[..], &["--dry-run"]].concat());
+        dry.contains("3 would go").then_some(dry)
+    });
+    assert!(dry.contains("WOULD GO") && dry.contains("leader_election"), "{dry}");
     let one = cleanup(&server, &[&now[..], &["--pattern", "a", "--yes"]].concat());
     assert!(one.contains("1 cleaned"), "{one}");
     let rest = json_of(&cleanup(&server, &[&now[..], &["--yes", "--json"]].concat()));
-    assert_eq!(rest["keys_by_type"], json!({ "job_execution": 2 }));
+    assert_eq!(rest["keys_by_type"], json!({ "leader_election": 2 }));
     assert!(cleanup(&server, &["run", "--yes"]).contains("0 cleaned"));
     assert!(refused(&server, &["run", "--type", "nothing", "--yes"]).contains("nothing"));
 }

@@ -44,6 +44,21 @@ fn memory(redis: &RedisServer, name: &str) -> u64 {
     lines.find(|(found, _)| *found == name).unwrap().1.parse().unwrap()
 }
 
+/// A server that leads and whose first cycle is over, so that nothing goes before it is asked for.
+fn rested(store: &str) -> Server {
+    let server = Server::start(&["--store", store]);
+    server.wait_until_leading();
+    wait_until_rested(&server);
+    server
+}
+
+fn wait_until_rested(server: &Server) {
+    eventually("the first cycle is over", || {
+        let metrics = server.get("/api/advanced-state/metrics").ok();
+        (metrics["cleanup_metrics"]["cleanup_cycles"].as_u64()? > 0).then_some(())
+    });
+}
+
 fn clean_up(server: &Server, body: &Value) -> Value {
     let mut caller = Caller::within(server.address(), Duration::from_secs(300));
     let (status, report) = caller.post("/v1/cleanup/run", &body.to_string()).unwrap();
@@ -55,8 +70,7 @@ fn clean_up(server: &Server, body: &Value) -> Value {
 fn of_the_keys_of_an_application_exactly_those_go_that_a_rule_lets_go() {
     let redis = RedisServer::start_with(&["appendonly no"]);
     let url = format!("{}?namespace=pay", redis.url());
-    let server = Server::start(&["--store", &url]);
-    server.wait_until_leading();
+    let server = rested(&url);
     // Those that must go.
     plant(&redis, "session:", 50_000, TEN_DAYS, 0);
     plant(&redis, "cache:", 50_000, TEN_DAYS, 0);
@@ -113,8 +127,7 @@ fn of_the_keys_of_an_application_exactly_those_go_that_a_rule_lets_go() {
 #[test]
 fn commits_are_answered_while_many_keys_are_swept() {
     let redis = RedisServer::start_with(&["appendonly no"]);
-    let server = Server::start(&["--store", &redis.url()]);
-    server.wait_until_leading();
+    let server = rested(&redis.url());
     plant(&redis, "session:", 100_000, TEN_DAYS, 0);
     let clock = Clock::system();
     let claim = |n: u32| {
@@ -140,8 +153,7 @@ fn commits_are_answered_while_many_keys_are_swept() {
 #[test]
 fn a_run_on_a_server_that_counts_uses_tells_what_to_change() {
     let redis = RedisServer::start_with(&["appendonly no"]);
-    let server = Server::start(&["--store", &redis.url()]);
-    server.wait_until_leading();
+    let server = rested(&redis.url());
     plant(&redis, "session:", 10, TEN_DAYS, 0);
     redis.command(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lfu"]);
     let report = clean_up(&server, &json!({ "type": "session" }));
@@ -159,6 +171,7 @@ fn the_run_of_a_leader_that_was_killed_is_carried_on_by_the_next() {
     let serve = || Server::start_with(&["--store", &redis.url()], &environment);
     let mut leader = serve();
     leader.wait_until_leading();
+    wait_until_rested(&leader);
     let follower = serve();
     plant(&redis, "session:", 150_000, TEN_DAYS, 0);
     std::thread::scope(|scope| {

@@ -104,7 +104,8 @@ async fn set(
     let rule = body.into_rule(name)?;
     app.bay.sweeper().put_rule(rule.clone()).await?;
     tracing::info!(rule = rule.name, pattern = rule.pattern, "cleanup_rule_put");
-    Ok(Json(rule))
+    // As it is listed: with what it is about, also where that was left to its name.
+    Ok(Json(Rule { applies_to: Some(rule.scopes()), ..rule }))
 }
 
 #[derive(Serialize)]
