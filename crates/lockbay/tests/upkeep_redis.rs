@@ -268,6 +268,17 @@ async fn names_are_any_bytes_and_globs_are_those_of_redis() {
 }
 
 #[tokio::test]
+async fn a_glob_of_many_stars_does_not_keep_the_server() {
+    let server = server();
+    let store = open(&server, "lockbay").await;
+    redis::cmd("SET").arg("a".repeat(1_000)).arg("v").exec(&mut connect(&server)).unwrap();
+    let began = support::now();
+    let found = shown(store.upkeep().foreign().unwrap(), &format!("{}b", "a*".repeat(100))).await;
+    assert_eq!(found, BTreeSet::new());
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
 async fn every_type_of_value_is_measured_and_deleted() {
     let server = server();
     let store = open(&server, "lockbay").await;

@@ -185,6 +185,19 @@ impl Client {
         self.ask(method, url, body).await?.accepted(what)
     }
 
+    /// As [`change`](Client::change), for work that takes its time.
+    pub(super) async fn change_within(
+        &self,
+        limit: Duration,
+        what: &str,
+        method: Method,
+        url: Url,
+        body: Option<Value>,
+    ) -> Result<Answer, Failure> {
+        let request = self.http.request(method, url).timeout(limit).json(&body);
+        self.send_within(limit, request).await?.accepted(what)
+    }
+
     /// Posts JSON to the last digit as it is given, under a key that names the request, if any.
     pub(super) async fn post_exactly(
         &self,
@@ -239,11 +252,20 @@ impl Client {
         self.send(request).await
     }
 
-    async fn send(&self, mut request: RequestBuilder) -> Result<Answer, Failure> {
+    async fn send(&self, request: RequestBuilder) -> Result<Answer, Failure> {
+        self.send_within(ANSWER_WITHIN, request).await
+    }
+
+    /// Sends a request that has this limit, which is only told here.
+    async fn send_within(
+        &self,
+        limit: Duration,
+        mut request: RequestBuilder,
+    ) -> Result<Answer, Failure> {
         if let Some(token) = &self.token {
             request = request.bearer_auth(token);
         }
-        let response = request.send().await.map_err(|error| self.unreachable(&error))?;
+        let response = request.send().await.map_err(|error| self.unreachable(limit, &error))?;
         let status = response.status();
         let kind = response.headers().get(CONTENT_TYPE);
         let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
@@ -252,11 +274,12 @@ impl Client {
         if !is_problem && !kind.starts_with("application/json") {
             return Err(self.stranger(status));
         }
-        let body = response.bytes().await.map_err(|error| self.unreachable(&error))?.to_vec();
+        let body =
+            response.bytes().await.map_err(|error| self.unreachable(limit, &error))?.to_vec();
         Ok(Answer { status, replayed, is_problem, body })
     }
 
-    fn unreachable(&self, error: &reqwest::Error) -> Failure {
+    fn unreachable(&self, limit: Duration, error: &reqwest::Error) -> Failure {
         let base = &self.base;
         if error.is_builder() {
             return Failure::Usage(format!(
@@ -265,7 +288,7 @@ impl Client {
         }
         if error.is_timeout() && !error.is_connect() {
             return Failure::Unreachable(format!(
-                "no answer from {base} within {ANSWER_WITHIN:?}; a change may have been made, look \
+                "no answer from {base} within {limit:?}; a change may have been made, look \
                  before you repeat it"
             ));
         }

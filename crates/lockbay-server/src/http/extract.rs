@@ -43,6 +43,24 @@ impl<T: DeserializeOwned> FromRequest<App> for JsonBody<T> {
     }
 }
 
+/// A JSON object as the body, or no body, which says as little as an empty object. The call takes no
+/// query parameters.
+pub(super) struct JsonOrNothing<T>(pub(super) T);
+
+impl<T: DeserializeOwned + Default> FromRequest<App> for JsonOrNothing<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
+        let (parts, body) = request.into_parts();
+        no_query(&parts)?;
+        let bytes = read_body(&parts.headers, body, app).await?;
+        if bytes.is_empty() {
+            return Ok(JsonOrNothing(T::default()));
+        }
+        parse(&parts.headers, &bytes).map(JsonOrNothing)
+    }
+}
+
 /// No body, or an empty JSON object. The call takes no query parameters.
 pub(super) struct NoBody;
 

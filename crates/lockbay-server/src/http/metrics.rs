@@ -49,7 +49,7 @@ async fn metrics(State(app): State<App>, _: Query<Nothing>) -> Json<Document> {
         health_status,
         job_idempotency_metrics: jobs(&app),
         saga_metrics: sagas(&app, answers).await,
-        cleanup_metrics: cleanup(),
+        cleanup_metrics: json!(bay.sweeper().stats()),
         state_manager_metrics: state(&app),
     })
 }
@@ -113,18 +113,6 @@ async fn sagas(app: &App, answers: bool) -> Value {
         "steps_unknown": value(Metric::StepsUnknown),
         "running_sagas": sagas.running(),
         "registered_handlers": handlers.unwrap_or_else(|| sagas.registered_handlers()),
-    })
-}
-
-fn cleanup() -> Value {
-    json!({
-        "cleanup_cycles": 0,
-        "total_keys_cleaned": 0,
-        "total_errors": 0,
-        "last_cleanup_time_ms": 0,
-        "memory_freed_total_mb": 0,
-        "cleanup_efficiency": 0,
-        "active_keys_count": 0,
     })
 }
 

@@ -6,6 +6,7 @@
 //! limited (probes are not, so that a busy server does not look dead), and then comes the handler.
 
 mod abandoned;
+mod cleanup;
 mod extract;
 mod finance;
 mod guard;
@@ -98,6 +99,7 @@ pub(crate) fn router(app: App) -> Router {
         .merge(finance::routes())
         .merge(ledger::routes())
         .merge(state::routes())
+        .merge(cleanup::routes())
         .layer(middleware::from_fn_with_state(app.clone(), guard::limit_in_flight));
     Router::new()
         .route("/", get(index))
@@ -152,6 +154,10 @@ async fn index() -> Response {
         "GET /v1/state-rules",
         "GET|PUT|DELETE /v1/state-rules/{name}",
         "GET|PUT|DELETE /v1/state-dependencies/{key}",
+        "GET /v1/cleanup/rules",
+        "GET|PUT|DELETE /v1/cleanup/rules/{name}",
+        "POST /v1/cleanup/run",
+        "POST /v1/cleanup/optimize-memory",
     ];
     Json(json!({ "name": "lockbay", "version": env!("CARGO_PKG_VERSION"), "calls": &calls[..] }))
         .into_response()

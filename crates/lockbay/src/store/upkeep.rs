@@ -70,6 +70,10 @@ pub trait Foreign: Send + Sync {
     /// Some keys that match a glob of Redis, from a cursor on; zero begins. Also the cursor to go
     /// on from, zero at the end. A key may be shown twice, and one that is there all the time is
     /// shown at least once. `count` is how many keys of the server are looked at, about.
+    ///
+    /// # Errors
+    /// `Invalid` for a glob that would keep this version of the server for ever. `Unauthorized` if
+    /// it forbids us to look.
     async fn keys(&self, glob: &str, cursor: u64, count: usize) -> Result<(u64, Vec<Vec<u8>>)>;
 
     /// Deletes those of these keys that the rule lets go, each checked and deleted in one step.

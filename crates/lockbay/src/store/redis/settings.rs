@@ -79,6 +79,21 @@ impl Settings {
         !self.policy.as_deref().is_some_and(|policy| policy.ends_with("-lfu"))
     }
 
+    /// Whether the server matches any glob in little time. Older ones try every way to divide a name
+    /// among the stars of a glob, and do nothing else meanwhile (CVE-2022-36021).
+    pub(super) fn matches_quickly(&self) -> bool {
+        let Some(version) = &self.version else { return false };
+        let Some(version) = version.strip_prefix("redis ") else { return true };
+        let mut parts = version.split('.').map(|part| part.parse().unwrap_or(0u32));
+        let mut next = || parts.next().unwrap_or(0);
+        match (next(), next(), next()) {
+            (6, 0, patch) => patch >= 18,
+            (6, 2, patch) => patch >= 11,
+            (7, 0, patch) => patch >= 9,
+            (major, _, _) => major >= 7,
+        }
+    }
+
     /// What breaks a promise, each with what to change. The gravest come first.
     pub(super) fn warnings(&self) -> Vec<String> {
         self.eviction().into_iter().chain(self.persistence()).collect()
@@ -182,6 +197,19 @@ mod tests {
             assert!(warning.contains(lost), "{warning}");
             assert!(warning.contains("appendfsync to always"), "{warning}");
         }
+    }
+
+    #[test]
+    fn servers_that_match_globs_slowly_are_known_by_their_version() {
+        let of = |version: &str| Settings { version: Some(version.into()), ..Settings::default() };
+        for quick in ["redis 6.0.18", "redis 6.2.11", "redis 7.0.9", "redis 7.2.0", "valkey 7.2.5"]
+        {
+            assert!(of(quick).matches_quickly(), "{quick}");
+        }
+        for slow in ["redis 5.0.14", "redis 6.2.10", "redis 7.0.8", "redis ?"] {
+            assert!(!of(slow).matches_quickly(), "{slow}");
+        }
+        assert!(!Settings::default().matches_quickly(), "unknown");
     }
 
     #[test]

@@ -23,6 +23,8 @@ const WEIGHED_AT_ONCE: usize = 500;
 const SWEPT_AT_ONCE: usize = 100;
 /// The most keys that one call of `SCAN` looks at.
 const MOST_LOOKED_AT: usize = 10_000;
+/// The most stars in a pattern for servers that match slowly.
+const MOST_STARS: usize = 2;
 /// The server counts idle time in 24 bits of seconds, and begins again at zero.
 const MOST_IDLE: Duration = Duration::from_secs(0x00ff_ffff);
 /// The server measures the memory it holds every 100 ms.
@@ -81,6 +83,13 @@ impl Upkeep for RedisStore {
 #[async_trait]
 impl Foreign for RedisStore {
     async fn keys(&self, glob: &str, cursor: u64, count: usize) -> Result<(u64, Vec<Vec<u8>>)> {
+        let stars = glob.matches('*').count();
+        if stars > MOST_STARS && !self.settings.lock().settings.matches_quickly() {
+            return Err(Error::invalid(format!(
+                "this server may match a pattern of more than {MOST_STARS} * for ever, and this \
+                 one has {stars}: use fewer, or update it to 6.2.11, 7.0.9 or later: {glob:?}"
+            )));
+        }
         let mut scan = redis::cmd("SCAN");
         scan.arg(cursor).arg("MATCH").arg(glob);
         scan.arg("COUNT").arg(count.clamp(1, MOST_LOOKED_AT));
