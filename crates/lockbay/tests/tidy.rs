@@ -63,8 +63,7 @@ const ROOMS: &[(&str, &[&str])] = &[
 const EVERYTHING: &[&str] = &[
     "clock", "config", "error", "event", "finance", "glob", "hex", "job", "json", "keeper",
     "leader", "lease", "ledger", "lockbay", "metrics", "monitor", "name", "retire", "saga",
-    "schedule", "state", "store", "sweep",
-    "testing",
+    "schedule", "state", "store", "sweep", "testing",
 ];
 
 /// What some file uses against the table, and why that is borne for now.
