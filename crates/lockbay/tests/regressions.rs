@@ -330,7 +330,9 @@ async fn two_runs_with_one_idempotency_key_never_run_side_by_side() {
         a.run_job(keyed(), Placement::Anywhere, RunOptions::default(), handler).await
     });
     world.pass(ms(100)).await;
-    let handler = |_| async { panic!("ran beside the first") };
+    async fn handler(_: JobContext) -> Result<Json, JobFailure> {
+        panic!("ran beside the first")
+    }
     let second = b.run_job(keyed(), Placement::Anywhere, RunOptions::default(), handler).await;
     assert!(matches!(second.unwrap(), JobOutcome::InProgress(_)));
     world.pass(ms(1_000)).await;
