@@ -78,7 +78,10 @@ fn a_tick_that_is_asked_for_runs_and_the_same_request_is_the_same_tick() {
         let schedule = server.get("/v1/schedules/report").ok();
         (!schedule["last_run"].is_null()).then(|| schedule["last_run"].clone())
     });
-    assert_eq!((&last["outcome"], &last["job_key"]), (&json!("completed"), &json!("report@now:by-hand")));
+    assert_eq!(
+        (&last["outcome"], &last["job_key"]),
+        (&json!("completed"), &json!("report@now:by-hand"))
+    );
     let jobs = server.get("/v1/jobs?job_key=report@now:by-hand").ok();
     assert_eq!(jobs["items"][0]["result"], json!({ "rows": 7 }));
 }

@@ -147,17 +147,18 @@ fn every_due_second_is_done_once(store: &str, handovers: usize) {
     let server = &cluster.servers[0];
     let path = format!("/v1/schedules/{ID}");
     let patience = Duration::from_secs(60);
-    let rested = eventually_within(patience, Duration::from_millis(100), "it is up to date", || {
-        let now = cluster.clock.now();
-        let schedule = server.get(&path).ok();
-        let next: Timestamp = schedule["next_due"].as_str()?.parse().ok()?;
-        let paused = schedule["status"] == "paused";
-        if !paused && next > now {
-            server.post(&format!("{path}/pause"), "").ok();
-        }
-        let is_idle = schedule["in_progress"].as_array()?.is_empty();
-        (paused && is_idle).then_some(schedule)
-    });
+    let rested =
+        eventually_within(patience, Duration::from_millis(100), "it is up to date", || {
+            let now = cluster.clock.now();
+            let schedule = server.get(&path).ok();
+            let next: Timestamp = schedule["next_due"].as_str()?.parse().ok()?;
+            let paused = schedule["status"] == "paused";
+            if !paused && next > now {
+                server.post(&format!("{path}/pause"), "").ok();
+            }
+            let is_idle = schedule["in_progress"].as_array()?.is_empty();
+            (paused && is_idle).then_some(schedule)
+        });
     let until: Timestamp = rested["next_due"].as_str().unwrap().parse().unwrap();
     let report = check(server, &seen, &rested, from, until, killed + resigned);
     println!("{killed} leaders killed, {resigned} resigned: {report}");

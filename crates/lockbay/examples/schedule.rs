@@ -36,7 +36,8 @@ async fn count(tick: Tick, store: Arc<dyn Store>) -> Result<JobSuccess, JobFailu
 
 /// An instance that knows how to count.
 async fn instance(name: &str, url: &str) -> lockbay::Result<LockBay> {
-    let config = Config { store: url.into(), instance_name: Some(name.into()), ..Config::default() };
+    let config =
+        Config { store: url.into(), instance_name: Some(name.into()), ..Config::default() };
     let bay = LockBay::open(config).await?;
     let store = Arc::clone(bay.store());
     bay.schedules().register("count", move |tick| count(tick, Arc::clone(&store)))?;

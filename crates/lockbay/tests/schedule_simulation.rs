@@ -338,7 +338,8 @@ async fn simulate(seed: u64, tally: &mut Tally) -> Vec<String> {
             wrong.extend(check_every_second(instance, schedule, from).await);
         }
     }
-    tally.again += storm.outside.seen.lock().values().filter(|(_, count)| *count > 1).count() as u64;
+    tally.again +=
+        storm.outside.seen.lock().values().filter(|(_, count)| *count > 1).count() as u64;
     let asked = storm.asked.lock().clone();
     for (name, acknowledged) in &asked {
         let found = jobs(instance, &format!("{TOUCHED}@now:{name}")).await;

@@ -60,7 +60,8 @@ const ROOMS: &[(&str, &[&str])] = &[
 
 const EVERYTHING: &[&str] = &[
     "clock", "config", "error", "event", "finance", "hex", "job", "json", "keeper", "leader",
-    "lease", "ledger", "lockbay", "metrics", "monitor", "name", "saga", "schedule", "store", "testing",
+    "lease", "ledger", "lockbay", "metrics", "monitor", "name", "saga", "schedule", "store",
+    "testing",
 ];
 
 /// What some file uses against the table, and why that is borne for now.

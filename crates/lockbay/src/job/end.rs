@@ -10,7 +10,8 @@ use std::time::Duration;
 use super::decide::{JOB_LIST, JobRecord, JobStatus, backoff};
 use super::live::Live;
 use super::{
-    Claim, ClaimRequest, JobSuccess, Jobs, MAX_RACES, Replayed, check_payload, job_key, lost_reply, not_found,
+    Claim, ClaimRequest, JobSuccess, Jobs, MAX_RACES, Replayed, check_payload, job_key, lost_reply,
+    not_found,
 };
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};

@@ -58,9 +58,9 @@ pub use definition::{
     StepSpec,
 };
 pub use handler::{Caller, Endpoint, HandlerInfo, Route};
-pub(crate) use lone::{LoneStep, LoneWish};
 pub use list::{HistoryEntry, HistoryPage, SagaFilter, SagaInfo, SagaPage, StepInfo};
 pub use log::{SagaStatus, StepStatus};
+pub(crate) use lone::{LoneStep, LoneWish};
 pub use operate::{Decision, Operated, OperatedPage};
 pub use start::Started;
 pub use step::{

@@ -17,9 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::decide::{Overlap, Plan, plan};
 use super::expression::Expression;
-use super::record::{
-    self, Content, Found, LastRun, Open, SCHEDULE, Standing, TickId, TickOutcome,
-};
+use super::record::{self, Content, Found, LastRun, Open, SCHEDULE, Standing, TickId, TickOutcome};
 use super::tick::{Ended, Run};
 use super::{MAX_OPEN, Schedules, still_leads};
 use crate::clock::Timestamp;

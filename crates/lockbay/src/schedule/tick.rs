@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::{Schedules, still_leads};
 use super::decide::jitter;
 use super::definition::{Definition, TickPlace};
 use super::handler::{Tick, TickAttempt};
 use super::record::{Open, TickOutcome};
+use super::{Schedules, still_leads};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind};
 use crate::job::{
