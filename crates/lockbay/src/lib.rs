@@ -45,7 +45,7 @@
 //! ```
 //!
 //! The modules in reading order: [`store`] is the seam on which everything stands; [`leader`],
-//! [`lease`], [`job`] and [`ledger`] are the services; [`LockBay`] owns them; [`monitor`] tells the truth.
+//! [`lease`], [`job`], [`saga`], [`schedule`] and [`ledger`] are the services; [`LockBay`] owns them; [`monitor`] tells the truth.
 
 pub mod clock;
 pub mod config;

@@ -28,7 +28,7 @@ use lockbay::{Config, Json};
 use parking_lot::Mutex;
 use support::stepped::{Instance, World, seconds};
 
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 200;
 const STORM: u32 = 400;
 const ROUND: Duration = Duration::from_millis(50);
 const COUNTER: Kind = Kind::new("sim-counter");

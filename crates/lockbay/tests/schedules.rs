@@ -13,7 +13,7 @@ use std::time::Duration;
 use lockbay::event::Event;
 use lockbay::job::{JobFailure, JobFilter, JobStatus, JobSuccess};
 use lockbay::metrics::Metric;
-use lockbay::saga::{StepError, read_only};
+use lockbay::saga::{Route, StepError, TaskEffect, TaskFailure, TaskPoll, read_only};
 use lockbay::schedule::{
     Misfire, Overlap, Putting, Resume, ScheduleFilter, ScheduleRequest, Standing, Tick,
     TickOutcome, TickPlace,
@@ -425,6 +425,52 @@ async fn a_step_of_sagas_does_ticks_with_the_key_of_their_job() {
     assert!(seen[0].scheduled_time.is_some());
     let job = one.bay.jobs().show(&seen[0].saga_id).await.unwrap();
     assert_eq!(job.result.unwrap().text(), "1.50");
+}
+
+#[tokio::test]
+async fn a_worker_that_polls_is_asked_again_after_it_failed_and_its_result_is_the_ticks() {
+    let world = World::new(16);
+    let mut request = every_second();
+    (request.handler, request.schedule_expression) = ("poller".into(), "every 30s".into());
+    let one = instance(&world);
+    one.bay.sagas().put_handler("poller", &Route::Pull).await.unwrap();
+    one.bay.start();
+    one.bay.schedules().put(&request).await.unwrap();
+    world.pass_by(Duration::from_millis(50), SECOND * 31).await;
+    let wish = TaskPoll::new(vec!["poller".into()], "worker");
+    let first = one.bay.poll(&wish).await.unwrap().remove(0);
+    let failure = TaskFailure { error: "locked".into(), effect: TaskEffect::None, retryable: true };
+    one.bay.tasks().fail(&first.task_id, &first.task_token, failure).await.unwrap();
+    world.pass_by(Duration::from_millis(50), SECOND * 3).await;
+    let second = one.bay.poll(&wish).await.unwrap().remove(0);
+    assert_eq!((first.attempt, second.attempt), (1, 2));
+    assert_eq!(first.idempotency_key, second.idempotency_key);
+    assert!(second.scheduled_time.is_some() && second.scheduled_time == first.scheduled_time);
+    assert_eq!((second.saga_name.as_str(), second.step.as_str()), ("s", "tick"));
+    let result = Json::parse("{\"rows\":7}").unwrap();
+    one.bay.tasks().complete(&second.task_id, &second.task_token, result).await.unwrap();
+    world.pass_by(Duration::from_millis(50), SECOND).await;
+    let info = one.bay.schedules().show("s").await.unwrap();
+    assert_eq!((info.counts.completed, info.in_progress.len()), (1, 0));
+    let job = one.bay.jobs().show(&second.saga_id).await.unwrap();
+    assert_eq!(job.result.unwrap().text(), "{\"rows\":7}");
+    assert!(one.bay.poll(&wish).await.unwrap().is_empty(), "nothing is left over");
+}
+
+#[tokio::test]
+async fn a_tick_whose_job_is_cancelled_ends_and_the_next_runs() {
+    let world = World::new(17);
+    let mut request = every_second();
+    request.schedule_expression = "every 10s".into();
+    let (one, seen) = leading(&world, &request, SECOND * 3_600).await;
+    world.pass(SECOND * 10 + SECOND / 5).await;
+    let job = seen.0.lock()[0].job_id.clone();
+    one.bay.jobs().cancel(&job, "not today").await.unwrap();
+    world.pass(SECOND * 11).await;
+    assert_eq!(seen.times(&world), [10, 20]);
+    let last = one.bay.schedules().show("s").await.unwrap().last_run.unwrap();
+    assert_eq!(last.outcome, TickOutcome::Cancelled);
+    assert!(last.error.unwrap().contains("not today"));
 }
 
 #[tokio::test]
