@@ -48,7 +48,7 @@ impl Dice {
 const METHODS: [&str; 10] =
     ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "TRACE", "CONNECT", "BREW"];
 
-const PATHS: [&str; 42] = [
+const PATHS: [&str; 48] = [
     "/",
     "/health/live",
     "/health/ready",
@@ -89,6 +89,12 @@ const PATHS: [&str; 42] = [
     "/v1/handlers",
     "/v1/handlers/{}",
     "/v1/handlers/{}",
+    "/v1/schedules",
+    "/v1/schedules/{}",
+    "/v1/schedules/{}",
+    "/v1/schedules/{}/run",
+    "/v1/schedules/{}/pause",
+    "/v1/schedules/{}/upcoming",
     "/v1/sagas/{}/{}",
     "/{}/{}//{}",
 ];
@@ -161,7 +167,7 @@ fn money(dice: &mut Dice) -> (String, Vec<u8>) {
 const SEGMENTS: [&str; 12] =
     ["a", "b", "%00", "%ff", "%C3%A9", "..", "%2e%2e", "%2F", "claim", "~", "'--", "%F0%9F%92%B6"];
 
-const FIELDS: [&str; 36] = [
+const FIELDS: [&str; 42] = [
     "job_type",
     "job_key",
     "parameters",
@@ -198,9 +204,15 @@ const FIELDS: [&str; 36] = [
     "url",
     "secret",
     "pull",
+    "schedule_expression",
+    "time_zone",
+    "handler",
+    "overlap",
+    "misfire",
+    "jitter_seconds",
 ];
 
-const VALUES: [&str; 33] = [
+const VALUES: [&str; 37] = [
     "1",
     "0",
     "-1",
@@ -234,9 +246,14 @@ const VALUES: [&str; 33] = [
     "\"https://a.example\"",
     "[{\"name\":\"a\",\"handler\":\"h\",\"parameters\":{}}]",
     "{\"status\":\"parked\"}",
+    "\"*/5 * * * * *\"",
+    "\"61 */0 L W#9 +?\"",
+    "\"every 1s\"",
+    "\"skip\"",
 ];
 
-const BODIES: [&str; 11] = [
+const BODIES: [&str; 12] = [
+    r#"{"job_type":"t","schedule_expression":"* * * * * *","handler":"h","time_zone":"Europe/Berlin"}"#,
     r#"{"job_type":"t","job_key":"k","parameters":{}}"#,
     r#"{"holder":"h","ttl_seconds":5}"#,
     r#"{"holder":"h","fencing_token":"5","ttl_seconds":5}"#,
