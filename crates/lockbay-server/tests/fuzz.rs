@@ -48,7 +48,7 @@ impl Dice {
 const METHODS: [&str; 10] =
     ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "TRACE", "CONNECT", "BREW"];
 
-const PATHS: [&str; 55] = [
+const PATHS: [&str; 61] = [
     "/",
     "/health/live",
     "/health/ready",
@@ -97,6 +97,12 @@ const PATHS: [&str; 55] = [
     "/v1/state-rules",
     "/v1/state-rules/{}",
     "/v1/state-dependencies/{}",
+    "/v1/schedules",
+    "/v1/schedules/{}",
+    "/v1/schedules/{}",
+    "/v1/schedules/{}/run",
+    "/v1/schedules/{}/pause",
+    "/v1/schedules/{}/upcoming",
     "/v1/sagas/{}/{}",
     "/v1/cleanup/rules",
     "/v1/cleanup/rules/{}",
@@ -174,7 +180,7 @@ fn money(dice: &mut Dice) -> (String, Vec<u8>) {
 const SEGMENTS: [&str; 12] =
     ["a", "b", "%00", "%ff", "%C3%A9", "..", "%2e%2e", "%2F", "claim", "~", "'--", "%F0%9F%92%B6"];
 
-const FIELDS: [&str; 42] = [
+const FIELDS: [&str; 48] = [
     "job_type",
     "job_key",
     "parameters",
@@ -217,9 +223,15 @@ const FIELDS: [&str; 42] = [
     "applies_to",
     "dry_run",
     "type",
+    "schedule_expression",
+    "time_zone",
+    "handler",
+    "overlap",
+    "misfire",
+    "jitter_seconds",
 ];
 
-const VALUES: [&str; 33] = [
+const VALUES: [&str; 37] = [
     "1",
     "0",
     "-1",
@@ -253,9 +265,14 @@ const VALUES: [&str; 33] = [
     "\"https://a.example\"",
     "[{\"name\":\"a\",\"handler\":\"h\",\"parameters\":{}}]",
     "{\"status\":\"parked\"}",
+    "\"*/5 * * * * *\"",
+    "\"61 */0 L W#9 +?\"",
+    "\"every 1s\"",
+    "\"skip\"",
 ];
 
-const BODIES: [&str; 14] = [
+const BODIES: [&str; 15] = [
+    r#"{"job_type":"t","schedule_expression":"* * * * * *","handler":"h","time_zone":"Europe/Berlin"}"#,
     r#"{"job_type":"t","job_key":"k","parameters":{}}"#,
     r#"{"holder":"h","ttl_seconds":5}"#,
     r#"{"holder":"h","fencing_token":"5","ttl_seconds":5}"#,

@@ -45,8 +45,8 @@
 //! ```
 //!
 //! The modules in reading order: [`store`] is the seam on which everything stands; [`leader`],
-//! [`lease`], [`job`], [`ledger`] and [`state`] are services; [`sweep`] removes what has ended;
-//! [`LockBay`] owns them; [`monitor`] tells the truth.
+//! [`lease`], [`job`], [`saga`], [`schedule`], [`ledger`] and [`state`] are the services; [`sweep`]
+//! removes what has ended; [`LockBay`] owns them; [`monitor`] tells the truth.
 
 pub mod clock;
 pub mod config;

@@ -133,20 +133,13 @@ impl LockBay {
         );
         let leases =
             Leases::new(Arc::clone(&store), clock.clone(), keeper.clone(), Arc::clone(&metrics));
-        let defaults = JobDefaults {
-            claim_ttl: config.claim_ttl.0,
-            result_ttl: config.result_ttl.0,
-            horizon: config.dedup_horizon.0,
-            max_retries: config.max_retries,
-            holder: config.instance_name.clone().unwrap_or_else(|| instance_id.clone()),
-        };
         let jobs = Jobs::new(
             Arc::clone(&store),
             clock.clone(),
             keeper.clone(),
             Arc::clone(&metrics),
             bus.clone(),
-            defaults,
+            job_defaults(&config, &instance_id),
             LEADER,
         );
         let tasks = Tasks::new(Arc::clone(&store), clock.clone(), Arc::clone(&metrics));
@@ -160,17 +153,11 @@ impl LockBay {
             tasks.steps(),
         );
         let schedules = Schedules::new(
-            Arc::clone(&store),
-            clock.clone(),
-            Arc::clone(&metrics),
-            bus.clone(),
-            jobs.clone(),
-            leadership.clone(),
+            (Arc::clone(&store), clock.clone()),
+            (Arc::clone(&metrics), bus.clone()),
+            (jobs.clone(), leadership.clone()),
             Arc::new(SagaHandlers(sagas.clone())),
-            ScheduleDefaults {
-                leader_ttl: config.leader_ttl.0,
-                timeout: config.saga_step_timeout.0,
-            },
+            schedule_defaults(&config),
         );
         let ledger = Ledger::new(Arc::clone(&store), clock.clone(), Arc::clone(&metrics));
         let state = State::new(Arc::clone(&store), clock.clone(), Arc::clone(&metrics));
@@ -543,6 +530,20 @@ fn candidate(config: &Config, instance_id: &str) -> Candidate {
         instance_name: config.instance_name.clone(),
         ttl: config.leader_ttl.0,
     }
+}
+
+fn job_defaults(config: &Config, instance_id: &str) -> JobDefaults {
+    JobDefaults {
+        claim_ttl: config.claim_ttl.0,
+        result_ttl: config.result_ttl.0,
+        horizon: config.dedup_horizon.0,
+        max_retries: config.max_retries,
+        holder: config.instance_name.clone().unwrap_or_else(|| instance_id.to_owned()),
+    }
+}
+
+fn schedule_defaults(config: &Config) -> ScheduleDefaults {
+    ScheduleDefaults { leader_ttl: config.leader_ttl.0, timeout: config.saga_step_timeout.0 }
 }
 
 fn saga_defaults(config: &Config, instance_id: &str) -> SagaDefaults {

@@ -28,7 +28,7 @@ use lockbay::{Config, Json};
 use parking_lot::Mutex;
 use support::stepped::{Instance, World, seconds};
 
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 200;
 const STORM: u32 = 400;
 const ROUND: Duration = Duration::from_millis(50);
 const COUNTER: Kind = Kind::new("sim-counter");
@@ -39,13 +39,16 @@ struct Member {
     alive: Arc<AtomicBool>,
 }
 
+/// With which tokens a tick came, and how often.
+type Seen = (BTreeSet<String>, u32);
+
 /// What handlers do, and what they saw.
 #[derive(Clone)]
 struct Outside {
     clock: Clock,
     healed: Arc<AtomicBool>,
     /// Of each tick the idempotency tokens with which it came, and how often it came.
-    seen: Arc<Mutex<BTreeMap<String, (BTreeSet<String>, u32)>>>,
+    seen: Arc<Mutex<BTreeMap<String, Seen>>>,
     /// The greatest fencing token of each tick.
     tokens: Arc<Mutex<BTreeMap<String, u64>>>,
     wrong: Arc<Mutex<Vec<String>>>,
@@ -337,7 +340,8 @@ async fn simulate(seed: u64, tally: &mut Tally) -> Vec<String> {
     }
     tally.again +=
         storm.outside.seen.lock().values().filter(|(_, count)| *count > 1).count() as u64;
-    for (name, acknowledged) in storm.asked.lock().iter() {
+    let asked = storm.asked.lock().clone();
+    for (name, acknowledged) in &asked {
         let found = jobs(instance, &format!("{TOUCHED}@now:{name}")).await;
         let done = found.len() == 1 && found[0].1 == JobStatus::Completed;
         if *acknowledged && !done {

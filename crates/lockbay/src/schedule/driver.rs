@@ -394,7 +394,8 @@ impl Driver {
                 None
             }
             Err(error) => {
-                tracing::warn!(schedule = %self.job_id, %error, "a schedule did not go on");
+                // Leadership is lost soon if this goes on, and that is told.
+                tracing::debug!(schedule = %self.job_id, %error, "a schedule did not go on");
                 None
             }
         }

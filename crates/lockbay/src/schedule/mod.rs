@@ -104,14 +104,10 @@ struct Inner {
 }
 
 impl Schedules {
-    #[allow(clippy::too_many_arguments)] // built once, by LockBay
     pub(crate) fn new(
-        store: Arc<dyn Store>,
-        clock: Clock,
-        metrics: Arc<Metrics>,
-        bus: Bus,
-        jobs: Jobs,
-        leadership: Leadership,
+        (store, clock): (Arc<dyn Store>, Clock),
+        (metrics, bus): (Arc<Metrics>, Bus),
+        (jobs, leadership): (Jobs, Leadership),
         handlers: Arc<dyn TickHandlers>,
         defaults: ScheduleDefaults,
     ) -> Self {
