@@ -3,12 +3,13 @@
 //! Siblings meet here: a job for the leader alone gets the leader's fence from this place, and
 //! nowhere else do jobs and leadership know of each other.
 
+mod build;
 mod retention;
+mod ticks;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -17,27 +18,24 @@ use crate::clock::{Clock, Tick};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Bus, Event, Told};
-use crate::finance::{Finance, Mischief, PayoutProvider, SimulatedProvider};
+use crate::finance::Finance;
 use crate::job::{
-    Claim, ClaimRequest, JobContext, JobDefaults, JobFailure, JobOutcome, JobSuccess, Jobs,
-    RunOptions,
+    Claim, ClaimRequest, JobContext, JobFailure, JobOutcome, JobSuccess, Jobs, RunOptions,
 };
 use crate::json::Json;
 use crate::keeper::Keeper;
-use crate::leader::{Candidate, LEADER, Leadership};
+use crate::leader::Leadership;
 use crate::lease::Leases;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::monitor::health::{Examiner, Health};
-use crate::saga::{
-    ClaimedTask, LoneStep, LoneWish, SagaDefaults, Sagas, StepError, TaskPoll, Tasks,
-};
-use crate::schedule::{ScheduleDefaults, Schedules, Tick as DueTick, TickAttempt, TickHandlers};
+use crate::saga::{ClaimedTask, Sagas, TaskPoll, Tasks};
+use crate::schedule::Schedules;
 use crate::state::State;
 use crate::store::{self, Store};
 use crate::sweep::Sweeper;
 
-use retention::Services;
+use build::Ground;
 
 /// How long a health check is good for; asked again within it, the same answer is given.
 const HEALTH_FRESH: Duration = Duration::from_secs(1);
@@ -82,10 +80,8 @@ struct Inner {
 }
 
 /// Where an instance is in its life.
-#[derive(Default)]
 enum Life {
     /// Built: calls work, and rights are renewed, but it does not run for leadership.
-    #[default]
     Open,
     Running(Running),
     ShutDown,
@@ -118,88 +114,7 @@ impl LockBay {
 
     /// Builds an instance on a store that is open already.
     pub fn with_store(config: Config, store: Arc<dyn Store>, clock: Clock) -> Self {
-        // Random, and never a name that somebody chose: two processes never share it.
-        let instance_id = clock.random_id();
-        let metrics = Arc::new(Metrics::default());
-        let bus = Bus::default();
-        let keeper = Keeper::new(Arc::clone(&store), clock.clone(), Arc::clone(&metrics));
-        let leadership = Leadership::new(
-            Arc::clone(&store),
-            clock.clone(),
-            keeper.clone(),
-            Arc::clone(&metrics),
-            bus.clone(),
-            candidate(&config, &instance_id),
-        );
-        let leases =
-            Leases::new(Arc::clone(&store), clock.clone(), keeper.clone(), Arc::clone(&metrics));
-        let jobs = Jobs::new(
-            Arc::clone(&store),
-            clock.clone(),
-            keeper.clone(),
-            Arc::clone(&metrics),
-            bus.clone(),
-            job_defaults(&config, &instance_id),
-            LEADER,
-        );
-        let tasks = Tasks::new(Arc::clone(&store), clock.clone(), Arc::clone(&metrics));
-        let sagas = Sagas::new(
-            Arc::clone(&store),
-            clock.clone(),
-            keeper.clone(),
-            Arc::clone(&metrics),
-            bus.clone(),
-            saga_defaults(&config, &instance_id),
-            tasks.steps(),
-        );
-        let schedules = Schedules::new(
-            (Arc::clone(&store), clock.clone()),
-            (Arc::clone(&metrics), bus.clone()),
-            (jobs.clone(), leadership.clone()),
-            Arc::new(SagaHandlers(sagas.clone())),
-            schedule_defaults(&config),
-        );
-        let ledger = Ledger::new(Arc::clone(&store), clock.clone(), Arc::clone(&metrics));
-        let state = State::new(Arc::clone(&store), clock.clone(), Arc::clone(&metrics));
-        let provider = pretending(&store, &clock);
-        let finance = Finance::new(sagas.clone(), ledger.clone(), provider);
-        let sweeper = retention::sweeper(
-            &config,
-            &Services {
-                store: &store,
-                clock: &clock,
-                metrics: &metrics,
-                leadership: &leadership,
-                jobs: &jobs,
-                sagas: &sagas,
-                ledger: &ledger,
-                state: &state,
-            },
-            &instance_id,
-        );
-        LockBay(Arc::new(Inner {
-            opened: clock.tick(),
-            config,
-            instance_id,
-            store,
-            clock,
-            metrics,
-            bus,
-            keeper,
-            leadership,
-            leases,
-            jobs,
-            sagas,
-            ledger,
-            finance,
-            tasks,
-            state,
-            sweeper,
-            schedules,
-            life: Mutex::default(),
-            down: tokio::sync::OnceCell::new(),
-            health: tokio::sync::Mutex::default(),
-        }))
+        LockBay(Arc::new(Ground::new(config, store, clock).build()))
     }
 
     /// Starts to run for leadership and to watch health. Called twice, or after a shutdown, it does
@@ -222,9 +137,10 @@ impl LockBay {
         });
     }
 
-    /// Ends in order: take no new claims, let ticks of schedules that run finish, resign, let running jobs finish for the configured grace
-    /// and release the rest, stop renewing, flush and close the store. Takes at most the grace and
-    /// two seconds, whatever the store does; what could not be released by then lapses.
+    /// Ends in order: take no new claims and begin no ticks, let ticks that run finish, resign, let
+    /// running jobs finish for the configured grace and release the rest, stop renewing, flush and
+    /// close the store. Takes at most the grace and two seconds, whatever the store does; what could
+    /// not be released by then lapses.
     pub async fn shutdown(&self) {
         self.0.down.get_or_init(|| self.shut_down()).await;
     }
@@ -521,85 +437,4 @@ impl LockBay {
             }
         }
     }
-}
-
-fn candidate(config: &Config, instance_id: &str) -> Candidate {
-    Candidate {
-        service: config.service.clone(),
-        instance_id: instance_id.to_owned(),
-        instance_name: config.instance_name.clone(),
-        ttl: config.leader_ttl.0,
-    }
-}
-
-fn job_defaults(config: &Config, instance_id: &str) -> JobDefaults {
-    JobDefaults {
-        claim_ttl: config.claim_ttl.0,
-        result_ttl: config.result_ttl.0,
-        horizon: config.dedup_horizon.0,
-        max_retries: config.max_retries,
-        holder: config.instance_name.clone().unwrap_or_else(|| instance_id.to_owned()),
-    }
-}
-
-fn schedule_defaults(config: &Config) -> ScheduleDefaults {
-    ScheduleDefaults { leader_ttl: config.leader_ttl.0, timeout: config.saga_step_timeout.0 }
-}
-
-fn saga_defaults(config: &Config, instance_id: &str) -> SagaDefaults {
-    SagaDefaults {
-        timeout: config.saga_timeout.0,
-        step_timeout: config.saga_step_timeout.0,
-        max_retries: config.max_retries,
-        session_ttl: config.session_ttl.0,
-        concurrency: usize::try_from(config.saga_concurrency).unwrap_or(usize::MAX),
-        queue: usize::try_from(config.saga_queue).unwrap_or(usize::MAX),
-        instance_id: instance_id.to_owned(),
-        instance_name: config.instance_name.clone(),
-    }
-}
-
-/// Lets whoever does steps of sagas do ticks of schedules as well.
-struct SagaHandlers(Sagas);
-
-#[async_trait]
-impl TickHandlers for SagaHandlers {
-    async fn find(&self, name: &str, tick: DueTick) -> Result<Option<Arc<dyn TickAttempt>>> {
-        let wish = LoneWish {
-            id: tick.job_id.into(),
-            name: tick.schedule,
-            step: tick.job_type,
-            parameters: tick.parameters,
-            idempotency_key: tick.idempotency_token,
-            attempt: tick.attempt,
-            fencing_token: tick.fencing_token,
-            scheduled_time: tick.scheduled_time,
-            limit: tick.limit,
-            cancelled: tick.cancelled,
-        };
-        let found = self.0.lone(name, wish).await?;
-        Ok(found.map(|step| Arc::new(step) as Arc<dyn TickAttempt>))
-    }
-}
-
-#[async_trait]
-impl TickAttempt for LoneStep {
-    async fn make(&self) -> Result<JobSuccess, JobFailure> {
-        match self.execute().await {
-            Ok(output) => Ok(JobSuccess { result: output.result, effects: output.effects }),
-            Err(StepError::Failed { error, retryable: false }) => Err(JobFailure::permanent(error)),
-            Err(StepError::Failed { error, retryable: true })
-            | Err(StepError::Unknown { error })
-            | Err(StepError::Missing { what: error }) => Err(JobFailure::retryable(error)),
-        }
-    }
-
-    async fn recorded(&self) {
-        LoneStep::recorded(self).await;
-    }
-}
-
-/// Pays nobody, until somebody says who pays.
-fn pretending(store: &Arc<dyn Store>, clock: &Clock) -> Arc<dyn PayoutProvider> {
-    Arc::new(SimulatedProvider::new(Arc::clone(store), clock.clone(), Mischief::default()))
 }
