@@ -258,6 +258,30 @@ async fn a_caller_that_comes_after_an_invalidation_joins_no_load_from_before() {
 }
 
 #[tokio::test]
+async fn a_caller_does_not_take_what_a_load_saw_more_than_a_second_before_it_called() {
+    let world = World::new(1);
+    let (a, b) = (world.instance(), world.instance());
+    a.store.deafen();
+    set(b.bay.state(), "k", "1").await;
+    let ask = || {
+        let state = a.bay.state().clone();
+        tokio::spawn(async move { Database::new().get(&state, "k", &[]).await })
+    };
+    // The answer of the store is on its way for three seconds.
+    a.store.set_reply_delay(SECOND * 3);
+    let first = ask();
+    world.settle().await;
+    a.store.set_reply_delay(Duration::ZERO);
+    set(b.bay.state(), "k", "2").await;
+    world.pass_by(SECOND, SECOND * 2).await;
+    let second = ask();
+    world.pass_by(SECOND, SECOND * 2).await;
+    assert_eq!(first.await.unwrap().unwrap().value.text(), "1", "it called before the change");
+    assert_eq!(second.await.unwrap().unwrap().value.text(), "2");
+    assert_eq!(a.bay.metrics().value(Metric::StateLoadsShared), 1);
+}
+
+#[tokio::test]
 async fn a_thousand_callers_on_three_instances_are_one_load() {
     let world = World::new(1);
     let instances = [world.instance(), world.instance(), world.instance()];

@@ -95,21 +95,27 @@ pub(super) async fn stampede(
     .await
 }
 
-/// The bare store reading one record at a time.
+/// The bare store reading one record at a time, each once.
 pub(super) async fn raw_read(
     bay: &LockBay,
     callers: usize,
     count: usize,
 ) -> anyhow::Result<Measured> {
+    let run = bay.clock().random_id();
+    let key = move |n: usize| Key::new(Partition::FIRST, RAW, format!("cold:{n}:{run}"));
     let store = bay.store().clone();
-    let key = |n: usize| Key::new(Partition::FIRST, RAW, format!("hot:{}", n % HOT));
-    for n in 0..HOT {
-        put(&*store, key(n)).await?;
-    }
+    load::run(callers.max(64), count, {
+        let (store, key) = (store.clone(), key.clone());
+        move |n| {
+            let (store, key) = (store.clone(), key(n));
+            async move { put(&*store, key).await }
+        }
+    })
+    .await?;
     load::run(callers, count, move |n| {
-        let store = store.clone();
+        let (store, key) = (store.clone(), key(n));
         async move {
-            let read = store.get(&[key(n)]).await?;
+            let read = store.get(&[key]).await?;
             anyhow::ensure!(read.records.iter().all(Option::is_some), "a record is gone");
             Ok(())
         }
