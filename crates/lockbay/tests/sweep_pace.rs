@@ -14,7 +14,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use lockbay::clock::Clock;
-use lockbay::store::{Commit, Deadline, Guard, Key, Kind, MAX_PAGE, Partition, Range, Store, Write};
+use lockbay::store::{
+    Commit, Deadline, Guard, Key, Kind, MAX_PAGE, Partition, Range, Store, Write,
+};
 use lockbay::{Config, LockBay};
 use support::redis::RedisServer;
 
@@ -24,7 +26,9 @@ const BATCH: usize = 500;
 
 fn ids(count: usize) -> impl Iterator<Item = String> {
     // Spread over the index, as keys of an application are.
-    (0..count).map(|n| format!("temp_state:{:08x}", (n as u32).wrapping_mul(2_654_435_761)))
+    (0..count).map(|n| {
+        format!("temp_state:{:08x}", u32::try_from(n).unwrap().wrapping_mul(2_654_435_761))
+    })
 }
 
 /// Values of which all but one in a hundred expire at once.
@@ -143,7 +147,9 @@ fn tell(store: &str, count: usize, figures: &Figures) {
     for (when, times) in [("alone", alone), ("during the sweep", during)] {
         let (p50, p99, most) = (share(times, 500), share(times, 990), share(times, 1_000));
         let many = times.len();
-        println!("  probe {when}: p50 {p50:.2} ms, p99 {p99:.2} ms, most {most:.2} ms, {many} times");
+        println!(
+            "  probe {when}: p50 {p50:.2} ms, p99 {p99:.2} ms, most {most:.2} ms, {many} times"
+        );
     }
     println!("  p99 grew by {:.2} ms", share(during, 990) - share(alone, 990));
     println!("  memory of the process grew by {grown_kb} kB");
