@@ -28,15 +28,22 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("event.rs", &["clock"]),
     ("store/", &["clock", "error"]),
     ("keeper.rs", &["clock", "metrics", "store"]),
+    ("retire.rs", &["clock", "error", "store"]),
     ("leader.rs", &["clock", "error", "event", "keeper", "metrics", "store"]),
     ("lease.rs", &["clock", "error", "keeper", "metrics", "name", "store"]),
     (
         "job/",
-        &["clock", "config", "error", "event", "hex", "json", "keeper", "metrics", "name", "store"],
+        &[
+            "clock", "config", "error", "event", "hex", "json", "keeper", "metrics", "name",
+            "retire", "store",
+        ],
     ),
     (
         "saga/",
-        &["clock", "config", "error", "event", "hex", "json", "keeper", "metrics", "name", "store"],
+        &[
+            "clock", "config", "error", "event", "hex", "json", "keeper", "metrics", "name",
+            "retire", "store",
+        ],
     ),
     (
         "schedule/",
@@ -45,6 +52,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "name", "store",
         ],
     ),
+    ("sweep/", &["clock", "error", "glob", "leader", "metrics", "name", "retire", "store"]),
     ("finance/", &["clock", "error", "json", "ledger", "name", "saga", "store"]),
     ("ledger/", &["clock", "error", "json", "metrics", "name", "store"]),
     ("state/", &["clock", "error", "glob", "json", "metrics", "name", "store"]),
@@ -52,11 +60,12 @@ const ROOMS: &[(&str, &[&str])] = &[
         "monitor/",
         &[
             "clock", "error", "event", "job", "keeper", "leader", "lease", "metrics", "saga",
-            "store",
+            "store", "sweep",
         ],
     ),
     ("testing/", &["clock", "config", "error", "json", "lockbay", "saga", "store"]),
     ("lockbay.rs", EVERYTHING),
+    ("lockbay/", EVERYTHING),
     ("lib.rs", EVERYTHING),
 ];
 

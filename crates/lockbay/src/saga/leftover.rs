@@ -77,11 +77,22 @@ fn session_of(entry: &Record) -> Key {
     Key::new(Partition::of(id), SESSION, id)
 }
 
-/// Whether nothing will happen to a saga any more, or there is none.
-pub(super) async fn is_over(store: &dyn Store, id: &str) -> Result<bool> {
+/// What is known of whoever asked for a task.
+pub(super) enum Asker {
+    /// A saga to which something may still happen.
+    AtWork,
+    /// A saga that has ended.
+    Over,
+    /// No saga: it was removed, or something else asked, such as a tick of a schedule.
+    Unknown,
+}
+
+/// How whoever asked for a task stands.
+pub(super) async fn asker(store: &dyn Store, id: &str) -> Result<Asker> {
     match Saga::load(store, id).await {
-        Ok(saga) => Ok(saga.status().is_terminal()),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
+        Ok(saga) if saga.status().is_terminal() => Ok(Asker::Over),
+        Ok(_) => Ok(Asker::AtWork),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Asker::Unknown),
         Err(error) => Err(error),
     }
 }

@@ -1,4 +1,4 @@
-//! Tasks of sagas that are over, and places in queues without a task.
+//! Tasks that nobody comes for any more, and places in queues without a task.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use super::record::{Found, Request, TASK, TASK_QUEUE, remove, request_key, task_
 use crate::clock::Timestamp;
 use crate::error::Result;
 use crate::retire::{Doomed, Look, Weight};
-use crate::saga::leftover::is_over;
+use crate::saga::leftover::{Asker, asker};
 use crate::saga::record::decode;
 use crate::store::{Guard, Key, Partition, Range, Record, Store, Write};
 
@@ -14,6 +14,9 @@ use crate::store::{Guard, Key, Partition, Range, Record, Store, Write};
 const LOOKED_AT: usize = 32;
 /// How long a task that lapsed is left to whoever asked.
 const GRACE: Duration = Duration::from_secs(3_600);
+/// How long after its last change a task is kept if no saga asked for it: whoever did may come for
+/// its outcome late, after a time without a leader.
+const LONGEST_WAIT: Duration = Duration::from_secs(7 * 86_400);
 
 /// Tasks that nobody waits for any more, and where to go on.
 pub(in crate::saga) async fn orphaned_tasks(
@@ -30,21 +33,26 @@ pub(in crate::saga) async fn orphaned_tasks(
             look.kept.push("still waited for");
             continue;
         }
-        match judge(store, record).await {
+        match judge(store, record, now).await {
             Ok(Some(doomed)) => look.doomed.push(doomed),
-            Ok(None) => look.kept.push("its saga is not over"),
+            Ok(None) => look.kept.push("whoever asked for it may still come"),
             Err(error) => look.broken.push(error.to_string()),
         }
     }
     Ok(page.records.last().filter(|_| page.more).map(|last| last.key.id.to_string()))
 }
 
-async fn judge(store: &dyn Store, record: &Record) -> Result<Option<Doomed>> {
+async fn judge(store: &dyn Store, record: &Record, now: Timestamp) -> Result<Option<Doomed>> {
     let found = Found::of(record)?;
     let read = store.get(&[request_key(&record.key)]).await?;
     if let Some(request) = read.records.into_iter().flatten().next() {
         let request: Request = decode(&request)?;
-        if !is_over(store, &request.saga_id).await? {
+        let waited_for = match asker(store, &request.saga_id).await? {
+            Asker::AtWork => true,
+            Asker::Over => false,
+            Asker::Unknown => now < record.revision.time() + LONGEST_WAIT,
+        };
+        if waited_for {
             return Ok(None);
         }
     }
