@@ -142,6 +142,51 @@ async fn a_lapsed_lease_is_gone_within_its_hour_and_the_interval_and_one_that_is
 }
 
 #[tokio::test]
+async fn what_is_touched_before_its_deletion_arrives_stays_and_is_not_counted() {
+    let world = World::new(1);
+    let a = leader(&world).await;
+    let other = world.instance();
+    for n in 0..20 {
+        value(&a, &format!("v{n:02}"), Some(SECOND)).await;
+    }
+    world.pass(SECOND - Duration::from_millis(20)).await;
+    a.store.set_commit_delay(Duration::from_millis(300));
+    // The first batches are on their way by now.
+    while world.clock.tick() < lockbay::clock::Tick::default() + SECOND * 3 {
+        world.pass(Duration::from_millis(50)).await;
+        if ids(&world, "state").len() < 20 {
+            break;
+        }
+        value(&other, "v01", Some(HOUR)).await;
+        value(&other, "v05", None).await;
+    }
+    a.store.set_commit_delay(Duration::ZERO);
+    world.pass(SECOND * 4).await;
+    assert_eq!(ids(&world, "state"), ["v01", "v05"].map(String::from).into());
+    assert_eq!(a.bay.sweeper().stats().total_keys_cleaned, 18);
+}
+
+#[tokio::test]
+async fn a_hold_whose_deadline_has_passed_is_voided_within_a_second() {
+    use lockbay::ledger::{Amount, Currency, Hold, Movement, UserId};
+    let world = World::new(1);
+    let a = leader(&world).await;
+    let (ledger, user) = (a.bay.ledger(), UserId::parse("u").unwrap());
+    let usd = Currency::parse("USD").unwrap();
+    let ten = Amount::parse("10", usd).unwrap();
+    ledger.deposit(&user, &ten, "k").await.unwrap();
+    let hold = Hold { id: "h".into(), user: user.clone(), amount: ten.clone() };
+    let lock = Movement::lock("m", &hold).unwrap().lapsing_after(SECOND * 30).unwrap();
+    ledger.apply(&lock).await.unwrap();
+    world.pass_by(Duration::from_millis(50), SECOND * 29).await;
+    assert_eq!(ledger.balance(&user, usd).await.unwrap().held.to_string(), "10.00");
+    world.pass_by(Duration::from_millis(50), SECOND * 2 + Duration::from_millis(100)).await;
+    let balance = ledger.balance(&user, usd).await.unwrap();
+    assert_eq!((&*balance.available.to_string(), &*balance.held.to_string()), ("10.00", "0.00"));
+    assert_eq!(a.bay.metrics().value(lockbay::metrics::Metric::HoldsLapsed), 1);
+}
+
+#[tokio::test]
 async fn a_deposed_leader_deletes_nothing() {
     let world = World::new(1);
     let a = leader(&world).await;

@@ -124,13 +124,18 @@ impl Storm {
     }
 
     async fn touch_value(&mut self) {
-        let of_state = self.things.keys().filter(|(kind, _)| *kind == "state");
-        let ids: Vec<String> = of_state.map(|(_, id)| id.clone()).collect();
+        self.check();
+        let now = self.world.clock.now();
+        let of_state = self.things.iter().filter(|((kind, _), _)| *kind == "state");
+        // Best those that somebody is about to delete.
+        let doomed = |thing: &Thing| thing.free_from.is_some_and(|from| from <= now);
+        let (due, others): (Vec<_>, Vec<_>) = of_state.partition(|(_, thing)| doomed(thing));
+        let ids = if due.is_empty() { others } else { due };
+        let ids: Vec<String> = ids.into_iter().map(|((_, id), _)| id.clone()).collect();
         if ids.is_empty() {
             return;
         }
         let at = usize::try_from(self.dice(ids.len() as u64)).unwrap();
-        self.check();
         self.write_value(ids[at].clone()).await;
     }
 
@@ -303,13 +308,16 @@ impl Storm {
 
     async fn blow(&mut self) {
         for _ in 0..ROUNDS {
-            for _ in 0..self.dice(6) {
-                self.act().await;
-            }
             if !self.is_calm() {
                 self.disturb();
             }
-            self.world.pass_by(Duration::from_millis(200), SECOND * 2).await;
+            for _ in 0..10 {
+                if self.dice(3) == 0 {
+                    self.act().await;
+                }
+                self.touch_value().await;
+                self.world.pass_by(Duration::from_millis(100), SECOND / 5).await;
+            }
             self.look_at_sagas().await;
             self.check();
             let jumps = [Duration::ZERO, SECOND * 20, HOUR, DAY, DAY * 15];

@@ -20,17 +20,25 @@ impl Ledger {
     /// Voids holds whose deadline has passed, at most `limit` of them, the longest passed first.
     /// Any number of instances may call it at once.
     ///
-    /// A hold that a saga opened lapses in a movement of that saga, with the step `lapse`.
+    /// A hold that a saga opened lapses in a movement of that saga, with the step `lapse`. One that
+    /// cannot be read is told in the log, and does not hold up the others.
     pub async fn lapse_due(&self, limit: usize) -> Result<Lapsed> {
         let limit = limit.clamp(1, MAX_PAGE);
         let page = self.store.due(Partition::FIRST, ACCOUNT, limit).await?;
         let mut lapsed = Lapsed { voided: 0, more: page.more };
         for record in &page.records {
-            match self.apply(&lapse(record)?).await {
+            let applied = match lapse(record) {
+                Ok(movement) => self.apply(&movement).await,
+                Err(error) => Err(error),
+            };
+            match applied {
                 Ok(applied) => lapsed.voided += usize::from(!applied.replayed),
                 // Somebody else has ended it, or changes its user all the time.
                 Err(error) if error.kind() == ErrorKind::Refused => {}
                 Err(error) if error.kind() == ErrorKind::Busy => lapsed.more = true,
+                Err(error) if error.kind() == ErrorKind::Internal => {
+                    tracing::error!(hold = %record.key.id, %error, "a hold cannot be lapsed");
+                }
                 Err(error) => return Err(error),
             }
         }
