@@ -149,7 +149,12 @@ impl Foreign for Shared {
 
 async fn leader(world: &World, config: Config) -> (LockBay, Arc<Shared>) {
     let inner: Arc<dyn Store> = Arc::new(world.memory.client());
-    let shared = Shared { inner, others: Mutex::default(), scanned: Mutex::default(), most: Mutex::default() };
+    let shared = Shared {
+        inner,
+        others: Mutex::default(),
+        scanned: Mutex::default(),
+        most: Mutex::default(),
+    };
     let shared = Arc::new(shared);
     let bay = LockBay::with_store(config, shared.clone(), world.clock.clone());
     bay.start();

@@ -14,7 +14,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use lockbay::clock::Clock;
-use lockbay::store::{Commit, Deadline, Guard, Key, Kind, MAX_PAGE, Partition, Range, Store, Write};
+use lockbay::store::{
+    Commit, Deadline, Guard, Key, Kind, MAX_PAGE, Partition, Range, Store, Write,
+};
 use lockbay::{Config, LockBay};
 use support::redis::RedisServer;
 
@@ -143,7 +145,9 @@ fn tell(store: &str, count: usize, figures: &Figures) {
     for (when, times) in [("alone", alone), ("during the sweep", during)] {
         let (p50, p99, most) = (share(times, 500), share(times, 990), share(times, 1_000));
         let many = times.len();
-        println!("  probe {when}: p50 {p50:.2} ms, p99 {p99:.2} ms, most {most:.2} ms, {many} times");
+        println!(
+            "  probe {when}: p50 {p50:.2} ms, p99 {p99:.2} ms, most {most:.2} ms, {many} times"
+        );
     }
     println!("  p99 grew by {:.2} ms", share(during, 990) - share(alone, 990));
     println!("  memory of the process grew by {grown_kb} kB");
