@@ -104,6 +104,20 @@ async fn the_disk_has_its_space_again_after_many_records_were_deleted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_store_at_rest_gives_the_disk_its_space_back_by_itself_and_keeps_a_little() {
+    let (_directory, path) = place();
+    let store = open(&path);
+    apply(&store, (0..10_000).map(|n| put(n, 4_000)).collect()).await;
+    apply(&store, (0..10_000).map(|n| Write::Delete { key: key(n) }).collect()).await;
+    let most = on_disk(&path);
+    support::eventually("the file is short", async || (on_disk(&path) < 20_000_000).then_some(()))
+        .await;
+    let kept = footprint(&store).await.free_bytes;
+    assert!((10_000_000..18_000_000).contains(&kept), "{kept} of {most} are kept for new records");
+    store.ping().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn commits_are_answered_between_the_pieces_of_a_reclaim() {
     let (_directory, path) = place();
     let store = std::sync::Arc::new(open(&path));

@@ -11,7 +11,7 @@ use super::pattern::Pattern;
 use super::report::RuleReport;
 use super::rule::{Expiring, Rule};
 use super::term::Lost;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::store::{Foreign, ForeignRule};
 
 /// How many keys of the server one call looks at, at least, at first and at most.
@@ -41,7 +41,7 @@ impl Sweep<'_> {
         report: &mut RuleReport,
     ) -> Result<(), Lost> {
         let Some(foreign) = deleter.store.upkeep().foreign() else { return Ok(()) };
-        let (mut cursor, mut count, mut errors) = (0, FIRST, 0);
+        let (mut cursor, mut count, mut errors) = (0, FIRST, Errors::default());
         let mut seen = HashSet::new();
         loop {
             let began = deleter.term.clock.tick();
@@ -52,15 +52,15 @@ impl Sweep<'_> {
                     let next_count = if took > SLOW { count / 2 } else { count * 2 };
                     count = next_count.clamp(LEAST, MOST);
                     let keys = self.wanted(keys, &mut seen, deleter.mode);
-                    self.delete(foreign, &keys, deleter, report).await?;
-                    (cursor, errors) = (next, 0);
-                    if cursor == 0 {
-                        return Ok(());
+                    errors.looking = 0;
+                    match self.delete(foreign, &keys, &mut errors, deleter, report).await? {
+                        Pass::GoesOn if next != 0 => cursor = next,
+                        Pass::GoesOn | Pass::Ends => return Ok(()),
                     }
                 }
                 Err(error) => {
-                    errors += 1;
-                    if errors == ERRORS || error.kind() == ErrorKind::Invalid {
+                    errors.looking += 1;
+                    if errors.looking == ERRORS || is_final(&error) {
                         report.failed(error.to_string());
                         return Ok(());
                     }
@@ -92,9 +92,10 @@ impl Sweep<'_> {
         &self,
         foreign: &dyn Foreign,
         keys: &[Vec<u8>],
+        errors: &mut Errors,
         deleter: &mut Deleter<'_>,
         report: &mut RuleReport,
-    ) -> Result<(), Lost> {
+    ) -> Result<Pass, Lost> {
         let rule = ForeignRule {
             idle: self.ttl,
             expiring: self.rule.expiring == Expiring::Include,
@@ -108,6 +109,7 @@ impl Sweep<'_> {
             report.scanned += some.len() as u64;
             match swept {
                 Ok(swept) => {
+                    errors.deleting = 0;
                     report.cleaned += swept.cleaned;
                     report.bytes_freed += swept.bytes;
                     report.keep("it has an expiry", swept.expiring);
@@ -116,10 +118,33 @@ impl Sweep<'_> {
                     report.keep("gone meanwhile", (some.len() as u64).saturating_sub(told));
                 }
                 Err(error) if error.kind() == ErrorKind::Fenced => return Err(Lost),
-                Err(error) => report.failed(error.to_string()),
+                Err(error) => {
+                    errors.deleting += 1;
+                    report.failed(error.to_string());
+                    if errors.deleting == ERRORS || is_final(&error) {
+                        return Ok(Pass::Ends);
+                    }
+                }
             }
             deleter.rest().await?;
         }
-        Ok(())
+        Ok(Pass::GoesOn)
     }
+}
+
+/// Errors in a row.
+#[derive(Default)]
+struct Errors {
+    looking: u32,
+    deleting: u32,
+}
+
+enum Pass {
+    GoesOn,
+    Ends,
+}
+
+/// Whether the same would be said of every other key.
+fn is_final(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Invalid | ErrorKind::Unauthorized | ErrorKind::RolledBack)
 }

@@ -32,6 +32,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 const FLOOR_EVERY: Duration = Duration::from_secs(1);
 /// How long to wait at most for the callers of the last batch to come back.
 const LONGEST_LINGER: Duration = Duration::from_millis(2);
+/// How often a piece of spare pages is given back, while nothing else is to be done.
+const SHRINK_EVERY: Duration = Duration::from_millis(100);
 /// Free pages that are kept for the next records, unless somebody asks for them.
 const FREE_PAGES_KEPT: u64 = 4_096;
 
@@ -66,6 +68,7 @@ pub(super) struct Writer {
     replaced: bool,
     /// Whether there are pages to give back.
     shrinking: bool,
+    shrunk_at: Option<Tick>,
     /// Whether pages were given back that the file still has, because the log is not copied.
     file_is_long: bool,
 }
@@ -97,6 +100,7 @@ impl Writer {
             version: 0,
             replaced: false,
             shrinking: false,
+            shrunk_at: None,
             file_is_long: false,
         };
         writer.version = writer.data_version().unwrap_or(0);
@@ -139,7 +143,9 @@ impl Writer {
     fn idle(&self) -> Option<Duration> {
         if self.shared.hub.is_watched() {
             Some(LOOK_EVERY)
-        } else if self.floor.changed() || self.shrinking {
+        } else if self.shrinking {
+            Some(SHRINK_EVERY)
+        } else if self.floor.changed() {
             Some(FLOOR_EVERY)
         } else {
             None
@@ -355,13 +361,22 @@ impl Writer {
     fn keep_house(&mut self) {
         let rested = !self.shared.hub.is_watched()
             || self.shared.clock.tick().since(self.floor_written) >= FLOOR_EVERY;
-        if rested && (self.floor.changed() || self.shrinking) {
+        if rested && self.floor.changed() {
             self.write_floor();
+            // What was written since may have left pages behind.
+            self.shrinking = true;
+        }
+        let now = self.shared.clock.tick();
+        if self.shrinking && self.shrunk_at.is_none_or(|at| now.since(at) >= SHRINK_EVERY) {
+            self.shrunk_at = Some(now);
             self.shrinking = self.give_spare_pages_back().unwrap_or_else(|failure| {
                 // Another process is writing.
                 tracing::debug!(error = failure.message, "no pages given back");
                 false
             });
+            if !self.shrinking {
+                self.cut_file();
+            }
         }
     }
 
@@ -383,15 +398,22 @@ impl Writer {
         Ok(given)
     }
 
-    /// Answers who wants pages to be given back: with a piece of them, or, when there are none any
-    /// more, by cutting the file.
-    fn reclaim(&mut self, chore: Chore) {
-        let reclaimed = self.give_pages_back().map_err(|failure| failure.to_error());
-        if matches!(reclaimed, Ok(0)) && self.file_is_long {
+    /// Has the file end with its last page, if it does not.
+    fn cut_file(&mut self) {
+        if self.file_is_long {
             match pages::empty_log(&self.connection) {
                 Ok(emptied) => self.file_is_long = !emptied,
                 Err(error) => tracing::debug!(%error, "log not emptied"),
             }
+        }
+    }
+
+    /// Answers who wants pages to be given back: with a piece of them, or, when there are none any
+    /// more, by cutting the file.
+    fn reclaim(&mut self, chore: Chore) {
+        let reclaimed = self.give_pages_back().map_err(|failure| failure.to_error());
+        if matches!(reclaimed, Ok(0)) {
+            self.cut_file();
         }
         // A caller that has gone needs no answer.
         drop(chore.send(reclaimed.map(|bytes| Reclaimed { bytes, more: bytes > 0 })));
