@@ -253,7 +253,7 @@ async fn a_paused_schedule_begins_nothing_and_resumes_from_now_or_catches_up() {
 async fn a_tick_asked_for_at_a_follower_runs_once_on_the_leader_within_a_second() {
     let world = World::new(6);
     let mut request = every_second();
-    request.schedule_expression = "@yearly".into();
+    (request.schedule_expression, request.jitter) = ("@yearly".into(), SECOND * 3_600);
     let (one, seen) = leading(&world, &request, Duration::ZERO).await;
     let (two, other) = (instance(&world), Seen::default());
     takes(&two.bay, &other, Duration::ZERO);
@@ -377,6 +377,40 @@ async fn a_tick_that_runs_where_it_was_begun_ends_there_although_another_leads()
     assert_eq!((seen.len(), other.len()), (1, 0));
     let info = two.bay.schedules().show("s").await.unwrap();
     assert_eq!((info.counts.completed, info.in_progress.len()), (1, 0), "the new leader saw it");
+}
+
+#[tokio::test]
+async fn a_handler_that_stops_when_it_is_told_leaves_no_claim_for_the_next_leader_to_wait_for() {
+    let world = World::new(18);
+    let mut request = every_second();
+    request.schedule_expression = "every 10s".into();
+    let (one, two, seen) = (instance(&world), instance(&world), Seen::default());
+    for bay in [&one.bay, &two.bay] {
+        let seen = seen.clone();
+        let handler = move |tick: Tick| {
+            let seen = seen.clone();
+            async move {
+                seen.note(&tick);
+                match seen.len() {
+                    1 => tick.cancelled.cancelled().await,
+                    _ => return Ok::<_, JobFailure>(Json::null()),
+                }
+                Err(JobFailure::retryable("told to stop"))
+            }
+        };
+        bay.schedules().register("work", handler).unwrap();
+    }
+    one.bay.start();
+    one.bay.schedules().put(&request).await.unwrap();
+    world.pass(SECOND * 10 + SECOND / 10).await;
+    two.bay.start();
+    world.pass(SECOND / 10).await;
+    one.bay.leadership().resign().await.unwrap();
+    world.pass(SECOND / 5).await;
+    assert!(two.bay.is_leader());
+    assert_eq!(seen.len(), 2, "the next leader has run it at once");
+    let info = two.bay.schedules().show("s").await.unwrap();
+    assert_eq!((info.counts.completed, info.in_progress.len()), (1, 0));
 }
 
 #[tokio::test]

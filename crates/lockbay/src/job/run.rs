@@ -221,8 +221,19 @@ impl Jobs {
             tokio::select! {
                 biased;
                 outcome = self.supervise(deadline, asked) => {
-                    if let Some(ended) = self.record(claimed, outcome, asked_anew).await? {
-                        return Ok(ended);
+                    match self.record(claimed, outcome, asked_anew).await {
+                        Ok(Some(ended)) => return Ok(ended),
+                        Ok(None) => {}
+                        // It ended because it was told that leadership is gone: the claim is still
+                        // ours, and the next leader need not wait for it.
+                        Err(error)
+                            if error.kind() == ErrorKind::Fenced
+                                && leader_lost.is_cancelled()
+                                && !lost.is_cancelled() =>
+                        {
+                            break Cut::LeadershipLost;
+                        }
+                        Err(error) => return Err(error),
                     }
                     asked_anew += 1;
                     inner.clock.sleep(inner.clock.jitter(APART * asked_anew)).await;

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use super::decide::jitter;
 use super::definition::{Definition, TickPlace};
 use super::handler::{Tick, TickAttempt};
-use super::record::{Open, TickOutcome};
+use super::record::{Open, TickId, TickOutcome};
 use super::{Schedules, still_leads};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind};
@@ -98,7 +98,10 @@ impl Run {
     async fn moment(&self) -> Option<Duration> {
         let inner = &self.schedules.0;
         let due = self.open.tick.at();
-        let most = Duration::from_micros(self.definition.jitter_us);
+        let most = match self.open.tick {
+            TickId::Due(_) => Duration::from_micros(self.definition.jitter_us),
+            TickId::Asked { .. } => Duration::ZERO,
+        };
         let moment = due + jitter(&self.job_id, due, most);
         loop {
             let left = moment.since(inner.time.now());
