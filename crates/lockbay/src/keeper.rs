@@ -59,10 +59,12 @@ pub(crate) enum End {
 }
 
 impl Right {
-    /// Whether this process may believe that it holds the right: an atomic load and a compare.
+    /// Whether this process may believe that it holds the right: two atomic loads and a compare.
     #[inline]
     pub fn is_held(&self) -> bool {
-        self.0.clock.coarse_tick().as_nanos() < self.0.trusted_until.load(Ordering::Acquire)
+        // The window may be that of a later right by now, as of a leadership that was won again.
+        !self.0.lost.is_cancelled()
+            && self.0.clock.coarse_tick().as_nanos() < self.0.trusted_until.load(Ordering::Acquire)
     }
 
     /// The guard to commit under. The store checks it, whatever this process believes.
