@@ -19,7 +19,7 @@ use super::decide::{Overlap, Plan, plan};
 use super::expression::Expression;
 use super::record::{self, Content, Found, LastRun, Open, SCHEDULE, Standing, TickId, TickOutcome};
 use super::tick::{Ended, Run};
-use super::{MAX_OPEN, Schedules, still_leads};
+use super::{MAX_OPEN, Schedules};
 use crate::clock::Timestamp;
 use crate::error::Result;
 use crate::event::Event;
@@ -70,7 +70,7 @@ impl Schedules {
         let mut hints = None;
         let mut heard = None;
         let mut drivers: HashMap<Box<str>, Driven> = HashMap::new();
-        while still_leads(&right) && !self.0.closing.is_cancelled() {
+        while right.is_held() && !self.0.closing.is_cancelled() {
             let round = async {
                 if hints.is_none() {
                     hints = self.0.store.watch(&range).await.ok(); // without hints it polls
@@ -222,7 +222,7 @@ impl Driver {
 
     fn is_over(&self) -> bool {
         let idle = self.running.is_empty() && self.ended.is_empty();
-        !still_leads(&self.right) || (self.schedules.0.closing.is_cancelled() && idle)
+        !self.right.is_held() || (self.schedules.0.closing.is_cancelled() && idle)
     }
 
     async fn read(&self) -> Next {
@@ -437,7 +437,7 @@ impl Driver {
         };
         for open in &content.open {
             let enough = self.running.len() >= at_once;
-            if enough || self.schedules.0.closing.is_cancelled() || !still_leads(&self.right) {
+            if enough || self.schedules.0.closing.is_cancelled() || !self.right.is_held() {
                 return;
             }
             let is_known = self.running.values().any(|tick| *tick == open.tick)

@@ -153,12 +153,6 @@ impl Schedules {
     }
 }
 
-/// Whether this is still the leadership of this instance. The window of trust alone does not say
-/// so: a later leadership of the same instance opens it again.
-fn still_leads(right: &Right) -> bool {
-    right.is_held() && !right.lost().is_cancelled()
-}
-
 fn not_found(job_id: &str) -> Error {
     Error::new(ErrorKind::NotFound, format!("there is no schedule {job_id:?}"))
 }

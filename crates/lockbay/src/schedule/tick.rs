@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::Schedules;
 use super::decide::jitter;
 use super::definition::{Definition, TickPlace};
 use super::handler::{Tick, TickAttempt};
 use super::record::{Open, TickId, TickOutcome};
-use super::{Schedules, still_leads};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind};
 use crate::job::{
@@ -120,7 +120,7 @@ impl Run {
     /// Whether this instance goes on with it: where it runs on the leader alone, while it leads.
     fn may_go_on(&self) -> bool {
         let leads = match self.definition.place {
-            TickPlace::LeaderOnly => still_leads(&self.right),
+            TickPlace::LeaderOnly => self.right.is_held(),
             TickPlace::WhereBegun => true,
         };
         leads && !self.schedules.0.closing.is_cancelled()
