@@ -33,7 +33,7 @@ use crate::store::{self, Store};
 const HEALTH_FRESH: Duration = Duration::from_secs(1);
 
 /// How often the instance that leads looks for invalidations that nobody finishes.
-const FINISH_INTENTS: Duration = Duration::from_secs(1);
+const FINISH_INTENTS: Duration = Duration::from_secs(5);
 
 /// Where a job may run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
