@@ -295,7 +295,7 @@ impl State {
     }
 
     /// Applies invalidations by pattern that somebody began and did not finish within 5 s, as when
-    /// the process died; says how many. For the instance that leads, every second or so; harmless
+    /// the process died; says how many. For the instance that leads, every few seconds; harmless
     /// on any other.
     ///
     /// # Errors

@@ -52,6 +52,47 @@ use load::Flights;
 use local::Local;
 
 /// All state of a namespace, as one instance sees it. Cheap to clone.
+///
+/// A value is loaded once, and loaded again after an invalidation:
+///
+/// ```
+/// # tokio_test(async {
+/// use lockbay::state::{Invalidation, LoadOptions};
+/// use lockbay::{Config, Json, LockBay};
+///
+/// let bay = LockBay::open(Config { store: "memory:".into(), ..Config::default() }).await?;
+/// let load = || async { Json::parse(r#"{"name":"Ann"}"#) };
+/// let options = LoadOptions { tags: vec!["profiles".into()], ..LoadOptions::default() };
+/// let profile = bay.state().get_or_load("user:7:profile", options, load).await?;
+/// assert_eq!(profile.value.text(), r#"{"name":"Ann"}"#);
+/// let tag = Invalidation { tags: vec!["profiles".into()], ..Invalidation::default() };
+/// bay.state().invalidate(&tag).await?;
+/// assert!(bay.state().get("user:7:profile").await?.is_none());
+/// # Ok(()) });
+/// # fn tokio_test(f: impl Future<Output = lockbay::Result<()>>) {
+/// #     tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(f).unwrap()
+/// # }
+/// ```
+///
+/// A value that changed meanwhile is not overwritten:
+///
+/// ```
+/// # tokio_test(async {
+/// use lockbay::state::{SetOptions, parse_version};
+/// use lockbay::{Config, ErrorKind, Json, LockBay};
+///
+/// let bay = LockBay::open(Config { store: "memory:".into(), ..Config::default() }).await?;
+/// let first = bay.state().set("limit", Json::parse("10")?, SetOptions::default()).await?;
+/// bay.state().set("limit", Json::parse("20")?, SetOptions::default()).await?;
+/// let if_version = parse_version(&first.version)?;
+/// let options = SetOptions { if_version, ..SetOptions::default() };
+/// let refused = bay.state().set("limit", Json::parse("11")?, options).await.unwrap_err();
+/// assert_eq!(refused.kind(), ErrorKind::Fenced);
+/// # Ok(()) });
+/// # fn tokio_test(f: impl Future<Output = lockbay::Result<()>>) {
+/// #     tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(f).unwrap()
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct State(Arc<Inner>);
 
