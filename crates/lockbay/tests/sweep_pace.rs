@@ -140,6 +140,7 @@ async fn sweep(url: &str, count: usize, alone: Duration) -> Figures {
     Figures { took, alone, during, grown_kb: most - before, swept }
 }
 
+#[allow(clippy::print_stdout)] // figures are what it is for
 fn tell(store: &str, count: usize, figures: &Figures) {
     let Figures { took, alone, during, grown_kb, swept } = figures;
     let seconds = took.as_secs_f64();
