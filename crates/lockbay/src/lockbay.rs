@@ -31,7 +31,7 @@ use crate::saga::{ClaimedTask, SagaDefaults, Sagas, TaskPoll, Tasks};
 use crate::store::{self, Store};
 use crate::sweep::Sweeper;
 
-use retention::Services;
+use retention::Ground;
 
 /// How long a health check is good for; asked again within it, the same answer is given.
 const HEALTH_FRESH: Duration = Duration::from_secs(1);
@@ -123,20 +123,13 @@ impl LockBay {
         );
         let leases =
             Leases::new(Arc::clone(&store), clock.clone(), keeper.clone(), Arc::clone(&metrics));
-        let defaults = JobDefaults {
-            claim_ttl: config.claim_ttl.0,
-            result_ttl: config.result_ttl.0,
-            horizon: config.dedup_horizon.0,
-            max_retries: config.max_retries,
-            holder: config.instance_name.clone().unwrap_or_else(|| instance_id.clone()),
-        };
         let jobs = Jobs::new(
             Arc::clone(&store),
             clock.clone(),
             keeper.clone(),
             Arc::clone(&metrics),
             bus.clone(),
-            defaults,
+            job_defaults(&config, &instance_id),
             LEADER,
         );
         let tasks = Tasks::new(Arc::clone(&store), clock.clone(), Arc::clone(&metrics));
@@ -152,19 +145,8 @@ impl LockBay {
         let ledger = Ledger::new(Arc::clone(&store), clock.clone(), Arc::clone(&metrics));
         let provider = pretending(&store, &clock);
         let finance = Finance::new(sagas.clone(), ledger.clone(), provider);
-        let sweeper = retention::sweeper(
-            &config,
-            &Services {
-                store: &store,
-                clock: &clock,
-                metrics: &metrics,
-                leadership: &leadership,
-                jobs: &jobs,
-                sagas: &sagas,
-                ledger: &ledger,
-            },
-            &instance_id,
-        );
+        let ground = Ground { store: &store, clock: &clock, metrics: &metrics, leads: &leadership };
+        let sweeper = retention::sweeper(&config, &instance_id, &ground, &jobs, &sagas, &ledger);
         LockBay(Arc::new(Inner {
             opened: clock.tick(),
             config,
@@ -481,6 +463,16 @@ fn candidate(config: &Config, instance_id: &str) -> Candidate {
         instance_id: instance_id.to_owned(),
         instance_name: config.instance_name.clone(),
         ttl: config.leader_ttl.0,
+    }
+}
+
+fn job_defaults(config: &Config, instance_id: &str) -> JobDefaults {
+    JobDefaults {
+        claim_ttl: config.claim_ttl.0,
+        result_ttl: config.result_ttl.0,
+        horizon: config.dedup_horizon.0,
+        max_retries: config.max_retries,
+        holder: config.instance_name.clone().unwrap_or_else(|| instance_id.to_owned()),
     }
 }
 

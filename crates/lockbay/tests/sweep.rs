@@ -175,7 +175,7 @@ async fn a_hold_whose_deadline_has_passed_is_voided_within_a_second() {
     let usd = Currency::parse("USD").unwrap();
     let ten = Amount::parse("10", usd).unwrap();
     ledger.deposit(&user, &ten, "k").await.unwrap();
-    let hold = Hold { id: "h".into(), user: user.clone(), amount: ten.clone() };
+    let hold = Hold { id: "h".into(), user: user.clone(), amount: ten };
     let lock = Movement::lock("m", &hold).unwrap().lapsing_after(SECOND * 30).unwrap();
     ledger.apply(&lock).await.unwrap();
     world.pass_by(Duration::from_millis(50), SECOND * 29).await;

@@ -26,7 +26,9 @@ const BATCH: usize = 500;
 
 fn ids(count: usize) -> impl Iterator<Item = String> {
     // Spread over the index, as keys of an application are.
-    (0..count).map(|n| format!("temp_state:{:08x}", (n as u32).wrapping_mul(2_654_435_761)))
+    (0..count).map(|n| {
+        format!("temp_state:{:08x}", u32::try_from(n).unwrap().wrapping_mul(2_654_435_761))
+    })
 }
 
 /// Values of which all but one in a hundred expire at once.
@@ -138,6 +140,7 @@ async fn sweep(url: &str, count: usize, alone: Duration) -> Figures {
     Figures { took, alone, during, grown_kb: most - before, swept }
 }
 
+#[allow(clippy::print_stdout)] // figures are what it is for
 fn tell(store: &str, count: usize, figures: &Figures) {
     let Figures { took, alone, during, grown_kb, swept } = figures;
     let seconds = took.as_secs_f64();

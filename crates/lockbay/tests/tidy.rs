@@ -27,33 +27,43 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("event.rs", &["clock"]),
     ("store/", &["clock", "error"]),
     ("keeper.rs", &["clock", "metrics", "store"]),
+    ("retire.rs", &["clock", "error", "store"]),
     ("leader.rs", &["clock", "error", "event", "keeper", "metrics", "store"]),
     ("lease.rs", &["clock", "error", "keeper", "metrics", "name", "store"]),
     (
         "job/",
-        &["clock", "config", "error", "event", "hex", "json", "keeper", "metrics", "name", "store"],
+        &[
+            "clock", "config", "error", "event", "hex", "json", "keeper", "metrics", "name",
+            "retire", "store",
+        ],
     ),
     (
         "saga/",
-        &["clock", "config", "error", "event", "hex", "json", "keeper", "metrics", "name", "store"],
+        &[
+            "clock", "config", "error", "event", "hex", "json", "keeper", "metrics", "name",
+            "retire", "store",
+        ],
     ),
+    ("sweep/", &["clock", "error", "leader", "metrics", "name", "retire", "store"]),
     ("finance/", &["clock", "error", "json", "ledger", "name", "saga", "store"]),
     ("ledger/", &["clock", "error", "json", "metrics", "name", "store"]),
     (
         "monitor/",
         &[
             "clock", "error", "event", "job", "keeper", "leader", "lease", "metrics", "saga",
-            "store",
+            "store", "sweep",
         ],
     ),
     ("testing/", &["clock", "config", "error", "json", "lockbay", "saga", "store"]),
     ("lockbay.rs", EVERYTHING),
+    ("lockbay/", EVERYTHING),
     ("lib.rs", EVERYTHING),
 ];
 
 const EVERYTHING: &[&str] = &[
     "clock", "config", "error", "event", "finance", "hex", "job", "json", "keeper", "leader",
-    "lease", "ledger", "lockbay", "metrics", "monitor", "name", "saga", "store", "testing",
+    "lease", "ledger", "lockbay", "metrics", "monitor", "name", "retire", "saga", "store", "sweep",
+    "testing",
 ];
 
 /// What some file uses against the table, and why that is borne for now.

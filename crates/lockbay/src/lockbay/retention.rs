@@ -21,34 +21,38 @@ use crate::sweep::{
     Chores, Grace, Lapsed, Retentions, STATE, Scope, StateKeys, SweepSettings, Sweeper,
 };
 
-/// Whom the sweeper works for.
-pub(super) struct Services<'a> {
+/// What the sweeper stands on.
+pub(super) struct Ground<'a> {
     pub(super) store: &'a Arc<dyn Store>,
     pub(super) clock: &'a Clock,
     pub(super) metrics: &'a Arc<Metrics>,
-    pub(super) leadership: &'a Leadership,
-    pub(super) jobs: &'a Jobs,
-    pub(super) sagas: &'a Sagas,
-    pub(super) ledger: &'a Ledger,
+    pub(super) leads: &'a Leadership,
 }
 
-pub(super) fn sweeper(config: &Config, services: &Services<'_>, instance_id: &str) -> Sweeper {
-    let store = services.store;
+pub(super) fn sweeper(
+    config: &Config,
+    instance_id: &str,
+    ground: &Ground<'_>,
+    jobs: &Jobs,
+    sagas: &Sagas,
+    ledger: &Ledger,
+) -> Sweeper {
+    let store = ground.store;
     let lapsed = |kind, grace| -> Arc<dyn Retire> {
         Arc::new(Lapsed { store: Arc::clone(store), kind, grace })
     };
     let state_keys = StateKeys { store: Arc::clone(store), kind: STATE };
     let retire: BTreeMap<Scope, Arc<dyn Retire>> = [
         (Scope::ExpiredState, lapsed(STATE, Grace::None)),
-        (Scope::Leftovers, services.sagas.leftovers()),
-        (Scope::JobResults, services.jobs.old_results()),
-        (Scope::Jobs, services.jobs.forgotten()),
-        (Scope::Sagas, services.sagas.forgotten(vec![SIMULATED_PAYOUT])),
+        (Scope::Leftovers, sagas.leftovers()),
+        (Scope::JobResults, jobs.old_results()),
+        (Scope::Jobs, jobs.forgotten()),
+        (Scope::Sagas, sagas.forgotten(vec![SIMULATED_PAYOUT])),
         (Scope::Leases, lapsed(LEASE, Grace::Ttl)),
         (Scope::StateKeys, Arc::new(state_keys)),
     ]
     .into();
-    let holds: Arc<dyn Errand> = Arc::new(LapsedHolds(services.ledger.clone()));
+    let holds: Arc<dyn Errand> = Arc::new(LapsedHolds(ledger.clone()));
     let chores = Chores {
         retire,
         // Values that are older than one of their tags: whoever knows tags.
@@ -66,9 +70,9 @@ pub(super) fn sweeper(config: &Config, services: &Services<'_>, instance_id: &st
     };
     Sweeper::new(
         Arc::clone(store),
-        services.clock.clone(),
-        Arc::clone(services.metrics),
-        services.leadership.clone(),
+        ground.clock.clone(),
+        Arc::clone(ground.metrics),
+        ground.leads.clone(),
         settings,
         chores,
     )

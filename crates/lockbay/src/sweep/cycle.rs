@@ -47,7 +47,7 @@ impl Sweeper {
             *self.0.last.lock() =
                 LastCycle { leads_since: Some(self.0.clock.tick()), ..LastCycle::default() };
             // Each ends when the right is lost.
-            let _: (Result<(), Lost>, Result<(), Lost>, Result<(), Lost>, Result<(), Lost>) = tokio::join!(
+            let _each_lost = tokio::join!(
                 self.errands(&term),
                 self.immediate_rules(&term),
                 self.batch_rules(&term),
