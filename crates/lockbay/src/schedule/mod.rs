@@ -40,7 +40,6 @@ use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Bus;
 use crate::job::{JobFailure, JobSuccess, Jobs};
-use crate::keeper::Right;
 use crate::leader::Leadership;
 use crate::metrics::Metrics;
 use crate::store::Store;
