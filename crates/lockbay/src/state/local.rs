@@ -93,6 +93,8 @@ pub(super) struct Local {
     tags: Box<[AtomicU64]>,
     /// Entries from before this number are verified before they are served.
     distrusted: AtomicU64,
+    /// When that was last.
+    last_distrust: Mutex<Option<Tick>>,
     patterns: RwLock<Patterns>,
     last_pattern: AtomicU64,
     used: Mutex<Vec<Arc<str>>>,
@@ -114,6 +116,7 @@ impl Local {
             keys: floors(),
             tags: floors(),
             distrusted: AtomicU64::new(0),
+            last_distrust: Mutex::default(),
             patterns: RwLock::default(),
             last_pattern: AtomicU64::new(0),
             used: Mutex::default(),
@@ -263,8 +266,18 @@ impl Local {
         self.last_pattern.store(number, Ordering::SeqCst);
     }
 
-    /// Everything at hand is verified before it is served again.
+    /// Everything at hand is verified before it is served again; once a second at most, because
+    /// where hints tell no more than that somebody else has written, nothing would ever be at hand
+    /// beside a busy process. The end of trust bounds the age of an entry without it.
     pub(super) fn distrust(&self) {
+        let now = self.clock.tick();
+        {
+            let mut last = self.last_distrust.lock();
+            if last.is_some_and(|last| now.since(last) < TRUST) {
+                return;
+            }
+            *last = Some(now);
+        }
         let number = self.draw();
         self.distrusted.fetch_max(number, Ordering::SeqCst);
     }
@@ -351,6 +364,25 @@ mod tests {
         assert!(local.get("a").is_none());
         assert!(local.get_stale("a", Duration::from_secs(1)).is_some());
         assert!(local.get_stale("a", Duration::from_millis(899)).is_none());
+    }
+
+    #[test]
+    fn hints_that_tell_nothing_all_the_time_leave_something_at_hand() {
+        let clock = Clock::manual(1);
+        let local = Local::new(clock.clone());
+        entry(&local, "a", &[], 1, local.begin());
+        local.distrust();
+        assert!(local.get("a").is_none());
+        let mut served = 0;
+        for _ in 0..300 {
+            clock.advance(Duration::from_millis(10));
+            local.distrust();
+            match local.get("a") {
+                Some(_) => served += 1,
+                None => drop(entry(&local, "a", &[], 1, local.begin())),
+            }
+        }
+        assert!(served > 280, "{served}");
     }
 
     #[test]
