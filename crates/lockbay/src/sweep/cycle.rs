@@ -1,7 +1,8 @@
 //! The work of the leader: what is done every second, and at intervals, while this instance leads.
 //!
-//! Four loops run side by side, so that none waits for a long pass of another: errands of other
-//! services, immediate rules, batch rules, and runs that somebody asked for.
+//! Five loops run side by side, so that none waits for a long pass of another: errands of other
+//! services, immediate rules where an index tells what is due and where it has to be looked for,
+//! batch rules, and runs that somebody asked for.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -17,6 +18,9 @@ use crate::store::Partition;
 
 /// How often loops look whether there is something to do.
 const TICK: Duration = Duration::from_secs(1);
+/// Immediate rules that have to look for what is due rest this many times as long as that took, so
+/// that looking takes a hundredth of the time at most.
+const REST: u32 = 100;
 /// How many records an errand does in one go.
 const BUDGET: usize = 200;
 /// How often in a row an errand that has more to do is asked again before the next tick.
@@ -50,6 +54,7 @@ impl Sweeper {
             let _each_lost = tokio::join!(
                 self.errands(&term),
                 self.immediate_rules(&term),
+                self.immediate_looks(&term),
                 self.batch_rules(&term),
                 self.serve(&term),
             );
@@ -106,39 +111,51 @@ impl Sweeper {
         }
     }
 
+    /// What immediate rules have to look for, at the rule's interval if it has one, else as often as
+    /// that is cheap.
+    async fn immediate_looks(&self, term: &Term) -> Result<(), Lost> {
+        let mut next: HashMap<String, Tick> = HashMap::new();
+        loop {
+            for rule in self.rules_of(Strategy::Immediate, term).await?.unwrap_or_default() {
+                let began = self.0.clock.tick();
+                if next.get(&rule.name).is_some_and(|next| began < *next) {
+                    continue;
+                }
+                let _turn = term.alive(self.0.others.lock()).await?;
+                let began = self.0.clock.tick();
+                let looked_through = usual(Part::LookedThrough);
+                self.go_through(std::slice::from_ref(&rule), &looked_through, term).await.1?;
+                let took = self.0.clock.tick().since(began);
+                let pause = rule.interval.unwrap_or((took * REST).max(TICK));
+                next.insert(rule.name, began + pause);
+            }
+            term.sleep(TICK).await?;
+        }
+    }
+
     async fn batch_rules(&self, term: &Term) -> Result<(), Lost> {
         let mut begun: HashMap<String, Tick> = HashMap::new();
         let mut count_at = self.0.clock.tick();
         loop {
             let now = self.0.clock.tick();
             let next = now + TICK;
-            let (Some(mut batch), Some(mut immediate)) = (
-                self.rules_of(Strategy::Batch, term).await?,
-                self.rules_of(Strategy::Immediate, term).await?,
-            ) else {
+            let Some(mut rules) = self.rules_of(Strategy::Batch, term).await? else {
                 self.note(vec!["the rules could not be read".into()], None);
                 term.sleep(TICK).await?;
                 continue;
             };
-            let is_due = |rule: &Rule| {
+            rules.retain(|rule| {
                 let interval = rule.interval.unwrap_or(self.0.settings.interval);
                 begun.get(&rule.name).is_none_or(|begun| now.since(*begun) >= interval)
-            };
-            batch.retain(is_due);
-            immediate.retain(is_due);
-            if batch.is_empty() && immediate.is_empty() {
+            });
+            if rules.is_empty() {
                 // Nothing to do is done in time, too.
                 self.note(self.errors_noted(), Some(now));
             } else {
-                let names = batch.iter().chain(&immediate).map(|rule| rule.name.clone());
-                begun.extend(names.map(|name| (name, now)));
+                begun.extend(rules.iter().map(|rule| (rule.name.clone(), now)));
                 let _turn = term.alive(self.0.others.lock()).await?;
-                let (mut report, ended) = self.go_through(&batch, &usual(Part::All), term).await;
+                let (report, ended) = self.go_through(&rules, &usual(Part::All), term).await;
                 ended?;
-                let looked_through = usual(Part::LookedThrough);
-                let (more, ended) = self.go_through(&immediate, &looked_through, term).await;
-                ended?;
-                report.continue_from(&more);
                 self.finished(&report);
                 if self.0.clock.tick() >= count_at {
                     count_at = self.0.clock.tick() + self.0.settings.interval;

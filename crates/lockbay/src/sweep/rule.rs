@@ -83,8 +83,7 @@ impl Scope {
         Scope::ForeignKeys,
     ];
 
-    /// Whether what may go is found without looking at what stays. The rest is looked through at
-    /// the rule's interval, whatever its strategy.
+    /// Whether what may go is found without looking at what stays.
     pub(super) fn is_indexed(self) -> bool {
         match self {
             Scope::ExpiredState
