@@ -268,6 +268,30 @@ async fn a_run_that_was_asked_for_survives_a_change_of_the_leader() {
 }
 
 #[tokio::test]
+async fn of_runs_asked_for_at_once_each_waits_for_the_one_before() {
+    let world = World::new(1);
+    let a = leader(&world).await;
+    let b = world.instance();
+    for n in 0..300 {
+        value(&a, &format!("session:{n}"), None).await;
+    }
+    world.pass(SECOND).await;
+    a.store.set_commit_delay(Duration::from_millis(30));
+    let wish = RunRequest { ttl: Some(Duration::ZERO), ..of_rule("session") };
+    let sweepers = [&a, &b, &a, &b].map(|instance| instance.bay.sweeper().clone());
+    let runs = sweepers.map(|sweeper| {
+        let wish = wish.clone();
+        tokio::spawn(async move { sweeper.run(wish).await.unwrap() })
+    });
+    let mut cleaned = Vec::new();
+    for run in runs {
+        cleaned.push(meanwhile(&world, run).await.unwrap().total_cleaned);
+    }
+    cleaned.sort_unstable();
+    assert_eq!(cleaned, [0, 0, 0, 300]);
+}
+
+#[tokio::test]
 async fn a_run_is_refused_while_nobody_leads() {
     let world = World::new(1);
     let a = world.instance();

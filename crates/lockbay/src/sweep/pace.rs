@@ -1,15 +1,17 @@
 //! How much is deleted at once, and how long the store is left alone between.
 //!
 //! A commit of the sweeper keeps the commits of others waiting while it is applied. So it is kept
-//! about as short as theirs, by the time that the last ones took, and at least half of the time
-//! goes by in which the sweeper asks the store for nothing.
+//! about as short as theirs, by the time that the last ones took, and two thirds of the time go by
+//! in which the sweeper asks the store for nothing.
 
 use std::time::Duration;
 
 /// What a commit of the sweeper takes, about, where the store is fast.
-const TARGET: Duration = Duration::from_millis(4);
+const TARGET: Duration = Duration::from_millis(2);
 /// The fewest deletions of a commit.
 const LEAST: usize = 8;
+/// How much longer than it was busy the sweeper leaves the store alone.
+const PAUSES: u32 = 2;
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
@@ -45,7 +47,7 @@ impl Pace {
 
     /// How long to leave the store alone after it was busy for this long.
     pub(super) fn pause(busy: Duration) -> Duration {
-        busy.min(LONGEST_PAUSE)
+        (busy * PAUSES).min(LONGEST_PAUSE)
     }
 }
 
@@ -74,6 +76,6 @@ mod tests {
         }
         assert_eq!(slow.size(), 500);
         assert_eq!(Pace::new(1).size(), 1);
-        assert_eq!(Pace::pause(ms(7)), ms(7));
+        assert_eq!(Pace::pause(ms(7)), ms(14));
     }
 }
