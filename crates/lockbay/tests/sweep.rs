@@ -127,6 +127,21 @@ async fn an_expired_value_is_gone_within_a_second() {
 }
 
 #[tokio::test]
+async fn a_key_that_an_immediate_rule_has_to_look_for_is_gone_two_seconds_after_its_time() {
+    let world = World::new(1);
+    let a = leader(&world).await;
+    let rule = Rule::new("drafts", "draft:*", SECOND * 10);
+    let rule = Rule { strategy: Strategy::Immediate, ..rule };
+    a.bay.sweeper().put_rule(rule).await.unwrap();
+    value(&a, "draft:1", None).await;
+    value(&a, "other:1", None).await;
+    world.pass(SECOND * 10 - Duration::from_millis(10)).await;
+    assert_eq!(ids(&world, "state").len(), 2, "nothing goes before its time");
+    world.pass(SECOND * 2 + Duration::from_millis(20)).await;
+    assert_eq!(ids(&world, "state"), ["other:1".to_owned()].into());
+}
+
+#[tokio::test]
 async fn a_lapsed_lease_is_gone_within_its_hour_and_the_interval_and_one_that_is_held_stays() {
     let world = World::new(1);
     let config = Config { cleanup_interval: seconds(60), ..Config::default() };
