@@ -46,6 +46,7 @@ fn a_value_is_set_shown_replaced_under_its_version_and_deleted() {
     let present = next["version"].as_str().expect("a version");
     assert!(problem["detail"].as_str().expect("text").ends_with(present), "{problem}");
     server.put(path, r#"{"value":4,"if_version":"0"}"#).problem(409, "fenced");
+    server.put(path, r#"{"value":4,"if_version":0}"#).problem(409, "fenced");
     assert_eq!(server.get(path).ok()["value"], 2);
     assert_eq!(server.get(path).ok()["expires_at"], Value::Null);
     assert_eq!(server.delete(path).ok(), json!({"key": "rate:EUR/USD é", "deleted": true}));
@@ -165,7 +166,7 @@ fn wrong_requests_are_refused_with_the_reason_and_write_nothing() {
         ("/v1/state/k", r#"{"value":1,"ttl_seconds":400000000}"#),
         ("/v1/state/k", r#"{"value":NaN}"#),
         ("/v1/state/k", r#"{"value":1,"if_version":"x"}"#),
-        ("/v1/state/k", r#"{"value":1,"if_version":7}"#),
+        ("/v1/state/k", r#"{"value":1,"if_version":7.5}"#),
         ("/v1/state/k", r#"{"value":1,"nonsense":7}"#),
         ("/v1/state/k", &tags),
         ("/v1/state/k", &large),

@@ -729,6 +729,9 @@ async fn nothing_stale_comes_back_when_the_record_of_a_tag_goes() {
     world.settle().await;
     world.clock.advance(SECOND);
     database.write();
+    // Where no tag was invalidated there is nothing to look for.
+    assert_eq!(state.sweep_stale(&fence, 1).await.unwrap().scanned, 0);
+    state.invalidate(&tag("another")).await.unwrap();
     // A pass that began before the invalidation does not count.
     let swept = state.sweep_stale(&fence, 1).await.unwrap();
     assert_eq!((swept.scanned, swept.removed.len(), swept.finished), (100, 0, false));

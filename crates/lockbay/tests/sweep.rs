@@ -486,6 +486,24 @@ async fn an_ended_saga_goes_wholly_and_one_that_runs_stays() {
     assert!(a.bay.sagas().show(&runs).await.is_ok());
 }
 
+/// Its steps would ask for what receivers and the ledger have seen before: nothing would happen, and
+/// it would be told as done.
+#[tokio::test]
+async fn a_key_whose_saga_was_removed_starts_no_other() {
+    let world = World::new(1);
+    let a = leader(&world).await;
+    register(&a);
+    let keyed = SagaRequest { idempotency_key: Some("order-17".into()), ..saga("done", 3) };
+    let gone = ended(&world, &a, keyed.clone()).await;
+    later(&world, DAY * 400 + Duration::from_secs(310)).await;
+    assert_eq!(of_saga(&world, &gone), 1, "a mark stays");
+    assert_eq!(a.bay.sagas().show(&gone).await.unwrap_err().kind(), ErrorKind::NotFound);
+    let refused = a.bay.sagas().start(keyed).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::KeyReused);
+    assert!(refused.to_string().contains("use a new key"), "{refused}");
+    assert!(!refused.kind().retryable());
+}
+
 /// A saga of so many records that they do not go in one commit, whose deletion is cut off at each
 /// commit, on either side of it.
 #[tokio::test]
@@ -522,21 +540,18 @@ async fn a_deletion_that_was_interrupted_leaves_no_half_of_a_saga_and_goes_on() 
                 }
                 Err(error) => {
                     assert_eq!(error.kind(), ErrorKind::NotFound, "{commit} {cut:?}");
-                    if left > 0 {
-                        let refused = c.bay.sagas().start(long.clone()).await.unwrap_err();
-                        assert_eq!(refused.kind(), ErrorKind::Busy, "a half is not taken up");
-                    }
+                    let refused = c.bay.sagas().start(long.clone()).await.unwrap_err();
+                    assert_eq!(refused.kind(), ErrorKind::KeyReused, "a half is not taken up");
                 }
             }
             if died {
                 c.bay.start();
                 world.pass_by(Duration::from_millis(200), SECOND * 20).await;
             }
-            assert_eq!(of_saga(&world, &id), 0, "the next one goes on: {commit} {cut:?}");
-            // The key may start it anew, and nothing of the old log is read.
-            c.bay.start();
-            let again = ended(&world, &c, long).await;
-            assert_eq!(again, id);
+            assert_eq!(of_saga(&world, &id), 1, "the next one goes on: {commit} {cut:?}");
+            assert_eq!(ids(&world, "saga"), [id].into(), "the mark of its key stays");
+            let refused = c.bay.sagas().start(long).await.unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::KeyReused, "receivers have seen its keys before");
         }
     }
     assert!(cuts >= 8, "it was cut off only {cuts} times");

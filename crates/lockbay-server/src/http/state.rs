@@ -3,6 +3,8 @@
 //!
 //! Keys may have any character; in a path they are percent-encoded, `/` as `%2F`.
 
+use std::fmt;
+
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -12,7 +14,8 @@ use lockbay::state::{
     Found, IfVersion, Invalidated, Invalidation, Rule, ServeStale, SetOptions, Written,
     parse_version,
 };
-use serde::{Deserialize, Serialize};
+use serde::de::Visitor;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::App;
 use super::extract::{JsonBody, Name, Nothing, Query, Seconds, seconds_of};
@@ -51,7 +54,29 @@ struct SetBody {
     #[serde(default)]
     tags: Vec<String>,
     source: Option<String>,
-    if_version: Option<String>,
+    if_version: Option<Version>,
+}
+
+/// A version as it was handed out, in quotes or without them.
+struct Version(IfVersion);
+
+impl<'de> Deserialize<'de> for Version {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct VersionVisitor;
+        impl Visitor<'_> for VersionVisitor {
+            type Value = Version;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a version such as \"1795534190475202\", or \"0\" for no value")
+            }
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Version, E> {
+                parse_version(text).map(Version).map_err(E::custom)
+            }
+            fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<Version, E> {
+                self.visit_str(&number.to_string())
+            }
+        }
+        deserializer.deserialize_any(VersionVisitor)
+    }
 }
 
 async fn set(
@@ -59,12 +84,11 @@ async fn set(
     Name(key): Name,
     JsonBody(body): JsonBody<SetBody>,
 ) -> Result<Json<Written>, Problem> {
-    let if_version = body.if_version.as_deref().map(parse_version).transpose()?;
     let options = SetOptions {
         ttl: body.ttl_seconds.map(|Seconds(ttl)| ttl),
         tags: body.tags,
         source: body.source,
-        if_version: if_version.unwrap_or(IfVersion::Any),
+        if_version: body.if_version.map_or(IfVersion::Any, |Version(wanted)| wanted),
     };
     Ok(Json(app.bay.state().set(&key, body.value, options).await?))
 }

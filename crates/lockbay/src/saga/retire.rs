@@ -29,16 +29,22 @@ const AT_ONCE: usize = 400;
 const LOOKED_AT: usize = 64;
 const READ_AT_ONCE: usize = 8;
 
-/// What stands in the place of a head while the rest of its saga is removed.
+/// What stands in the place of a head while the rest of its saga is removed, and for ever where a
+/// key named the saga: whoever comes with that key again must not start what others have seen.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Marked {
     removed: bool,
+    keyed: bool,
 }
 
-/// Whether a head is only a mark that its saga is being removed.
+/// Whether a head is only a mark that its saga was or is being removed.
 pub(super) fn is_marked(head: &Record) -> bool {
-    serde_json::from_slice::<Marked>(&head.value).is_ok_and(|mark| mark.removed)
+    mark_of(head).is_some()
+}
+
+fn mark_of(head: &Record) -> Option<Marked> {
+    serde_json::from_slice::<Marked>(&head.value).ok().filter(|mark| mark.removed)
 }
 
 impl Sagas {
@@ -106,10 +112,11 @@ impl Forgotten {
             return Ok(Doomed { weight: Weight::Known(0), ..doomed });
         };
         let unchanged = Guard::RevisionIs(head_key.clone(), head.revision);
-        if is_marked(&head) {
+        if let Some(mark) = mark_of(&head) {
             let mut keys = self.keys(SAGA_LOG, id).await?;
             keys.extend(self.kin(id).await?);
-            keys.extend([place.key.clone(), head_key.clone()]);
+            keys.push(place.key.clone());
+            keys.extend((!mark.keyed).then(|| head_key.clone()));
             let mut commits = pieces(keys);
             let first = commits.remove(0);
             let mut doomed = Doomed::new(vec![unchanged], first);
@@ -125,15 +132,21 @@ impl Forgotten {
         let guards = vec![unchanged, Guard::Absent(log_key(id, saga.next))];
         let mut keys: Vec<Key> = (0..saga.next).map(|number| log_key(id, number)).collect();
         keys.extend(self.kin(id).await?);
-        keys.extend([place.key.clone(), head_key.clone()]);
-        let measured = keys.clone();
+        keys.push(place.key.clone());
+        let keyed = saga.head.request.is_some();
+        let value = encode(&Marked { removed: true, keyed })?;
+        let mark = Write::Put { key: head_key.clone(), value, deadline: Deadline::Never };
+        let mut measured = keys.clone();
+        measured.push(head_key.clone());
+        keys.extend((!keyed).then(|| head_key.clone()));
         let mut commits = pieces(keys);
         let mut doomed = match commits.len() {
-            1 => Doomed::new(guards, commits.remove(0)),
+            1 => {
+                let mut writes = commits.remove(0);
+                writes.extend(keyed.then_some(mark));
+                Doomed::new(guards, writes)
+            }
             _ => {
-                let value = encode(&Marked { removed: true })?;
-                let key = head_key.clone();
-                let mark = Write::Put { key, value, deadline: Deadline::Never };
                 let mut doomed = Doomed::new(guards, vec![mark]);
                 doomed.rest = rest(head_key, commits);
                 doomed

@@ -224,8 +224,11 @@ impl Sagas {
         let read = self.0.store.get(&[saga_key(id)?]).await?;
         let found = read.records.into_iter().flatten().next();
         if found.as_ref().is_some_and(is_marked) {
-            let message = format!("the saga that this key started before is being removed: {id}");
-            return Err(Error::new(ErrorKind::Busy, message));
+            let message = format!(
+                "this idempotency key started a saga that ended and was removed since; use a new \
+                 key: {id}"
+            );
+            return Err(Error::new(ErrorKind::KeyReused, message));
         }
         let head: Head = decode(&found.ok_or_else(|| super::record::not_found(id))?)?;
         if head.request.as_ref() != request {

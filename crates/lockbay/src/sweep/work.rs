@@ -87,8 +87,10 @@ impl Work<'_> {
                 return Ok(());
             }
         };
-        let now = match self.term.alive(self.store.ping()).await? {
-            Ok(pong) => pong.now,
+        // A read, as a ping takes the turn of a commit.
+        let leads = std::slice::from_ref(&self.term.fence.key);
+        let now = match self.term.alive(self.store.get(leads)).await? {
+            Ok(read) => read.now,
             Err(error) => {
                 report.failed(error.to_string());
                 return Ok(());
