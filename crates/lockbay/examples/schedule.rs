@@ -30,7 +30,7 @@ async fn count(tick: Tick, store: Arc<dyn Store>) -> Result<JobSuccess, JobFailu
     let value = count.to_string().into_bytes();
     let write = Write::Put { key, value, deadline: Deadline::Never };
     let result = Json::parse(count.to_string())?;
-    println!("tick of {} is the {count}th", tick.scheduled_time);
+    println!("tick of {} is number {count}", tick.scheduled_time);
     Ok(JobSuccess { result, effects: Effects { guards: vec![guard], writes: vec![write] } })
 }
 
