@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use lockbay::config::Config;
+use lockbay::config::Span;
 use lockbay::store::{
     Commit, Description, Footprint, Foreign, ForeignRule, ForeignSwept, Hints, Key, Kind, Page,
     Partition, Pong, Range, Read, Reclaimed, Reply, Store, Upkeep,
@@ -39,6 +40,8 @@ struct Shared {
     scanned: Mutex<Vec<String>>,
     /// The most keys that one call was to look at, or to delete.
     most: Mutex<(usize, usize)>,
+    /// Whether it answers nothing any more.
+    hangs: Mutex<bool>,
 }
 
 #[async_trait]
@@ -99,6 +102,9 @@ impl Foreign for Shared {
     async fn keys(&self, glob: &str, cursor: u64, count: usize) -> Result<(u64, Vec<Vec<u8>>)> {
         let (prefix, rest) = glob.split_once('*').unwrap();
         assert!(rest.is_empty(), "this server knows prefixes only");
+        if *self.hangs.lock() {
+            std::future::pending::<()>().await;
+        }
         let mut most = self.most.lock();
         most.0 = most.0.max(count);
         drop(most);
@@ -154,6 +160,7 @@ async fn leader(world: &World, config: Config) -> (LockBay, Arc<Shared>) {
         others: Mutex::default(),
         scanned: Mutex::default(),
         most: Mutex::default(),
+        hangs: Mutex::default(),
     };
     let shared = Arc::new(shared);
     let bay = LockBay::with_store(config, shared.clone(), world.clock.clone());
@@ -238,4 +245,33 @@ async fn a_pattern_narrows_a_run_and_a_setting_leaves_keys_of_others_alone() {
     fill(&shared);
     assert_eq!(run(&world, &bay, RunRequest::default()).await.total_cleaned, 0);
     assert_eq!(count(&shared, ""), 2_011);
+}
+
+#[tokio::test]
+async fn cleanup_that_stands_still_is_unhealthy_and_a_long_pass_is_not() {
+    let world = World::new(1);
+    let interval = Span(Duration::from_secs(10));
+    let config = Config { cleanup_interval: interval, ..Config::default() };
+    let (bay, shared) = leader(&world, config).await;
+    world.pass_by(Duration::from_millis(200), Duration::from_secs(60)).await;
+    assert!(bay.health().await.cleanup_service_healthy);
+    *shared.hangs.lock() = true;
+    world.pass_by(Duration::from_millis(200), Duration::from_secs(60)).await;
+    let health = bay.health().await;
+    assert!(!health.cleanup_service_healthy && !health.overall_healthy);
+    let told = health.issues.iter().find(|told| told.starts_with("cleanup:")).unwrap();
+    assert!(told.contains("has not come on"), "{told}");
+}
+
+/// Whoever runs everything with a time of zero does not mean keys that are in use.
+#[tokio::test]
+async fn a_run_of_everything_does_not_shorten_the_time_of_keys_of_others() {
+    let world = World::new(1);
+    let (bay, shared) = leader(&world, Config::default()).await;
+    fill(&shared);
+    let all = RunRequest { ttl: Some(Duration::ZERO), ..RunRequest::default() };
+    run(&world, &bay, all.clone()).await;
+    assert_eq!(count(&shared, "session:young"), 1);
+    run(&world, &bay, RunRequest { rule: Some("session".into()), ..all }).await;
+    assert_eq!(count(&shared, "session:young"), 0, "somebody named it");
 }

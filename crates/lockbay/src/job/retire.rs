@@ -20,12 +20,11 @@ use crate::store::{Deadline, Guard, Key, MAX_PAGE, Page, Partition, Range, Recor
 /// Where ended jobs stand.
 const ENDED: [JobStatus; 3] = [JobStatus::Completed, JobStatus::Failed, JobStatus::Cancelled];
 /// How far the clocks of machines may be apart for a result to be found by its place in the list.
-const SKEW: Duration = Duration::from_secs(3_600);
-/// How many jobs are read at once to begin with; more once they are seen to be small.
-const FEW: usize = 16;
-const MANY: usize = 256;
-/// How many bytes are read at once, about, and rewritten in one look.
-const BYTES: usize = 1024 * 1024;
+const SKEW: Duration = Duration::from_secs(60);
+/// How many jobs are read at once: each may have parameters and a result of a megabyte.
+const AT_ONCE: usize = 16;
+/// How many bytes are rewritten in one look, about.
+const BYTES: usize = 4 * 1024 * 1024;
 
 impl Jobs {
     /// Jobs that ended longer ago than they are remembered.
@@ -175,7 +174,7 @@ impl Retire for OldResults {
                 Ok(Judged::Stays(why)) => look.kept.push(why),
                 Err(error) => look.broken.push(error.to_string()),
             }
-            bytes < BYTES * 4
+            bytes < BYTES
         })
         .await?;
         let all = last.as_deref() == page.records.last().map(|place| &*place.key.id);
@@ -229,20 +228,15 @@ async fn entries(
     store.scan(&range.after(Some(after)), limit.min(MAX_PAGE)).await
 }
 
-/// Reads the jobs behind entries, few at a time where they are large, until `judge` says no.
+/// Reads the jobs behind entries, few at a time, until `judge` says no.
 async fn read(
     store: &dyn Store,
-    mut places: &[Record],
+    places: &[Record],
     mut judge: impl FnMut(&Record, Option<&Record>) -> bool + Send,
 ) -> Result<()> {
-    let mut at_once = FEW;
-    while !places.is_empty() {
-        let (now, later) = places.split_at(at_once.min(places.len()));
-        places = later;
+    for now in places.chunks(AT_ONCE) {
         let keys: Vec<Key> = now.iter().map(job_behind).collect();
         let jobs = store.get(&keys).await?.records;
-        let bytes: usize = jobs.iter().flatten().map(|record| record.value.len()).sum();
-        at_once = if bytes * 2 <= BYTES { (at_once * 2).min(MANY) } else { FEW };
         for (place, job) in now.iter().zip(&jobs) {
             if !judge(place, job.as_ref()) {
                 return Ok(());

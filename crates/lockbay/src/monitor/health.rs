@@ -84,7 +84,9 @@ impl Examiner<'_> {
             jobs = self.examine_jobs().await;
             sagas = self.examine_sagas(&mut warnings).await;
         }
-        let cleanup = if answers { self.sweeper.issues() } else { Vec::new() };
+        let (cleanup, noted) = self.sweeper.examine();
+        let cleanup = if answers { cleanup } else { Vec::new() };
+        warnings.extend(noted);
         let parts = [&store, &leader, &jobs, &sagas, &cleanup];
         let issues: Vec<String> = parts.into_iter().flatten().cloned().collect();
         let health = Health {

@@ -6,6 +6,7 @@
 //! the sagas of a dead executor are found without looking at any other.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -67,7 +68,12 @@ pub(crate) struct Saga {
     pub(crate) next: u64,
     /// Grows with every change of its executor.
     pub(crate) token: Revision,
+    /// The revision of its head, as it was read; zero before it has started.
+    born: Revision,
 }
+
+/// An ended saga is kept this long at least, so a younger one is not being removed.
+const LEAST_KEPT: Duration = Duration::from_secs(3_600);
 
 pub(crate) fn saga_key(id: &str) -> Result<Key> {
     check_name("saga id", id, 128)?;
@@ -104,7 +110,8 @@ impl Saga {
     pub(crate) fn new(id: Arc<str>, head: Head) -> Self {
         let started = Timestamp::from_micros(head.created_us);
         let state = State::new(&head.definition, started);
-        Saga { id, head, state, next: 0, token: Revision::ZERO }
+        let (token, born) = (Revision::ZERO, Revision::ZERO);
+        Saga { id, head, state, next: 0, token, born }
     }
 
     /// Reads a saga with its whole log.
@@ -118,7 +125,15 @@ impl Saga {
         let record = record.filter(|head| !is_marked(head)).ok_or_else(|| not_found(id))?;
         let mut saga = Saga::new(id.into(), decode(&record)?);
         saga.token = record.revision;
+        saga.born = record.revision;
         saga.refresh(store).await?;
+        let age = read.now.since(Timestamp::from_micros(saga.head.created_us));
+        if !saga.status().is_terminal() && age >= LEAST_KEPT {
+            // It may have ended long ago, and its log been removed between the two reads.
+            let read = store.get(&[saga_key(id)?]).await?;
+            let head = read.records.into_iter().flatten().next();
+            head.filter(|head| head.revision == saga.born).ok_or_else(|| not_found(id))?;
+        }
         Ok(saga)
     }
 
@@ -128,6 +143,9 @@ impl Saga {
         loop {
             let page = store.scan(&self.log_range(self.next), MAX_PAGE).await?;
             for record in &page.records {
+                if record.key != log_key(&self.id, self.next) {
+                    return Err(not_found(&self.id)); // its log is being removed
+                }
                 let logged: Logged = decode(record)?;
                 self.fold(&logged.entry, Timestamp::from_micros(logged.at_us)).map_err(broken)?;
                 self.added(&logged.entry, record.revision);
@@ -193,6 +211,10 @@ impl Saga {
         let own_log = log_key(&self.id, self.next);
         let by_executor = executor.is_some();
         let mut guards: Vec<Guard> = executor.into_iter().collect();
+        if !by_executor {
+            // Who is not its executor may look at a saga that is removed at this moment.
+            guards.push(Guard::RevisionIs(saga_key(&self.id)?, self.born));
+        }
         guards.push(Guard::Absent(own_log.clone()));
         let own_guards = guards.len();
         let partition = own_log.partition;

@@ -36,6 +36,7 @@ const READ_AT_ONCE: usize = 8;
 struct Marked {
     removed: bool,
     keyed: bool,
+    saga_name: String,
 }
 
 /// Whether a head is only a mark that its saga was or is being removed.
@@ -119,7 +120,7 @@ impl Forgotten {
             keys.extend((!mark.keyed).then(|| head_key.clone()));
             let mut commits = pieces(keys);
             let first = commits.remove(0);
-            let mut doomed = Doomed::new(vec![unchanged], first);
+            let mut doomed = Doomed::new(vec![unchanged], first).named(mark.saga_name);
             doomed.rest = rest(head_key, commits);
             return Ok(doomed);
         }
@@ -134,7 +135,8 @@ impl Forgotten {
         keys.extend(self.kin(id).await?);
         keys.push(place.key.clone());
         let keyed = saga.head.request.is_some();
-        let value = encode(&Marked { removed: true, keyed })?;
+        let saga_name = saga.head.definition.saga_name.clone();
+        let value = encode(&Marked { removed: true, keyed, saga_name: saga_name.clone() })?;
         let mark = Write::Put { key: head_key.clone(), value, deadline: Deadline::Never };
         let mut measured = keys.clone();
         measured.push(head_key.clone());
@@ -153,7 +155,7 @@ impl Forgotten {
             }
         };
         doomed.weight = Weight::Measure(measured);
-        Ok(doomed.named(saga.head.definition.saga_name.as_str()))
+        Ok(doomed.named(saga_name))
     }
 
     /// What others keep of a saga.

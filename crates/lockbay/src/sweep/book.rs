@@ -162,15 +162,26 @@ impl Book {
         same.then_some(known.place)
     }
 
-    /// Remembers where the next pass begins. If that fails, it begins where this one did.
-    pub(super) async fn remember(&self, rule: &Rule, scope: Scope, place: String, term: &Term) {
-        let progress = Progress { pattern: rule.pattern.clone(), ttl_us: micros(rule.ttl), place };
+    /// Remembers where the next pass begins, or that it begins anew. If that fails, it begins where
+    /// this one did.
+    pub(super) async fn remember(
+        &self,
+        rule: &Rule,
+        scope: Scope,
+        place: Option<String>,
+        term: &Term,
+    ) {
+        let (pattern, ttl_us) = (rule.pattern.clone(), micros(rule.ttl));
         let key = progress_key(rule, scope);
         let guards = vec![Guard::Held(term.fence.clone())];
-        let commit = encode(&progress).and_then(|value| {
-            let put = Write::Put { key, value, deadline: Deadline::Never };
-            Commit::new(Partition::FIRST, guards, vec![put], Vec::new())
-        });
+        let write =
+            match place {
+                None => Ok(Write::Delete { key }),
+                Some(place) => encode(&Progress { pattern, ttl_us, place })
+                    .map(|value| Write::Put { key, value, deadline: Deadline::Never }),
+            };
+        let commit =
+            write.and_then(|write| Commit::new(Partition::FIRST, guards, vec![write], Vec::new()));
         let Ok(commit) = commit else { return };
         if let Err(error) = self.store.commit(&commit).await {
             tracing::debug!(rule = rule.name, %error, "progress of cleanup not remembered");

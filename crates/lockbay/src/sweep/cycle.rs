@@ -4,7 +4,8 @@
 //! services, immediate rules where an index tells what is due and where it has to be looked for,
 //! batch rules, and runs that somebody asked for.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::report::{Report, RuleReport};
@@ -14,6 +15,7 @@ use super::work::{Extent, Part, Wanted, Work};
 use super::{Mode, Sweeper};
 use crate::clock::Tick;
 use crate::metrics::Metric;
+use crate::retire::Errand;
 use crate::store::Partition;
 
 /// How often loops look whether there is something to do.
@@ -31,10 +33,12 @@ const ROUNDS: usize = 1_000;
 pub(super) struct LastCycle {
     /// When this leadership was first seen, while it lasts.
     leads_since: Option<Tick>,
-    /// When a cycle last came to its end under it.
+    /// When a cycle last came to its end under it, or had nothing to do.
     finished: Option<Tick>,
-    /// What went wrong in it.
-    errors: Vec<String>,
+    /// What went wrong in the last pass of each rule.
+    errors: BTreeMap<String, String>,
+    /// Whether the rules could not be read.
+    without_rules: bool,
 }
 
 impl Sweeper {
@@ -73,24 +77,28 @@ impl Sweeper {
         })
     }
 
-    /// What other services do every second on the leader.
+    /// What other services do every second on the leader, side by side.
     async fn errands(&self, term: &Term) -> Result<(), Lost> {
+        let errands = self.0.chores.each_second.iter();
+        let each = errands.map(|(metric, errand)| self.errand(*metric, &**errand, term));
+        futures_util::future::try_join_all(each).await.map(drop)
+    }
+
+    async fn errand(&self, metric: Metric, errand: &dyn Errand, term: &Term) -> Result<(), Lost> {
         loop {
-            for (metric, errand) in &self.0.chores.each_second {
-                for _ in 0..ROUNDS {
-                    let began = self.0.clock.tick();
-                    match term.alive(errand.work(&term.fence, BUDGET)).await? {
-                        Ok(worked) => {
-                            self.0.metrics.add(*metric, worked.cleaned);
-                            term.sleep(self.0.clock.tick().since(began).min(TICK)).await?;
-                            if !worked.more {
-                                break;
-                            }
-                        }
-                        Err(error) => {
-                            tracing::warn!(%error, "an errand of the leader was not done");
+            for _ in 0..ROUNDS {
+                let began = self.0.clock.tick();
+                match term.alive(errand.work(&term.fence, BUDGET)).await? {
+                    Ok(worked) => {
+                        self.0.metrics.add(metric, worked.cleaned);
+                        term.sleep(self.0.clock.tick().since(began).min(TICK)).await?;
+                        if !worked.more {
                             break;
                         }
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "an errand of the leader was not done");
+                        break;
                     }
                 }
             }
@@ -104,7 +112,6 @@ impl Sweeper {
             if let Some(rules) = self.rules_of(Strategy::Immediate, term).await?
                 && !rules.is_empty()
             {
-                let _turn = term.alive(self.0.immediate.lock()).await?;
                 self.go_through(&rules, &usual(Part::Indexed), term).await.1?;
             }
             term.sleep(next.since(self.0.clock.tick())).await?;
@@ -126,7 +133,8 @@ impl Sweeper {
                 let looked_through = usual(Part::LookedThrough);
                 self.go_through(std::slice::from_ref(&rule), &looked_through, term).await.1?;
                 let took = self.0.clock.tick().since(began);
-                let pause = rule.interval.unwrap_or((took * REST).max(TICK));
+                let cheap = (took * REST).clamp(TICK, self.0.settings.interval.max(TICK));
+                let pause = rule.interval.unwrap_or(cheap);
                 next.insert(rule.name, began + pause);
             }
             term.sleep(TICK).await?;
@@ -140,17 +148,18 @@ impl Sweeper {
             let now = self.0.clock.tick();
             let next = now + TICK;
             let Some(mut rules) = self.rules_of(Strategy::Batch, term).await? else {
-                self.note(vec!["the rules could not be read".into()], None);
+                self.0.last.lock().without_rules = true;
                 term.sleep(TICK).await?;
                 continue;
             };
+            self.0.last.lock().without_rules = false;
             rules.retain(|rule| {
                 let interval = rule.interval.unwrap_or(self.0.settings.interval);
                 begun.get(&rule.name).is_none_or(|begun| now.since(*begun) >= interval)
             });
             if rules.is_empty() {
                 // Nothing to do is done in time, too.
-                self.note(self.errors_noted(), Some(now));
+                self.0.last.lock().finished = Some(now);
             } else {
                 begun.extend(rules.iter().map(|rule| (rule.name.clone(), now)));
                 let _turn = term.alive(self.0.others.lock()).await?;
@@ -196,11 +205,32 @@ impl Sweeper {
             foreign_keys: inner.settings.foreign_keys,
             term,
             wanted: wanted.clone(),
+            // What is done beside cycles all the time says nothing of them.
+            progress: match wanted.part {
+                Part::Indexed => None,
+                Part::All | Part::LookedThrough => Some(&inner.progress),
+            },
         };
         let (mut reports, mut ended) = (Vec::new(), Ok(()));
         for rule in rules {
             let mut report = RuleReport::of(&rule.name);
-            ended = work.rule(rule, &mut report).await;
+            // Immediate rules are carried out all the time: not by two at once.
+            let turn = match (rule.strategy, wanted.mode, wanted.part) {
+                (Strategy::Immediate, Mode::Delete, Part::All | Part::Indexed) => {
+                    Some(term.alive(inner.immediate.lock()).await)
+                }
+                (
+                    Strategy::Immediate | Strategy::Batch | Strategy::Lazy | Strategy::Never,
+                    Mode::Delete | Mode::DryRun,
+                    Part::All | Part::Indexed | Part::LookedThrough,
+                ) => None,
+            };
+            ended = match turn {
+                Some(Err(Lost)) => Err(Lost),
+                Some(Ok(_)) | None => work.rule(rule, &mut report).await,
+            };
+            drop(turn);
+            self.note_errors(&report);
             reports.push(report);
             if ended.is_err() {
                 break;
@@ -239,24 +269,20 @@ impl Sweeper {
             tally.cycles += 1;
             tally.last = took;
         }
-        let failed = report.rules.iter().filter(|rule| rule.errors > 0);
-        let errors = failed
-            .map(|rule| {
-                let why = rule.messages.first().map_or("", String::as_str);
-                format!("rule {}: {} errors, such as: {why}", rule.rule, rule.errors)
-            })
-            .collect();
-        self.note(errors, Some(self.0.clock.tick()));
+        self.0.last.lock().finished = Some(self.0.clock.tick());
     }
 
-    fn note(&self, errors: Vec<String>, finished: Option<Tick>) {
+    /// Keeps what went wrong with a rule until its next pass.
+    fn note_errors(&self, report: &RuleReport) {
         let mut last = self.0.last.lock();
-        last.errors = errors;
-        last.finished = finished.or(last.finished);
-    }
-
-    fn errors_noted(&self) -> Vec<String> {
-        self.0.last.lock().errors.clone()
+        match report.messages.first() {
+            Some(why) => {
+                let errors = report.errors;
+                let told = format!("rule {}: {errors} errors, such as: {why}", report.rule);
+                last.errors.insert(report.rule.clone(), told);
+            }
+            None => drop(last.errors.remove(&report.rule)),
+        }
     }
 
     async fn count_active(&self, term: &Term) -> Result<(), Lost> {
@@ -267,21 +293,31 @@ impl Sweeper {
         Ok(())
     }
 
-    /// What is wrong with cleanup, as far as this instance does it: cycles that do not come to
-    /// their end, and errors of the last one.
-    pub(crate) fn issues(&self) -> Vec<String> {
+    /// Whether cleanup stands still, as far as this instance does it: what is wrong with it then,
+    /// and what else a person should know.
+    pub(crate) fn examine(&self) -> (Vec<String>, Vec<String>) {
         let last = self.0.last.lock().clone();
-        let Some(since) = last.leads_since else { return Vec::new() };
-        let idle = self.0.clock.tick().since(last.finished.unwrap_or(since));
-        let mut issues = last.errors;
+        let Some(since) = last.leads_since else { return (Vec::new(), Vec::new()) };
+        let moved = last.finished.unwrap_or(since).max(self.progressed());
+        let idle = self.0.clock.tick().since(moved);
+        let (mut issues, mut warnings) = (Vec::new(), Vec::new());
         if idle > self.0.settings.interval * 3 {
-            issues.push(format!("no cycle has come to its end for {} s", idle.as_secs()));
+            issues.push(format!("cleanup: it has not come on for {} s", idle.as_secs()));
         }
-        issues.into_iter().map(|issue| format!("cleanup: {issue}")).collect()
+        if last.without_rules {
+            warnings.push("cleanup: the rules could not be read".into());
+        }
+        warnings.extend(last.errors.into_values().map(|error| format!("cleanup: {error}")));
+        (issues, warnings)
+    }
+
+    /// When work under the leader's right last came on.
+    fn progressed(&self) -> Tick {
+        Tick::from_nanos(self.0.progress.load(Ordering::Relaxed))
     }
 }
 
 /// What cycles ask of the rules.
 fn usual(part: Part) -> Wanted {
-    Wanted { mode: Mode::Delete, pattern: None, ttl: None, extent: Extent::New, part }
+    Wanted { mode: Mode::Delete, pattern: None, ttl: None, extent: Extent::New, part, named: false }
 }

@@ -1,5 +1,6 @@
 //! Deleting what was judged: in commits under the leader's fence, counted exactly, and measured.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::Mode;
@@ -32,6 +33,8 @@ pub(super) struct Deleter<'a> {
     pub(super) pace: Pace,
     /// When the sweeper last left the store alone.
     pub(super) rested: Tick,
+    /// See [`Work`](super::work::Work).
+    pub(super) progress: Option<&'a AtomicU64>,
 }
 
 impl Deleter<'_> {
@@ -74,7 +77,11 @@ impl Deleter<'_> {
 
     /// Leaves the store alone for as long as it was busy with this.
     pub(super) async fn rest(&mut self) -> Result<(), Lost> {
-        let busy = self.term.clock.tick().since(self.rested);
+        let now = self.term.clock.tick();
+        if let Some(progress) = self.progress {
+            progress.store(now.as_nanos(), Ordering::Relaxed);
+        }
+        let busy = now.since(self.rested);
         let rested = self.term.sleep(Pace::pause(busy)).await;
         self.rested = self.term.clock.tick();
         rested

@@ -33,6 +33,7 @@ mod work;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -133,6 +134,8 @@ struct Inner {
     others: tokio::sync::Mutex<()>,
     tally: Mutex<Tally>,
     last: Mutex<LastCycle>,
+    /// When work last came on: a tick in nanoseconds.
+    progress: AtomicU64,
 }
 
 /// What was swept by this process.
@@ -170,6 +173,7 @@ impl Sweeper {
             others: tokio::sync::Mutex::default(),
             tally: Mutex::default(),
             last: Mutex::default(),
+            progress: AtomicU64::new(0),
         }))
     }
 
@@ -265,7 +269,8 @@ impl RunRequest {
     fn wanted(&self) -> Result<Wanted> {
         let pattern = self.pattern.as_deref().map(Pattern::new).transpose()?;
         let (mode, ttl) = (self.mode, self.ttl);
-        Ok(Wanted { mode, pattern, ttl, extent: Extent::All, part: Part::All })
+        let named = self.rule.is_some();
+        Ok(Wanted { mode, pattern, ttl, extent: Extent::All, part: Part::All, named })
     }
 
     /// Whether a run of all rules, or of a named one, carries out this one.

@@ -31,7 +31,7 @@ pub struct Report {
     /// Whether nothing was deleted, because that was asked for.
     pub dry_run: bool,
     /// By how many leaders it was begun: more than one if leadership moved meanwhile. The numbers
-    /// are those of all that is known to be deleted.
+    /// are those of the last.
     pub leaders: u32,
     /// Each rule that was run, in the order in which they were.
     pub rules: Vec<RuleReport>,
@@ -74,18 +74,6 @@ impl RuleReport {
             self.messages.push(message.into());
         }
     }
-
-    fn join(&mut self, other: &RuleReport) {
-        self.scanned += other.scanned;
-        self.cleaned += other.cleaned;
-        self.errors += other.errors;
-        self.bytes_freed += other.bytes_freed;
-        for (why, many) in &other.kept {
-            self.keep(why, *many);
-        }
-        let room = MAX_MESSAGES.saturating_sub(self.messages.len());
-        self.messages.extend(other.messages.iter().take(room).cloned());
-    }
 }
 
 impl Report {
@@ -99,17 +87,6 @@ impl Report {
         report
     }
 
-    /// Adds what another leader had done of the same run before.
-    pub(super) fn continue_from(&mut self, earlier: &Report) {
-        let later = std::mem::take(&mut self.rules);
-        let (took, leaders, dry_run) = (self.cleanup_time_ms, self.leaders, self.dry_run);
-        *self = Report { leaders: leaders + earlier.leaders, dry_run, ..Report::default() };
-        for rule in earlier.rules.iter().cloned().chain(later) {
-            self.add(rule);
-        }
-        self.cleanup_time_ms = took + earlier.cleanup_time_ms;
-    }
-
     fn add(&mut self, rule: RuleReport) {
         self.total_scanned += rule.scanned;
         self.total_cleaned += rule.cleaned;
@@ -120,10 +97,7 @@ impl Report {
         }
         self.memory_freed_mb = megabytes(self.bytes_freed);
         self.cleanup_efficiency = percent(self.total_cleaned, self.total_scanned);
-        match self.rules.iter_mut().find(|known| known.rule == rule.rule) {
-            Some(known) => known.join(&rule),
-            None => self.rules.push(rule),
-        }
+        self.rules.push(rule);
     }
 }
 

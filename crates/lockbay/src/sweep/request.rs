@@ -1,5 +1,5 @@
-//! Runs that somebody asks for, wherever that is: carried out here if this instance leads, else
-//! asked of the leader by a record that it takes, carries out and answers.
+//! Runs that somebody asks for, wherever that is: asked of the leader by a record that it takes,
+//! carries out and answers.
 //!
 //! A request outlives a leader: the next one begins it anew. It has a deadline in every state, so
 //! that none stays.
@@ -15,7 +15,7 @@ use super::work::{Extent, Part, Wanted};
 use super::{Mode, RunRequest, Sweeper};
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::{
-    Commit, Deadline, Guard, Hints, Key, Kind, Partition, Range, Record, Reply, Write,
+    Commit, Deadline, Guard, Hints, Key, Kind, MAX_PAGE, Partition, Range, Record, Reply, Write,
 };
 
 /// A run that somebody asked the leader for, and its answer. Key: time, random digits.
@@ -72,15 +72,6 @@ impl Outcome {
         }
     }
 
-    /// Adds what was done of the same wish before.
-    fn continue_from(&mut self, earlier: &Report) {
-        match self {
-            Outcome::Ran(report) => report.continue_from(earlier),
-            Outcome::Optimized(report) => report.cleanup.continue_from(earlier),
-            Outcome::Failed { .. } => {}
-        }
-    }
-
     fn failed(error: &Error) -> Self {
         Outcome::Failed { kind: error.kind().name().into(), message: error.to_string() }
     }
@@ -117,33 +108,13 @@ struct Found {
 }
 
 impl Sweeper {
-    /// Carries a wish out here, if this instance leads and goes on to, else has the leader do it.
+    /// Has the leader carry a wish out, also where that is this instance: so a run outlives its
+    /// caller and its leader, and they are carried out one after another.
     pub(super) async fn carry_out(&self, wish: Wish) -> Result<Outcome> {
         if self.0.stop.is_cancelled() {
             return Err(Error::new(ErrorKind::Unavailable, "this instance shuts down"));
         }
-        let Some(term) = self.term() else { return self.ask(wish).await };
-        // Goes on if the caller goes away.
-        let (this, here) = (self.clone(), wish.clone());
-        let done = tokio::spawn(async move { this.fulfil(&here, &term).await }).await;
-        let (mut outcome, ended) = done.map_err(|error| {
-            Error::new(ErrorKind::Internal, "a run of cleanup broke off").with_source(error)
-        })?;
-        if ended.is_ok() {
-            return Ok(outcome);
-        }
-        if self.0.stop.is_cancelled() {
-            return Err(Error::new(ErrorKind::Unavailable, "this instance shuts down"));
-        }
-        // Another leads by now, and does the rest.
-        let here = match &mut outcome {
-            Outcome::Ran(report) => std::mem::take(&mut **report),
-            Outcome::Optimized(report) => std::mem::take(&mut report.cleanup),
-            Outcome::Failed { .. } => Report::default(),
-        };
-        let mut outcome = self.ask(wish).await?;
-        outcome.continue_from(&here);
-        Ok(outcome)
+        self.ask(wish).await
     }
 
     /// Carries a wish out under the leader's right, as long as that is held.
@@ -170,9 +141,14 @@ impl Sweeper {
         let Ok(rules) = term.alive(self.rules()).await else { return lost() };
         let mut rules = rules?;
         rules.retain(|rule| request.means(rule));
-        let Ok(_others) = term.alive(self.0.others.lock()).await else { return lost() };
-        // Immediate rules are carried out all the time: not by two at once.
-        let Ok(_immediate) = term.alive(self.0.immediate.lock()).await else { return lost() };
+        // What a dry run finds may go meanwhile, and nobody waits for it.
+        let _others = match wanted.mode {
+            Mode::Delete => Some(term.alive(self.0.others.lock()).await),
+            Mode::DryRun => None,
+        };
+        if matches!(_others, Some(Err(Lost))) {
+            return lost();
+        }
         Ok(self.go_through(&rules, &wanted, term).await)
     }
 
@@ -186,14 +162,17 @@ impl Sweeper {
         let mut rules = rules?;
         rules.retain(|rule| rule.strategy == Strategy::Lazy);
         let (mode, extent, part) = (Mode::Delete, Extent::All, Part::All);
-        let wanted = Wanted { mode, pattern: None, ttl: None, extent, part };
+        let wanted = Wanted { mode, pattern: None, ttl: None, extent, part, named: false };
         let ended;
         (report.cleanup, ended) = self.go_through(&rules, &wanted, term).await;
         if ended.is_err() {
             return Ok((report, ended));
         }
         let upkeep = self.0.store.upkeep();
-        report.used_bytes_before = upkeep.footprint().await?.used_bytes;
+        let Ok(before) = term.alive(upkeep.footprint()).await else {
+            return Ok((report, Err(Lost)));
+        };
+        report.used_bytes_before = before?.used_bytes;
         let until = self.0.clock.tick() + RECLAIM;
         loop {
             let begun = self.0.clock.tick();
@@ -212,7 +191,10 @@ impl Sweeper {
                 return Ok((report, Err(Lost)));
             }
         }
-        report.used_bytes_after = upkeep.footprint().await?.used_bytes;
+        let Ok(after) = term.alive(upkeep.footprint()).await else {
+            return Ok((report, Err(Lost)));
+        };
+        report.used_bytes_after = after?.used_bytes;
         report.memory_freed_mb = megabytes(report.bytes_freed);
         report.time_ms = self.0.clock.tick().since(began).as_secs_f64() * 1e3;
         Ok((report, Ok(())))
@@ -221,8 +203,14 @@ impl Sweeper {
     /// Asks whoever leads, and waits for the answer.
     async fn ask(&self, wish: Wish) -> Result<Outcome> {
         let all = Range::new(Partition::FIRST, REQUEST, "");
-        let waiting = self.0.store.scan(&all, MOST).await?;
-        if waiting.records.len() >= MOST {
+        let there = self.0.store.scan(&all, MAX_PAGE).await?;
+        let now = there.now;
+        let waits = |record: Record| {
+            !record.lapsed(now)
+                && found(record).is_ok_and(|found| matches!(found.asked.state, State::Waiting))
+        };
+        if there.more || there.records.into_iter().filter(|one| waits(one.clone())).count() >= MOST
+        {
             let message = "too many runs of cleanup were asked for: ask again later";
             return Err(Error::new(ErrorKind::Busy, message));
         }
@@ -280,6 +268,15 @@ impl Sweeper {
                 ));
             }
         }
+        let read = self.0.store.get(std::slice::from_ref(key)).await?;
+        let record = read.records.into_iter().flatten().next();
+        if let Some(found) = record.map(found).transpose()?
+            && matches!(found.asked.state, State::Waiting)
+            && self.remove(&found).await
+        {
+            let message = "other runs took ten minutes; this one was not begun: ask again";
+            return Err(Error::new(ErrorKind::Unavailable, message));
+        }
         Err(Error::new(ErrorKind::Unknown, "the run was not over within ten minutes; it goes on"))
     }
 
@@ -305,7 +302,7 @@ impl Sweeper {
             if hints.is_none() {
                 hints = term.alive(self.0.store.watch(&all)).await?.ok();
             }
-            match term.alive(self.0.store.scan(&all, MOST * 2)).await? {
+            match term.alive(self.0.store.scan(&all, MAX_PAGE)).await? {
                 Ok(page) => {
                     for record in page.records {
                         let lapsed = record.lapsed(page.now);

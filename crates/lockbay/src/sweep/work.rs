@@ -1,6 +1,7 @@
 //! Carrying out rules: for each scope of each, look, judge by the pattern, delete, and go on.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use super::book::Book;
@@ -35,6 +36,20 @@ pub(super) struct Wanted {
     pub(super) ttl: Option<Duration>,
     pub(super) extent: Extent,
     pub(super) part: Part,
+    /// Whether somebody named the rule.
+    pub(super) named: bool,
+}
+
+impl Wanted {
+    /// How long keys of others must not have been used. A run of everything makes that no shorter
+    /// than the rule does: keys that are in use are not ours to delete in passing.
+    fn foreign_ttl(&self, rule: &Rule) -> Duration {
+        match self.ttl {
+            Some(ttl) if self.named => ttl,
+            Some(ttl) => ttl.max(rule.ttl),
+            None => rule.ttl,
+        }
+    }
 }
 
 /// Which scopes of the rules.
@@ -74,6 +89,8 @@ pub(super) struct Work<'a> {
     pub(super) foreign_keys: bool,
     pub(super) term: &'a Term,
     pub(super) wanted: Wanted,
+    /// When work last came on, in ticks; for health.
+    pub(super) progress: Option<&'a AtomicU64>,
 }
 
 impl Work<'_> {
@@ -103,13 +120,14 @@ impl Work<'_> {
             mode: self.wanted.mode,
             pace: Pace::new(batch),
             rested: self.term.clock.tick(),
+            progress: self.progress,
         };
         for scope in rule.scopes().into_iter().filter(|scope| self.wanted.part.has(*scope)) {
             match scope {
                 Scope::ForeignKeys if self.foreign_keys => {
                     let sweep = foreign::Sweep {
                         rule,
-                        ttl: self.wanted.ttl.unwrap_or(rule.ttl),
+                        ttl: self.wanted.foreign_ttl(rule),
                         also: self.wanted.pattern.as_ref(),
                         batch,
                     };
@@ -154,6 +172,7 @@ impl Work<'_> {
         if resumes {
             place = self.term.alive(self.book.place(task.rule, task.scope)).await?;
         }
+        let mut remembered = place.is_some();
         let errors_before = report.errors;
         let (mut looks, mut failures) = (0u64, 0);
         loop {
@@ -177,21 +196,28 @@ impl Work<'_> {
             match next {
                 Next::At(next) => {
                     if clean && looks % REMEMBER_EVERY == 0 {
-                        self.book.remember(task.rule, task.scope, next.clone(), self.term).await;
+                        self.remember(task, Some(next.clone())).await?;
+                        remembered = true;
                     }
                     place = Some(next);
                 }
                 // What cannot be deleted now would be found again for ever.
                 Next::Again if report.cleaned > cleaned_before => place = None,
                 Next::Again => return Ok(()),
-                Next::End(remember) => {
-                    if let Some(next) = remember.filter(|_| clean) {
-                        self.book.remember(task.rule, task.scope, next, self.term).await;
+                // The next pass begins where this one says, or else anew.
+                Next::End(next) => {
+                    if clean && (next.is_some() || remembered) {
+                        self.remember(task, next).await?;
                     }
                     return Ok(());
                 }
             }
         }
+    }
+
+    async fn remember(&self, task: &Task<'_>, place: Option<String>) -> Result<(), Lost> {
+        let remembered = self.book.remember(task.rule, task.scope, place, self.term);
+        self.term.alive(remembered).await
     }
 
     async fn look(
@@ -204,7 +230,9 @@ impl Work<'_> {
         if task.scope == Scope::Sagas {
             ttl = ttl.max(MIN_SAGA_TTL);
         }
-        let full = self.wanted.mode == Mode::DryRun || self.wanted.pattern.is_some();
+        // What does not match would be found first again and again.
+        let narrowed = task.rule_names() && !task.pattern.is_everything();
+        let full = self.wanted.mode == Mode::DryRun || self.wanted.pattern.is_some() || narrowed;
         let by_rule = if task.rule_names() { task.pattern.literal_prefix() } else { "" };
         let asked = self.wanted.pattern.as_ref().map_or("", Pattern::literal_prefix);
         // Of two beginnings that a name has, one goes on where the other ends, or there is none.
