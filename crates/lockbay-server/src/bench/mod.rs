@@ -74,6 +74,17 @@ impl Work {
         }
     }
 
+    /// Which benchmark it is of, and which operation, where that has several.
+    fn told(self) -> (&'static str, Option<&'static str>) {
+        match self {
+            Work::Job | Work::Lease | Work::Saga => (self.name(), None),
+            Work::StateCached => ("state", Some("cached-get")),
+            Work::StateRead => ("state", Some("get")),
+            Work::StateSet => ("state", Some("set")),
+            Work::StateLoad => ("state", Some("load")),
+        }
+    }
+
     async fn ours(self, bay: &LockBay, load: Load) -> anyhow::Result<Measured> {
         let Load { concurrency, count, steps } = load;
         match self {
@@ -232,8 +243,9 @@ async fn measure(work: Work, bay: &LockBay, load: Load, with_raw: bool) -> anyho
 
 impl Line {
     fn json(&self, store: &store::Description) -> String {
+        let (bench, operation) = self.work.told();
         let mut line = serde_json::json!({
-            "bench": self.work.name(),
+            "bench": bench,
             "store": store.backend,
             "fsync": store.durability,
             "concurrency": self.load.concurrency,
@@ -244,6 +256,9 @@ impl Line {
         });
         if let Some(peak) = peak_mib() {
             line["peak_rss_mib"] = peak.into();
+        }
+        if let Some(operation) = operation {
+            line["operation"] = operation.into();
         }
         if self.work == Work::Saga {
             line["steps"] = self.load.steps.into();
