@@ -157,6 +157,29 @@ async fn a_lapsed_lease_is_gone_within_its_hour_and_the_interval_and_one_that_is
 }
 
 #[tokio::test]
+async fn leases_that_a_rule_means_go_though_many_others_lapsed_before_them() {
+    let world = World::new(1);
+    let config = Config { cleanup_interval: seconds(60), ..Config::default() };
+    let a = leader_with(&world, config).await;
+    a.bay.sweeper().delete_rule("leader_election").await.unwrap();
+    let applies_to = Some([Scope::Leases].into());
+    let rule = Rule { applies_to, ..Rule::new("workers", "worker-*", HOUR) };
+    a.bay.sweeper().put_rule(rule).await.unwrap();
+    for n in 0..600 {
+        a.bay.leases().acquire(&format!("other-{n}"), "x", SECOND).await.unwrap();
+    }
+    world.pass(SECOND).await;
+    for n in 0..10 {
+        a.bay.leases().acquire(&format!("worker-{n}"), "x", SECOND).await.unwrap();
+    }
+    later(&world, HOUR * 2).await;
+    world.pass_by(Duration::from_millis(200), SECOND * 70).await;
+    let left = ids(&world, "lease");
+    assert_eq!(left.len(), 600, "those that no rule means stay");
+    assert!(left.iter().all(|name| name.starts_with("other-")));
+}
+
+#[tokio::test]
 async fn what_is_touched_before_its_deletion_arrives_stays_and_is_not_counted() {
     let world = World::new(1);
     let a = leader(&world).await;
