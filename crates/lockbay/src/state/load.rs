@@ -162,7 +162,8 @@ impl State {
     /// next call loads anew. It goes on if its caller goes away. If its process dies, others load
     /// when `load_timeout` is over. A value that is invalidated while it is loaded is loaded again
     /// and never stored; a value that is loaded sets off no rules. The loader may be called again,
-    /// up to four times in one call. Needs a Tokio runtime.
+    /// up to four times in one call. One that makes the value of other keys reads these with
+    /// [`get_latest`](State::get_latest). Needs a Tokio runtime.
     ///
     /// # Errors
     /// As [`set`](State::set); the loader's own; `Busy` if others load and fail, or the value is

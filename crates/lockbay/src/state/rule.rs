@@ -415,6 +415,23 @@ mod tests {
     }
 
     #[test]
+    fn sources_stand_before_what_was_made_of_them_also_beside_a_circle() {
+        let mut book = book();
+        for (key, sources) in [("a", "b"), ("b", "z"), ("m", "a"), ("c", "d"), ("d", "c")] {
+            book.set_made_of(key, vec![sources.into()]);
+        }
+        book.set_made_of("e", vec!["d".into(), "a".into()]);
+        let keys: BTreeSet<String> = ["a", "b", "c", "d", "e", "m", "z"].map(Into::into).into();
+        let order = book.sources_first(&keys);
+        assert_eq!(order.iter().cloned().collect::<BTreeSet<_>>(), keys);
+        assert_eq!(order.len(), keys.len());
+        let place = |key: &str| order.iter().position(|other| other == key).unwrap();
+        for (source, key) in [("z", "b"), ("b", "a"), ("a", "m"), ("d", "e"), ("a", "e")] {
+            assert!(place(source) < place(key), "{source} before {key} in {order:?}");
+        }
+    }
+
+    #[test]
     fn more_than_a_thousand_dependents_are_refused_through_all_steps() {
         let mut book = book();
         for n in 0..MAX_DEPENDENTS {
