@@ -167,6 +167,7 @@ fn wrong_requests_are_refused_with_the_reason_and_write_nothing() {
         ("/v1/state/k", r#"{"value":NaN}"#),
         ("/v1/state/k", r#"{"value":1,"if_version":"x"}"#),
         ("/v1/state/k", r#"{"value":1,"if_version":7.5}"#),
+        ("/v1/state/k", r#"{"value":1,"if_version":null}"#),
         ("/v1/state/k", r#"{"value":1,"nonsense":7}"#),
         ("/v1/state/k", &tags),
         ("/v1/state/k", &large),

@@ -222,13 +222,16 @@ async fn set(client: &Client, args: SetArgs) -> Result<Ended, Failure> {
     })?;
     let key = args.key;
     // By hand, so that the value is sent to the last digit.
-    let rest = json!({
+    let mut rest = json!({
         "ttl_seconds": args.ttl.map(|Span(ttl)| ttl.as_secs_f64()),
         "tags": args.tags,
         "source": args.source,
-        "if_version": args.if_version.map(|version| version.to_string()),
-    })
-    .to_string();
+    });
+    // Left out, not null, to set whatever is there.
+    if let Some(version) = args.if_version {
+        rest["if_version"] = json!(version.to_string());
+    }
+    let rest = rest.to_string();
     let body = format!(r#"{{"value":{},{}"#, value.text(), &rest[1..]);
     let url = client.address(&["v1", "state", &key], &[]);
     let answer =

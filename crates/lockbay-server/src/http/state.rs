@@ -54,7 +54,13 @@ struct SetBody {
     #[serde(default)]
     tags: Vec<String>,
     source: Option<String>,
+    #[serde(default, deserialize_with = "given")]
     if_version: Option<Version>,
+}
+
+/// A member that may be left out, but is no null: that would set whatever is there.
+fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Version>, D::Error> {
+    Version::deserialize(deserializer).map(Some)
 }
 
 /// A version as it was handed out, in quotes or without them.
@@ -70,6 +76,12 @@ impl<'de> Deserialize<'de> for Version {
             }
             fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Version, E> {
                 parse_version(text).map(Version).map_err(E::custom)
+            }
+            fn visit_unit<E: serde::de::Error>(self) -> Result<Version, E> {
+                Err(E::custom(
+                    "if_version is null: leave it out to set whatever is there, or say \"0\" for \
+                     no value",
+                ))
             }
             fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<Version, E> {
                 self.visit_str(&number.to_string())

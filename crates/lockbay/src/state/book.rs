@@ -157,7 +157,7 @@ impl State {
     }
 
     /// Makes sure that the book at hand is the one that is in force now.
-    async fn refresh_book(&self) -> Result<()> {
+    pub(super) async fn refresh_book(&self) -> Result<()> {
         let head = self.head().await?;
         let mut book = self.0.library.book.write();
         if book.as_ref().is_some_and(|book| book.head != head) {

@@ -3,6 +3,7 @@
 //! Keys and tags go in one commit. A pattern is an intent that is committed first and then applied
 //! key by key: whatever is as of a moment before the intent is deleted, and what was set after it
 //! stays. A load that began before it loses its lease by that, so it cannot store what it loaded.
+//! What depends on these keys goes when all of them are gone, so that it is not made of them again.
 //! Only when all of it is applied is the invalidation acknowledged; if whoever applies it dies, the
 //! intent is still there, and the instance that leads applies it again.
 
@@ -32,6 +33,8 @@ const BATCH: usize = 1_000;
 const COUNTED_AT_ONCE: usize = 32;
 /// How long an intent is left to whoever began it.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Intents of others that are finished in one call.
+const MAX_FINISHED: u64 = 100;
 /// How often keys of one batch may change under it before it gives up and leaves the intent.
 const MAX_BATCH_RACES: usize = 10_000;
 
@@ -70,8 +73,8 @@ pub(super) struct Applied {
     pub(super) revision: Revision,
 }
 
-/// A record that may have to go: its key and its revision.
-type Doomed = (Key, Revision);
+/// A record that may have to go: its key and its revision, or nothing where none is now.
+type Doomed = (Key, Option<Revision>);
 
 impl State {
     /// Invalidates keys, tags, a pattern, and whatever follows. One commit for keys and tags, one
@@ -102,7 +105,7 @@ impl State {
         wish: &Invalidation,
         pattern: Option<&Glob>,
     ) -> Result<Option<Invalidated>> {
-        let (head, plan) = self
+        let (head, plan, order) = self
             .with_book(|book| {
                 let mut plan = Plan::default();
                 if let Some(updated) = &wish.updated_key {
@@ -110,7 +113,8 @@ impl State {
                 }
                 let named = wish.keys.iter().chain(&wish.updated_key).map(String::as_str);
                 plan.keys.extend(book.closure(named));
-                Ok((book.guard(), plan))
+                let order = book.sources_first(&plan.keys);
+                Ok((book.guard(), plan, order))
             })
             .await?;
         let Plan { keys, mut patterns, mut texts } = plan;
@@ -125,7 +129,7 @@ impl State {
             value: b"{}".to_vec(),
             deadline: Deadline::Never,
         }));
-        let first = self.commit_all_of(&head, writes, &keys).await;
+        let first = self.commit_all_of(&head, writes, &order).await;
         // Also what failed may have been applied.
         self.0.local.void_keys(keys.iter().map(String::as_str));
         self.0.local.void_tags(tags.iter().map(|tag| tag.as_str()));
@@ -139,13 +143,14 @@ impl State {
         Ok(Some(Invalidated { invalidated: 0, keys: counted + removed, tags, patterns }))
     }
 
-    /// Commits these writes and the deletion of these keys, the writes with the first keys. The
-    /// revision of the first commit, or nothing if the rules are others now.
+    /// Commits these writes and the deletion of these keys, the writes with the first keys. They
+    /// come with sources first, so that nothing is made again of what is not gone yet. The revision of
+    /// the first commit, or nothing if the rules are others now.
     async fn commit_all_of(
         &self,
         head: &Guard,
         writes: Vec<Write>,
-        keys: &BTreeSet<String>,
+        keys: &[String],
     ) -> Result<Option<Revision>> {
         let keys: Vec<Key> = keys.iter().map(|key| state_key(key)).collect();
         let mut batches = keys.chunks(BATCH);
@@ -182,7 +187,8 @@ impl State {
             let read = self.0.store.get(some).await?;
             let living = read.records.iter().flatten().filter(|record| !record.lapsed(read.now));
             for record in living {
-                values += u64::from(matches!(Content::of(record)?, Content::Value { .. }));
+                // One that cannot be read goes as well, and is none that anybody could see.
+                values += u64::from(matches!(Content::of(record), Ok(Content::Value { .. })));
             }
         }
         Ok(values)
@@ -212,15 +218,7 @@ impl State {
     }
 
     async fn apply(&self, intent: &Applied) -> Result<u64> {
-        let dependents =
-            self.with_book(|book| Ok(book.dependents_of_pattern(&intent.pattern))).await?;
-        let dependents: Vec<Key> = dependents.iter().map(|key| state_key(key)).collect();
         let mut removed = 0;
-        for some in dependents.chunks(COUNTED_AT_ONCE) {
-            let read = self.0.store.get(some).await?;
-            let found = read.records.into_iter().flatten().collect();
-            removed += self.remove_older(found, read.now, intent.revision).await?;
-        }
         let mut after = None;
         loop {
             let range = Range::new(HOME, STATE, intent.pattern.prefix()).after(after.take());
@@ -233,7 +231,13 @@ impl State {
                 break;
             }
         }
-        self.0.local.void_keys(dependents.iter().map(|key| &*key.id));
+        let dependents = self
+            .with_book(|book| Ok(book.sources_first(&book.dependents_of_pattern(&intent.pattern))))
+            .await?;
+        for some in dependents.chunks(BATCH) {
+            removed += self.remove_dependents(some, intent.revision).await?;
+        }
+        self.0.local.void_keys(dependents.iter().map(String::as_str));
         self.0.local.void_pattern(&intent.pattern);
         let key = Key::new(HOME, INTENT, intent.id.as_str());
         let guards = vec![Guard::RevisionIs(key.clone(), intent.revision)];
@@ -255,38 +259,76 @@ impl State {
     ) -> Result<u64> {
         let mut values = 0;
         let mut doomed: Vec<Doomed> = Vec::with_capacity(found.len());
-        for record in found {
-            let content = Content::of(&record)?;
-            if content.as_of(record.revision) < than {
-                let is_value = matches!(content, Content::Value { .. }) && !record.lapsed(now);
-                values += u64::from(is_value);
-                doomed.push((record.key, record.revision));
+        for record in found.into_iter().filter(|record| is_older(record, than)) {
+            values += u64::from(is_value(&record, now));
+            doomed.push((record.key, Some(record.revision)));
+        }
+        let judge = |found: Option<Record>| match found {
+            Some(record) if is_older(&record, than) => Some(Some(record.revision)),
+            Some(_) | None => None,
+        };
+        self.remove(doomed, judge).await.map(|()| values)
+    }
+
+    /// Deletes, in one commit, what depends on keys of a pattern that are gone, and says how many of
+    /// them were values. What was loaded goes whenever that was, and so does what is being loaded:
+    /// it may have been made of a key that was not gone yet. What was set after this revision stays.
+    async fn remove_dependents(&self, keys: &[String], than: Revision) -> Result<u64> {
+        let goes = |record: &Record| match Content::of(record) {
+            Ok(Content::Value { as_of: Some(_), .. } | Content::Lease { .. }) => true,
+            Ok(Content::Value { as_of: None, .. }) | Err(_) => is_older(record, than),
+        };
+        let keys: Vec<Key> = keys.iter().map(|key| state_key(key)).collect();
+        let mut values = 0;
+        let mut doomed: Vec<Doomed> = Vec::with_capacity(keys.len());
+        for some in keys.chunks(COUNTED_AT_ONCE) {
+            let read = self.0.store.get(some).await?;
+            for (key, record) in some.iter().zip(read.records) {
+                match record {
+                    Some(record) if goes(&record) => {
+                        values += u64::from(is_value(&record, read.now));
+                        doomed.push((record.key, Some(record.revision)));
+                    }
+                    Some(_) => {}
+                    // A load of it may begin before the others are gone.
+                    None => doomed.push((key.clone(), None)),
+                }
             }
         }
+        let judge = |found: Option<Record>| match found {
+            Some(record) if goes(&record) => Some(Some(record.revision)),
+            Some(_) => None,
+            None => Some(None),
+        };
+        self.remove(doomed, judge).await.map(|()| values)
+    }
+
+    /// Deletes these records in one commit. Of one that has changed `judge` says under which
+    /// revision it goes all the same.
+    async fn remove(
+        &self,
+        mut doomed: Vec<Doomed>,
+        judge: impl Fn(Option<Record>) -> Option<Option<Revision>>,
+    ) -> Result<()> {
         for _ in 0..MAX_BATCH_RACES {
-            if doomed.is_empty() {
-                return Ok(values);
+            if doomed.iter().all(|(_, revision)| revision.is_none()) {
+                return Ok(());
             }
-            let guard = |(key, revision): &Doomed| Guard::RevisionIs(key.clone(), *revision);
-            let delete = |(key, _): &Doomed| Write::Delete { key: key.clone() };
-            let hints = doomed.iter().map(|(key, _)| key.clone()).collect();
+            let guard = |(key, revision): &Doomed| match revision {
+                Some(revision) => Guard::RevisionIs(key.clone(), *revision),
+                None => Guard::Absent(key.clone()),
+            };
+            let there = || doomed.iter().filter(|(_, revision)| revision.is_some());
+            let writes = there().map(|(key, _)| Write::Delete { key: key.clone() }).collect();
+            let hints = there().map(|(key, _)| key.clone()).collect();
             let guards = doomed.iter().map(guard).collect();
-            let commit = Commit::new(HOME, guards, doomed.iter().map(delete).collect(), hints)?;
+            let commit = Commit::new(HOME, guards, writes, hints)?;
             match self.commit_surely(&commit).await? {
-                Reply::Committed { .. } => return Ok(values),
-                Reply::Conflict { guard, found, .. } => {
-                    let older = match found {
-                        Some(record) => {
-                            let as_of = Content::of(&record)?.as_of(record.revision);
-                            (as_of < than).then_some(record.revision)
-                        }
-                        None => None,
-                    };
-                    match older {
-                        Some(revision) => doomed[guard].1 = revision,
-                        None => drop(doomed.swap_remove(guard)),
-                    }
-                }
+                Reply::Committed { .. } => return Ok(()),
+                Reply::Conflict { guard, found, .. } => match judge(found) {
+                    Some(revision) => doomed[guard].1 = revision,
+                    None => drop(doomed.swap_remove(guard)),
+                },
             }
         }
         let message =
@@ -295,29 +337,64 @@ impl State {
     }
 
     /// Applies invalidations by pattern that somebody began and did not finish within 5 s, as when
-    /// the process died; says how many. For the instance that leads, every few seconds; harmless
-    /// on any other.
+    /// the process died; says how many, at most 100 in one call. For the instance that leads, every
+    /// few seconds; harmless on any other.
     ///
     /// # Errors
-    /// As the store has them; what is not finished yet is left for the next time.
+    /// As the store has them: the first, after all others were tried. What is not finished yet is
+    /// left for the next time.
     pub async fn finish_intents(&self) -> Result<u64> {
         let page = self.0.store.scan(&Range::new(HOME, INTENT, ""), MAX_PAGE).await?;
-        let mut finished = 0;
-        for record in page.records {
-            if page.now.since(record.revision.time()) < PATIENCE {
-                continue;
-            }
-            let intent: Intent = serde_json::from_slice(&record.value).map_err(|error| {
-                let message = format!("the record {} cannot be read", record.key);
-                Error::new(ErrorKind::Internal, message).with_source(error)
-            })?;
-            let pattern = Glob::parse_filled(&intent.pattern)?;
-            let id = record.key.id.to_string();
-            self.apply(&Applied { id, pattern, revision: record.revision }).await?;
-            finished += 1;
+        let now = page.now;
+        let left = |record: &Record| now.since(record.revision.time()) >= PATIENCE;
+        let left: Vec<Record> = page.records.into_iter().filter(left).collect();
+        if left.is_empty() {
+            return Ok(0);
         }
-        Ok(finished)
+        // What depends on what is as it was when they were committed, or as it is now.
+        self.refresh_book().await?;
+        let mut finished = 0;
+        let mut failed = None;
+        for record in left {
+            if finished == MAX_FINISHED {
+                break;
+            }
+            match self.finish(&record).await {
+                Ok(()) => finished += 1,
+                Err(error) => {
+                    tracing::debug!(intent = %record.key, %error, "an invalidation is not finished");
+                    failed.get_or_insert(error);
+                }
+            }
+        }
+        failed.map_or(Ok(finished), Err)
     }
+
+    async fn finish(&self, record: &Record) -> Result<()> {
+        let intent: Intent = serde_json::from_slice(&record.value).map_err(|error| {
+            let message = format!("the record {} cannot be read", record.key);
+            Error::new(ErrorKind::Internal, message).with_source(error)
+        })?;
+        let pattern = Glob::parse_filled(&intent.pattern)?;
+        let id = record.key.id.to_string();
+        self.apply(&Applied { id, pattern, revision: record.revision }).await.map(drop)
+    }
+}
+
+/// Whether a record is as of before this revision. One that cannot be read is as of its own.
+fn is_older(record: &Record, than: Revision) -> bool {
+    match Content::of(record) {
+        Ok(content) => content.as_of(record.revision) < than,
+        Err(_) if record.revision < than => true,
+        Err(error) => {
+            tracing::warn!(%error, "a record of state was passed over by an invalidation");
+            false
+        }
+    }
+}
+
+fn is_value(record: &Record, now: Timestamp) -> bool {
+    !record.lapsed(now) && matches!(Content::of(record), Ok(Content::Value { .. }))
 }
 
 /// Some of it is done, whatever the rest failed of.

@@ -48,6 +48,10 @@ const POLL: Duration = Duration::from_millis(100);
 /// Those who wait for keys of one hash are woken together.
 const WAKERS: usize = 64;
 
+/// How long to wait before each look for a lease of which it is not known whether it was taken.
+const LOOKS_FOR_A_LEASE: [Duration; 4] =
+    [Duration::ZERO, Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(5)];
+
 /// How a value is loaded, and what it comes with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoadOptions {
@@ -130,6 +134,9 @@ struct Brought {
     good: Tick,
     /// When it lapses.
     expires: Option<Tick>,
+    /// The number of the read that found it in the store, where it may have other tags than the
+    /// flight. Nothing if the flight loaded it: then it has those by which callers joined.
+    read: Option<u64>,
 }
 
 impl Brought {
@@ -155,7 +162,8 @@ impl State {
     /// next call loads anew. It goes on if its caller goes away. If its process dies, others load
     /// when `load_timeout` is over. A value that is invalidated while it is loaded is loaded again
     /// and never stored; a value that is loaded sets off no rules. The loader may be called again,
-    /// up to four times in one call. Needs a Tokio runtime.
+    /// up to four times in one call. One that makes the value of other keys reads these with
+    /// [`get_latest`](State::get_latest). Needs a Tokio runtime.
     ///
     /// # Errors
     /// As [`set`](State::set); the loader's own; `Busy` if others load and fail, or the value is
@@ -191,7 +199,9 @@ impl State {
             let mut landed = self.board(&wish, &loader);
             let landed = landed.wait_for(Option::is_some).await.ok().and_then(|end| end.clone());
             match landed {
-                Some(Landed::Value(brought)) if brought.is_for(called) => {
+                Some(Landed::Value(brought))
+                    if brought.is_for(called) && !self.is_void(&brought) =>
+                {
                     return Ok(Found { entry: brought.entry, stale: false });
                 }
                 Some(Landed::Value(_)) => {}
@@ -202,6 +212,13 @@ impl State {
             }
         }
         Err(Error::new(ErrorKind::Busy, format!("state key {key:?} is invalidated all the time")))
+    }
+
+    /// Whether what was found is from before an invalidation that is known here, by the tags that it
+    /// has and not by those that were wished for.
+    fn is_void(&self, brought: &Brought) -> bool {
+        let Brought { entry, read, .. } = brought;
+        read.is_some_and(|read| self.0.local.is_void_since(read, &entry.key, &entry.tags))
     }
 
     /// Joins the flight of a key, or begins one if there is none that may be joined.
@@ -256,8 +273,13 @@ impl State {
             let look = self.look(&wish.key, &wish.tags).await?;
             let guard = match &look.sight {
                 Sight::Fresh(entry) => {
-                    let (state, good) = (entry.state.clone(), look.moment.tick);
-                    return Ok(Brought { entry: state, good, expires: entry.expires });
+                    let Moment { number, tick } = look.moment;
+                    return Ok(Brought {
+                        entry: entry.state.clone(),
+                        good: tick,
+                        expires: entry.expires,
+                        read: Some(number),
+                    });
                 }
                 Sight::Leased { left, .. } => {
                     if self.0.clock.tick() >= until {
@@ -298,7 +320,8 @@ impl State {
 
     /// Takes the lease of a key that is free, unless somebody else was first.
     async fn lease(&self, wish: &Wish, free: Guard, look: &Look) -> Result<Option<Revision>> {
-        let content = Content::Lease { tags: wish.tags.to_vec() };
+        let id = self.0.clock.random_id();
+        let content = Content::Lease { tags: wish.tags.to_vec(), id: Some(id.clone()) };
         let put = Write::Put {
             key: state_key(&wish.key),
             value: content.encode()?,
@@ -306,10 +329,47 @@ impl State {
         };
         let guards = std::iter::once(free).chain(tag_guards(wish, look)).collect();
         let commit = Commit::new(HOME, guards, vec![put], Vec::new())?;
-        Ok(match self.commit_surely(&commit).await? {
-            Reply::Committed { revision, .. } => Some(revision),
-            Reply::Conflict { .. } => None,
-        })
+        match self.commit_surely(&commit).await {
+            Ok(Reply::Committed { revision, .. }) => Ok(Some(revision)),
+            Ok(Reply::Conflict { .. }) => Ok(None),
+            Err(error) => {
+                if error.kind() == ErrorKind::Unknown {
+                    let (state, key) = (self.clone(), wish.key.clone());
+                    tokio::spawn(async move { state.give_up_unknown(&key, &id).await });
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Removes the lease of this id, of which it is not known whether it was taken, so that nobody
+    /// waits for it. It may come late, and the store may be away: it is looked for some times.
+    async fn give_up_unknown(&self, key: &str, id: &str) {
+        for nap in LOOKS_FOR_A_LEASE {
+            self.0.clock.sleep(nap).await;
+            match self.remove_lease(key, id).await {
+                Ok(Removed::Yes) => return,
+                Ok(Removed::NotThere) => {}
+                Err(error) => tracing::debug!(key, %error, "a lease to load was not looked for"),
+            }
+        }
+    }
+
+    async fn remove_lease(&self, key: &str, id: &str) -> Result<Removed> {
+        let key = state_key(key);
+        let read = self.0.store.get(std::slice::from_ref(&key)).await?;
+        let Some(record) = read.records.into_iter().next().flatten() else {
+            return Ok(Removed::NotThere);
+        };
+        match Content::of(&record)? {
+            Content::Lease { id: Some(own), .. } if own == id => {}
+            Content::Lease { .. } | Content::Value { .. } => return Ok(Removed::NotThere),
+        }
+        let guards = vec![Guard::RevisionIs(key.clone(), record.revision)];
+        let writes = vec![Write::Delete { key: key.clone() }];
+        let commit = Commit::new(HOME, guards, writes, vec![key])?;
+        // Whatever was in between has replaced it.
+        self.commit_surely(&commit).await.map(|_| Removed::Yes)
     }
 
     /// Calls the loader once.
@@ -381,7 +441,7 @@ impl State {
                 let expires = ttl.map(|ttl| sent.tick + ttl);
                 let entry = Entry::new(state.clone(), revision, tags.collect(), sent, expires);
                 self.0.local.put(Arc::new(entry));
-                Ok(Some(Brought { entry: state, good: sent.tick, expires }))
+                Ok(Some(Brought { entry: state, good: sent.tick, expires, read: None }))
             }
             Ok(Reply::Conflict { .. }) => Ok(None),
             Err(error) => {
@@ -404,7 +464,7 @@ impl State {
             updated_at: self.0.clock.now(),
             expires_at: None,
         };
-        Brought { entry: Arc::new(entry), good: began, expires: None }
+        Brought { entry: Arc::new(entry), good: began, expires: None, read: None }
     }
 
     /// Lets others load at once.
@@ -420,6 +480,12 @@ impl State {
             tracing::debug!(key = wish.key, %error, "a lease to load was not given up; it lapses");
         }
     }
+}
+
+/// What became of a lease that was looked for.
+enum Removed {
+    Yes,
+    NotThere,
 }
 
 /// Hold as long as no tag of the wish is invalidated after it was looked at.

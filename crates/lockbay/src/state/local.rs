@@ -36,6 +36,9 @@ const OVERHEAD: usize = 512;
 const FLOORS: usize = 8_192;
 /// Invalidations by pattern that are remembered one by one.
 const MAX_PATTERNS: usize = 1_024;
+/// Of these the most recent ones are kept as they are; of older ones how their keys begin, because a
+/// compiled pattern takes much memory.
+const MAX_COMPILED: usize = 32;
 /// Entries that wait to be verified again; more have to be read when they are asked for.
 const MAX_USED: usize = 2_048;
 
@@ -79,9 +82,31 @@ impl Entry {
 /// Patterns that this instance invalidated, each under its number.
 #[derive(Default)]
 struct Patterns {
-    recent: VecDeque<(u64, Glob)>,
+    recent: VecDeque<(u64, Pattern)>,
     /// Those up to this number are forgotten: whatever was not held against them is void.
     forgotten: u64,
+}
+
+/// A pattern as it is remembered.
+enum Pattern {
+    Glob(Glob),
+    /// All that begins like this: whatever the pattern means, and maybe more.
+    Prefix(String),
+}
+
+impl Pattern {
+    fn matches(&self, key: &str) -> bool {
+        match self {
+            Pattern::Glob(glob) => glob.matches(key),
+            Pattern::Prefix(prefix) => key.starts_with(prefix),
+        }
+    }
+
+    fn widen(&mut self) {
+        if let Pattern::Glob(glob) = self {
+            *self = Pattern::Prefix(glob.prefix().to_owned());
+        }
+    }
 }
 
 /// The values at hand of one instance.
@@ -257,7 +282,11 @@ impl Local {
         let mut patterns = self.patterns.write();
         // Drawn under the lock, so that they stand in order.
         let number = self.draw();
-        patterns.recent.push_back((number, pattern.clone()));
+        patterns.recent.push_back((number, Pattern::Glob(pattern.clone())));
+        let older = patterns.recent.len().checked_sub(MAX_COMPILED + 1);
+        if let Some((_, older)) = older.and_then(|older| patterns.recent.get_mut(older)) {
+            older.widen();
+        }
         if patterns.recent.len() > MAX_PATTERNS
             && let Some((forgotten, _)) = patterns.recent.pop_front()
         {
@@ -339,6 +368,24 @@ mod tests {
         }
         entry(&local, "other", &["u"], 1, early);
         assert!(local.get("other").is_some());
+    }
+
+    #[test]
+    fn old_patterns_take_no_compiled_memory_and_void_at_least_what_they_mean() {
+        let local = Local::new(Clock::manual(1));
+        for key in ["p:1x", "p:2", "q:1x"] {
+            entry(&local, key, &[], 1, local.begin());
+        }
+        local.void_pattern(&Glob::parse("p:?x").unwrap());
+        for n in 0..2 * MAX_PATTERNS / 3 {
+            local.void_pattern(&Glob::parse(&format!("other{n}:?")).unwrap());
+            let patterns = local.patterns.read();
+            let compiled = |(_, pattern): &&(u64, Pattern)| matches!(pattern, Pattern::Glob(_));
+            assert!(patterns.recent.iter().filter(compiled).count() <= MAX_COMPILED);
+        }
+        assert!(local.get("p:1x").is_none());
+        assert!(local.get("p:2").is_none(), "it begins like that, and was not asked for since");
+        assert!(local.get("q:1x").is_some());
     }
 
     #[test]

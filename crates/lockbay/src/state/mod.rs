@@ -112,8 +112,8 @@ pub enum ServeStale {
     /// No: a store or a loader that fails is an error.
     #[default]
     Never,
-    /// If the store or the loader fails, a value is served that was verified at most this long ago
-    /// and is not known to be invalidated.
+    /// If the store or the loader fails, a value is served that was verified at most this long ago,
+    /// and at most a day, and is not known here to be invalidated. Its time to live may be over.
     UpTo(Duration),
 }
 

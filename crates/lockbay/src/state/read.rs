@@ -19,6 +19,9 @@ const MAX_LOOKS: usize = 8;
 /// Records that one scan reads: values may be large.
 pub(super) const SCAN_PAGE: usize = 100;
 
+/// The oldest value that is served in place of an error, however old the caller would take.
+const MAX_STALE: Duration = Duration::from_secs(24 * 3_600);
+
 /// What the store says of a key.
 pub(super) struct Look {
     pub(super) sight: Sight,
@@ -91,6 +94,23 @@ impl State {
         }
     }
 
+    /// The value of a key as it is in the store now, or nothing; whatever is at hand. One read, or
+    /// two for a value with tags that was not at hand.
+    ///
+    /// For loaders that make a value of other keys: what [`get`](State::get) gives may be a second
+    /// old, and what is made of it would be kept.
+    ///
+    /// # Errors
+    /// As [`get`](State::get).
+    pub async fn get_latest(&self, key: &str) -> Result<Option<Found>> {
+        check_key(key)?;
+        self.count(Metric::StateMisses, 1);
+        Ok(match self.look(key, &[]).await?.sight {
+            Sight::Fresh(entry) => Some(Found { entry: entry.state.clone(), stale: false }),
+            Sight::Leased { .. } | Sight::Free(_) => None,
+        })
+    }
+
     /// What is at hand and may be served.
     pub(super) fn at_hand_of(&self, key: &str) -> Option<Found> {
         let entry = self.0.local.get(key)?;
@@ -101,6 +121,7 @@ impl State {
     /// An older value in place of an error, if that is allowed and there is one.
     pub(super) fn instead_of(&self, error: Error, key: &str, stale: ServeStale) -> Result<Found> {
         let ServeStale::UpTo(age) = stale else { return Err(error) };
+        let age = age.min(MAX_STALE);
         let Some(entry) = self.0.local.get_stale(key, age) else { return Err(error) };
         tracing::debug!(key, %error, "an older value is served");
         self.count(Metric::StateStaleServed, 1);

@@ -62,6 +62,9 @@ pub(super) enum Content {
     Lease {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         tags: Vec<String>,
+        /// By what whoever took it knows it again, if the answer was lost.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        id: Option<String>,
     },
 }
 
@@ -79,7 +82,7 @@ impl Content {
 
     pub(super) fn tags(&self) -> &[String] {
         match self {
-            Content::Value { tags, .. } | Content::Lease { tags } => tags,
+            Content::Value { tags, .. } | Content::Lease { tags, .. } => tags,
         }
     }
 

@@ -26,6 +26,9 @@ pub const MAX_DEPENDENTS: usize = 1_000;
 /// The most keys that one key depends on, through any number of steps.
 pub const MAX_SOURCES: usize = 1_000;
 
+/// The most keys and patterns that follow by all rules from one key.
+pub(super) const MAX_FOLLOWING: usize = 256;
+
 /// What is invalidated when a key changes whose name matches.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rule {
@@ -266,6 +269,32 @@ impl Book {
         found
     }
 
+    /// These keys, each after those that it was made of; where they form a circle, in any order.
+    pub(super) fn sources_first(&self, keys: &BTreeSet<String>) -> Vec<String> {
+        enum Step<'a> {
+            Enter(&'a String),
+            Leave(&'a String),
+        }
+        let mut seen: HashSet<&String> = HashSet::new();
+        let mut order = Vec::with_capacity(keys.len());
+        let mut open: Vec<Step<'_>> = keys.iter().map(Step::Enter).collect();
+        while let Some(step) = open.pop() {
+            match step {
+                Step::Enter(key) => {
+                    if seen.insert(key) {
+                        open.push(Step::Leave(key));
+                        let sources = self.made_of(key).unwrap_or_default();
+                        open.extend(
+                            sources.iter().filter_map(|key| keys.get(key)).map(Step::Enter),
+                        );
+                    }
+                }
+                Step::Leave(key) => order.push(key.clone()),
+            }
+        }
+        order
+    }
+
     /// What depends on keys that a pattern means, whether they are there or not.
     pub(super) fn dependents_of_pattern(&self, pattern: &Glob) -> BTreeSet<String> {
         let meant = |key: &&String| pattern.matches(key);
@@ -278,15 +307,24 @@ impl Book {
     pub(super) fn plan(&self, updated: &str) -> Result<Plan> {
         let mut plan = Plan::default();
         let mut literal = Vec::new();
+        let mut texts = HashSet::new();
         for text in self.rules.values().flat_map(|rule| rule.patterns(updated)) {
             if text.len() > MAX_FILLED_BYTES {
                 continue; // no key is as long as what it says
+            }
+            if !texts.insert(text.clone()) {
+                continue;
+            }
+            if texts.len() > MAX_FOLLOWING {
+                return Err(Error::invalid(format!(
+                    "more than {MAX_FOLLOWING} patterns of rules follow from {updated:?}; nothing \
+                     was written, delete rules that mean it"
+                )));
             }
             let glob = Glob::parse_filled(&text)?;
             match glob.only() {
                 _ if glob.prefix().len() > MAX_KEY_BYTES => {}
                 Some(key) => literal.push(key.to_owned()),
-                None if plan.texts.contains(&text) => {}
                 None => {
                     plan.patterns.push(glob);
                     plan.texts.push(text);
@@ -374,6 +412,23 @@ mod tests {
         book.set_made_of("c", vec![]);
         assert!(book.plan("a").unwrap().keys.is_empty());
         assert_eq!(book.edges, 2);
+    }
+
+    #[test]
+    fn sources_stand_before_what_was_made_of_them_also_beside_a_circle() {
+        let mut book = book();
+        for (key, sources) in [("a", "b"), ("b", "z"), ("m", "a"), ("c", "d"), ("d", "c")] {
+            book.set_made_of(key, vec![sources.into()]);
+        }
+        book.set_made_of("e", vec!["d".into(), "a".into()]);
+        let keys: BTreeSet<String> = ["a", "b", "c", "d", "e", "m", "z"].map(Into::into).into();
+        let order = book.sources_first(&keys);
+        assert_eq!(order.iter().cloned().collect::<BTreeSet<_>>(), keys);
+        assert_eq!(order.len(), keys.len());
+        let place = |key: &str| order.iter().position(|other| other == key).unwrap();
+        for (source, key) in [("z", "b"), ("b", "a"), ("a", "m"), ("d", "e"), ("a", "e")] {
+            assert!(place(source) < place(key), "{source} before {key} in {order:?}");
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::State;
 use super::read::SCAN_PAGE;
 use super::record::{Content, HOME, STATE, TAG};
 use crate::error::{Error, ErrorKind, Result};
-use crate::store::{Commit, Fence, Guard, Key, MAX_PAGE, Range, Record, Reply, Revision, Write};
+use crate::store::{Commit, Fence, Guard, Key, Range, Record, Reply, Revision, Write};
 
 /// How many of the records that go together are weighed.
 const SAMPLE: usize = 16;
@@ -21,6 +21,8 @@ pub(super) struct Pass {
     /// The last revision before it began; nothing if none is under way.
     began: Option<Revision>,
     after: Option<String>,
+    /// A record could not be read. What tags it has is not known, so none may be forgotten.
+    unread: bool,
 }
 
 /// What a piece of a pass came to.
@@ -57,7 +59,7 @@ impl State {
                 if tags.records.is_empty() {
                     return Ok(StaleSwept { finished: true, ..swept });
                 }
-                *pass = Pass { began: Some(began), after: None };
+                *pass = Pass { began: Some(began), ..Pass::default() };
                 began
             }
         };
@@ -68,11 +70,14 @@ impl State {
             let last = page.records.last().map(|record| record.key.id.to_string());
             let more = page.more;
             // Those that have lapsed, too: a clock that is set back would bring them to life again.
-            let stale = self.stale_of(page.records).await?;
+            let (stale, unread) = self.stale_of(page.records).await?;
+            pass.unread |= unread > 0;
             self.remove_fenced(fence, stale, &mut swept).await?;
             pass.after = last.or(pass.after.take());
             if !more {
-                self.sweep_tags(fence, began, &mut swept).await?;
+                if !pass.unread {
+                    self.sweep_tags(fence, began, &mut swept).await?;
+                }
                 *pass = Pass::default();
                 swept.finished = true;
                 return Ok(swept);
@@ -81,8 +86,10 @@ impl State {
         Ok(swept)
     }
 
-    /// Those of these records of which a tag was invalidated after the moment that they are as of.
-    async fn stale_of(&self, records: Vec<Record>) -> Result<Vec<(Key, Revision)>> {
+    /// Those of these records of which a tag was invalidated after the moment that they are as of,
+    /// and how many records could not be read.
+    async fn stale_of(&self, records: Vec<Record>) -> Result<(Vec<(Key, Revision)>, usize)> {
+        let all = records.len();
         let read = |record: Record| match Content::of(&record) {
             Ok(content) => Some((record, content)),
             // It stays, and whoever reads it is told; the others must not wait for it.
@@ -92,13 +99,14 @@ impl State {
             }
         };
         let records: Vec<_> = records.into_iter().filter_map(read).collect();
+        let unread = all - records.len();
         let tags = self.tags_of(records.iter().flat_map(|(_, content)| content.tags())).await?;
         let stale = records.into_iter().filter(|(record, content)| {
             let as_of = content.as_of(record.revision);
             let mut revisions = content.tags().iter().filter_map(|tag| tags.get(tag));
             revisions.any(|invalidated| *invalidated > as_of)
         });
-        Ok(stale.map(|(record, _)| (record.key, record.revision)).collect())
+        Ok((stale.map(|(record, _)| (record.key, record.revision)).collect(), unread))
     }
 
     /// Removes the records of tags that were last invalidated before a pass that is through.
@@ -111,7 +119,7 @@ impl State {
         let mut after = None;
         loop {
             let range = Range::new(HOME, TAG, "").after(after.take());
-            let page = self.0.store.scan(&range, MAX_PAGE).await?;
+            let page = self.0.store.scan(&range, SCAN_PAGE).await?;
             after = page.records.last().map(|record| record.key.id.to_string());
             let done = page.records.into_iter().filter(|record| record.revision <= began);
             let done = done.map(|record| (record.key, record.revision)).collect();
@@ -132,7 +140,11 @@ impl State {
         let sample: Vec<Key> = doomed.iter().take(SAMPLE).map(|(key, _)| key.clone()).collect();
         let bytes = match sample.is_empty() {
             true => 0,
-            false => self.0.store.upkeep().weigh(&sample).await?,
+            // What they weigh is for people; it must not keep them there.
+            false => self.0.store.upkeep().weigh(&sample).await.unwrap_or_else(|error| {
+                tracing::debug!(%error, "what is removed was not weighed");
+                0
+            }),
         };
         while !doomed.is_empty() {
             let unchanged =

@@ -72,8 +72,9 @@ impl State {
     /// finished by the instance that leads.
     ///
     /// # Errors
-    /// `Invalid` for a key, value, tag or time beyond its limit; `Fenced` if `if_version` does not
-    /// hold, with the version that is there: read again and decide anew.
+    /// `Invalid` for a key, value, tag or time beyond its limit, or if more than 256 patterns follow
+    /// by rules; `Fenced` if `if_version` does not hold, with the version that is there: read again
+    /// and decide anew.
     pub async fn set(&self, key: &str, value: Json, options: SetOptions) -> Result<Written> {
         check_key(key)?;
         check_value(key, &value)?;
