@@ -18,6 +18,7 @@ use lockbay::schedule::{
     Misfire, Overlap, Putting, Resume, ScheduleFilter, ScheduleRequest, Standing, Tick,
     TickOutcome, TickPlace,
 };
+use lockbay::store::faulty::Cut;
 use lockbay::store::{Deadline, Effects, Guard, Key, Kind, Partition, Store, Write};
 use lockbay::{Config, ErrorKind, Json, LockBay};
 use parking_lot::Mutex;
@@ -578,4 +579,105 @@ async fn what_cannot_be_a_schedule_is_refused_and_nothing_is_written() {
     }
     let page = schedules.list(&ScheduleFilter::default(), None, 10).await.unwrap();
     assert!(page.items.is_empty() && page.next.is_none());
+}
+
+/// Found by review: the expression was kept by the number of its version, which begins anew.
+#[tokio::test]
+async fn deleted_and_put_again_a_schedule_ticks_as_the_new_one_says() {
+    let world = World::new(19);
+    let (one, seen) = leading(&world, &every_second(), Duration::ZERO).await;
+    world.pass(SECOND * 3 + SECOND / 2).await;
+    assert_eq!(seen.times(&world), [1, 2, 3]);
+    one.bay.schedules().delete("s").await.unwrap();
+    let mut other = every_second();
+    other.schedule_expression = "every 10s".into();
+    assert_eq!(one.bay.schedules().put(&other).await.unwrap().putting, Putting::Created);
+    world.pass(SECOND * 30).await;
+    assert_eq!(seen.times(&world), [1, 2, 3, 10, 20, 30]);
+}
+
+#[tokio::test]
+async fn shutdown_ends_as_soon_as_the_last_tick_has() {
+    let world = World::new(20);
+    let (one, seen) = (
+        world.instance_with(Config {
+            leader_ttl: seconds(2),
+            shutdown_grace: seconds(20),
+            ..Config::default()
+        }),
+        Seen::default(),
+    );
+    takes(&one.bay, &seen, SECOND * 3);
+    one.bay.start();
+    let mut request = every_second();
+    request.schedule_expression = "@yearly".into();
+    one.bay.schedules().put(&request).await.unwrap();
+    world.pass(SECOND).await;
+    one.bay.schedules().run_now("s", None).await.unwrap();
+    world.pass(SECOND + SECOND / 2).await;
+    assert_eq!(seen.len(), 1, "it is in the middle of it");
+    let bay = one.bay.clone();
+    let ended = tokio::spawn(async move { bay.shutdown().await });
+    world.pass(SECOND).await;
+    assert!(!ended.is_finished(), "the tick is waited for");
+    world.pass(SECOND * 2).await;
+    assert!(ended.is_finished(), "and nothing else is");
+    let info = instance(&world).bay.schedules().show("s").await.unwrap();
+    assert_eq!((info.counts.completed, info.in_progress.len()), (1, 0));
+}
+
+#[tokio::test]
+async fn a_grace_in_which_no_tick_ever_begins_is_refused_and_the_shortest_runs() {
+    let world = World::new(21);
+    let mut request = every_second();
+    (request.misfire, request.misfire_grace) = (Misfire::Skip, Duration::from_millis(999));
+    let error = instance(&world).bay.schedules().put(&request).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert!(error.message().contains("misfire_grace"), "{error}");
+    request.misfire_grace = SECOND;
+    let (_one, seen) = leading(&world, &request, Duration::ZERO).await;
+    world.pass_by(Duration::from_micros(7_003), SECOND * 20).await;
+    assert!(seen.len() > 15, "{:?}", seen.times(&world));
+}
+
+#[tokio::test]
+async fn a_tick_that_was_perhaps_asked_for_is_not_reported_as_not() {
+    let world = World::new(22);
+    let (one, two) = (instance(&world), instance(&world));
+    two.bay.schedules().put(&every_second()).await.unwrap();
+    one.store.die_at(1, Cut::After);
+    let error = one.bay.schedules().run_now("s", Some("once")).await.unwrap_err();
+    let info = two.bay.schedules().show("s").await.unwrap();
+    assert_eq!(info.in_progress.len(), 1, "it was written, and then the store was gone");
+    assert_eq!(error.kind(), ErrorKind::Unknown, "{error}");
+    one.store.revive();
+    assert!(one.bay.schedules().run_now("s", Some("once")).await.unwrap().replayed);
+}
+
+#[tokio::test]
+async fn a_very_long_error_is_cut_and_the_schedule_goes_on() {
+    let world = World::new(23);
+    let (one, seen) = (instance(&world), Seen::default());
+    let noted = seen.clone();
+    let handler = move |tick: Tick| {
+        noted.note(&tick);
+        let is_first = noted.len() == 1;
+        async move {
+            match is_first {
+                true => Err(JobFailure::permanent("\u{e4}".repeat(5 << 20))),
+                false => Ok::<_, JobFailure>(Json::null()),
+            }
+        }
+    };
+    one.bay.schedules().register("work", handler).unwrap();
+    one.bay.start();
+    let mut request = every_second();
+    request.schedule_expression = "every 10s".into();
+    one.bay.schedules().put(&request).await.unwrap();
+    world.pass_by(Duration::from_millis(50), SECOND * 11).await;
+    let last = one.bay.schedules().show("s").await.unwrap().last_run.unwrap();
+    let error = last.error.unwrap();
+    assert_eq!((last.outcome, error.chars().count()), (TickOutcome::Failed, 4_096));
+    world.pass_by(Duration::from_millis(50), SECOND * 10).await;
+    assert_eq!(seen.times(&world), [10, 20]);
 }

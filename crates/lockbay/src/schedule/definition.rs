@@ -49,7 +49,8 @@ pub struct ScheduleRequest {
     pub place: TickPlace,
     /// What becomes of ticks that are late by more than the grace.
     pub misfire: Misfire,
-    /// How late a tick may be and still run as if it were not.
+    /// How late a tick may be and still run as if it were not; at least a second with
+    /// [`Misfire::Skip`].
     pub misfire_grace: Duration,
     /// By how much a tick may begin after it is due, drawn once for each tick.
     pub jitter: Duration,
@@ -86,6 +87,9 @@ impl ScheduleRequest {
         }
     }
 }
+
+/// The shortest grace of a schedule that skips what is late.
+const MIN_SKIP_GRACE: Duration = Duration::from_secs(1);
 
 /// What is kept of a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -127,6 +131,13 @@ impl Definition {
         request.parameters.digest()?;
         check_time("misfire_grace", request.misfire_grace)?;
         check_time("jitter", request.jitter)?;
+        if request.misfire == Misfire::Skip && request.misfire_grace < MIN_SKIP_GRACE {
+            return Err(Error::invalid(format!(
+                "with misfire skip, misfire_grace is at least {MIN_SKIP_GRACE:?}, not {:?}: every \
+                 tick begins some milliseconds after it is due, and would be passed over",
+                request.misfire_grace
+            )));
+        }
         if let Some(timeout) = request.timeout {
             check_time("timeout", timeout)?;
             if timeout < Duration::from_millis(1) {

@@ -180,8 +180,8 @@ struct Driver {
     right: Right,
     known: Arc<AtomicU64>,
     nudge: Arc<Notify>,
-    /// The expression of the definition of this version.
-    expression: Option<(u32, Expression)>,
+    /// The expression that was read last, with what it was read from and in which zone.
+    expression: Option<((String, String), Expression)>,
     runs: JoinSet<Option<Ended>>,
     running: HashMap<Id, TickId>,
     /// Ticks that have ended, as far as that is not recorded.
@@ -360,12 +360,19 @@ impl Driver {
         told
     }
 
-    /// When it is due, read once for each definition.
+    /// When it is due, read once for each expression and zone. Versions do not tell them apart: one
+    /// that was deleted and put again counts from the beginning.
     fn expression(&mut self, content: &Content) -> Option<Expression> {
-        let current = content.current();
-        if self.expression.as_ref().is_none_or(|(version, _)| *version != current.version) {
-            match current.definition.expression() {
-                Ok(expression) => self.expression = Some((current.version, expression)),
+        let definition = &content.current().definition;
+        let is_known = self.expression.as_ref().is_some_and(|((text, zone), _)| {
+            *text == definition.schedule_expression && *zone == definition.time_zone
+        });
+        if !is_known {
+            match definition.expression() {
+                Ok(expression) => {
+                    let of = (definition.schedule_expression.clone(), definition.time_zone.clone());
+                    self.expression = Some((of, expression));
+                }
                 Err(error) => {
                     tracing::error!(schedule = %self.job_id, %error, "a schedule stands still");
                     self.expression = None;
@@ -461,6 +468,9 @@ impl Driver {
 
     /// Waits for a tick to end, for the next to be due, or for a change.
     async fn wait(&mut self, content: &Content) -> Woken {
+        if self.is_over() {
+            return Woken::ByItself; // nothing is left that would wake it
+        }
         let inner = Arc::clone(&self.schedules.0);
         let now = inner.time.now();
         let due = content.next_due.filter(|_| content.standing == Standing::Active);

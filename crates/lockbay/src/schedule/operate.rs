@@ -267,17 +267,21 @@ impl Schedules {
 
     /// Whether a commit was applied; one whose answer was lost is sent again.
     async fn committed(&self, commit: &Commit) -> Result<bool> {
-        let mut repeats = 0;
-        loop {
+        let mut unknown = None;
+        for _ in 0..=MAX_REPEATS {
             match self.0.store.commit(commit).await {
                 Ok(Reply::Committed { .. }) => return Ok(true),
                 Ok(Reply::Conflict { .. }) => return Ok(false),
-                Err(error) if error.kind() == ErrorKind::Unknown && repeats < MAX_REPEATS => {
-                    repeats += 1;
+                Err(error) if error.kind() == ErrorKind::Unknown => unknown = Some(error),
+                // It is not known what became of the first sending.
+                Err(error) if unknown.is_some() => {
+                    let message = error.message().to_owned();
+                    return Err(Error::new(ErrorKind::Unknown, message).with_source(error));
                 }
                 Err(error) => return Err(error),
             }
         }
+        Err(unknown.unwrap_or_else(|| Error::new(ErrorKind::Internal, "no commit was sent")))
     }
 
     /// A schedule as it is, and the store's time.

@@ -31,6 +31,9 @@ const LONGEST_AGAIN: Duration = Duration::from_secs(1);
 /// How closely the moment of a tick is waited for: the store's time may be learnt anew meanwhile.
 const NAP: Duration = Duration::from_secs(1);
 
+/// How much is kept of the error of a tick, in characters.
+const MAX_ERROR_CHARS: usize = 4_096;
+
 /// How a tick ended.
 #[derive(Debug, Clone)]
 pub(super) struct Ended {
@@ -91,6 +94,7 @@ impl Run {
         };
         drop(turn);
         self.recorded(u32::MAX).await;
+        let error = error.map(|error| error.chars().take(MAX_ERROR_CHARS).collect());
         Some(Ended { outcome, error, started_at })
     }
 
