@@ -18,8 +18,8 @@ use lockbay::schedule::{
     Misfire, Overlap, Putting, Resume, ScheduleFilter, ScheduleRequest, Standing, Tick,
     TickOutcome, TickPlace,
 };
-use lockbay::store::faulty::Cut;
-use lockbay::store::{Deadline, Effects, Guard, Key, Kind, Partition, Store, Write};
+use lockbay::store::faulty::{Cut, Faults};
+use lockbay::store::{Commit, Deadline, Effects, Guard, Key, Kind, Partition, Store, Write};
 use lockbay::{Config, ErrorKind, Json, LockBay};
 use parking_lot::Mutex;
 use support::stepped::{Instance, World, seconds};
@@ -557,7 +557,8 @@ async fn what_cannot_be_a_schedule_is_refused_and_nothing_is_written() {
     let one = instance(&world);
     let schedules = one.bay.schedules();
     type Change = fn(&mut ScheduleRequest);
-    let changes: [(&str, Change); 9] = [
+    let changes: [(&str, Change); 10] = [
+        ("jitter", |request| request.jitter = SECOND),
         ("fields", |request| request.schedule_expression = "* * * *".into()),
         ("never be due", |request| request.schedule_expression = "0 0 30 2 *".into()),
         ("time_zone", |request| request.time_zone = "Mars/Olympus".into()),
@@ -680,4 +681,169 @@ async fn a_very_long_error_is_cut_and_the_schedule_goes_on() {
     assert_eq!((last.outcome, error.chars().count()), (TickOutcome::Failed, 4_096));
     world.pass_by(Duration::from_millis(50), SECOND * 10).await;
     assert_eq!(seen.times(&world), [10, 20]);
+}
+
+/// Only what runs is begun; the rest is not decided yet, and so is stopped by a pause.
+#[tokio::test]
+async fn a_paused_schedule_runs_nothing_after_the_tick_that_runs() {
+    let world = World::new(24);
+    let (one, seen) = leading(&world, &every_second(), SECOND * 10).await;
+    let schedules = one.bay.schedules();
+    world.pass(SECOND * 15).await;
+    assert_eq!(seen.times(&world), [1, 2], "the others wait behind the second");
+    schedules.pause("s").await.unwrap();
+    world.pass(SECOND * 60).await;
+    assert_eq!(seen.times(&world), [1, 2]);
+    let info = schedules.show("s").await.unwrap();
+    assert_eq!((info.counts.begun, info.counts.completed, info.in_progress.len()), (2, 2, 0));
+}
+
+#[tokio::test]
+async fn what_waits_behind_a_long_tick_for_more_than_the_grace_follows_the_misfire_policy() {
+    for (misfire, expected, misfired) in [
+        (Misfire::RunOnce, vec![1, 7, 8, 9, 10, 11], 5),
+        (Misfire::RunAll, vec![1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11], 0),
+        (Misfire::Skip, vec![1, 8, 9, 10, 11], 6),
+    ] {
+        let world = World::new(25);
+        let (one, seen) = (instance(&world), Seen::default());
+        let (noted, clock) = (seen.clone(), world.clock.clone());
+        let handler = move |tick: Tick| {
+            noted.note(&tick);
+            let (clock, time) = (clock.clone(), SECOND * if noted.len() == 1 { 10 } else { 0 });
+            async move {
+                clock.sleep(time).await;
+                Ok::<_, JobFailure>(Json::null())
+            }
+        };
+        one.bay.schedules().register("work", handler).unwrap();
+        one.bay.start();
+        let mut request = every_second();
+        (request.misfire, request.misfire_grace) = (misfire, SECOND * 7 / 2);
+        one.bay.schedules().put(&request).await.unwrap();
+        world.pass(SECOND * 11 + SECOND / 2).await;
+        assert_eq!(seen.times(&world), expected, "{misfire:?}");
+        let info = one.bay.schedules().show("s").await.unwrap();
+        assert_eq!(info.counts.misfired, misfired, "{misfire:?}");
+    }
+}
+
+/// A schedule of which the first tick is due, and waits for its moment for some seconds.
+async fn waiting_for_its_moment(world: &World) -> (Instance, Seen) {
+    let mut request = every_second();
+    (request.schedule_expression, request.jitter) = ("every 10s".into(), SECOND * 9);
+    let (one, seen) = leading(world, &request, Duration::ZERO).await;
+    world.pass(SECOND * 10 + SECOND / 2).await;
+    let info = one.bay.schedules().show("s").await.unwrap();
+    assert_eq!((info.in_progress.len(), seen.len()), (1, 0), "it waits: {info:?}");
+    (one, seen)
+}
+
+#[tokio::test]
+async fn a_tick_that_waits_for_its_moment_does_not_start_once_its_schedule_is_paused() {
+    let world = World::new(26);
+    let (one, seen) = waiting_for_its_moment(&world).await;
+    let schedules = one.bay.schedules();
+    schedules.pause("s").await.unwrap();
+    world.pass(SECOND * 20).await;
+    let info = schedules.show("s").await.unwrap();
+    assert_eq!((info.counts.begun, info.counts.skipped), (0, 1));
+    assert!(seen.len() == 0 && info.in_progress.is_empty());
+    schedules.resume("s", Resume::FromNow).await.unwrap();
+    world.pass(SECOND * 20).await;
+    assert_eq!(seen.times(&world)[0], 40, "it goes on with what is due next");
+}
+
+#[tokio::test]
+async fn a_tick_that_waits_for_its_moment_does_not_start_once_its_schedule_is_deleted() {
+    let world = World::new(27);
+    let (one, seen) = waiting_for_its_moment(&world).await;
+    one.bay.schedules().delete("s").await.unwrap();
+    world.pass(SECOND * 2).await;
+    let gone = one.bay.schedules().show("s").await.unwrap_err();
+    assert_eq!(gone.kind(), ErrorKind::NotFound);
+    world.pass(SECOND * 20).await;
+    assert_eq!(seen.len(), 0);
+}
+
+/// The leader that began it died; whether it has a job is asked, not guessed.
+#[tokio::test]
+async fn a_tick_that_was_started_is_ended_by_the_next_leader_although_its_schedule_is_paused() {
+    let world = World::new(28);
+    let mut request = every_second();
+    request.schedule_expression = "every 10s".into();
+    let (one, first) = leading(&world, &request, SECOND * 3_600).await;
+    world.pass(SECOND * 10 + SECOND / 2).await;
+    assert_eq!(first.times(&world), [10]);
+    one.store.die();
+    let (two, second) = (instance(&world), Seen::default());
+    takes(&two.bay, &second, Duration::ZERO);
+    two.bay.schedules().pause("s").await.unwrap();
+    two.bay.start();
+    world.pass(SECOND * 10).await;
+    assert_eq!(second.times(&world), [10]);
+    let info = two.bay.schedules().show("s").await.unwrap();
+    assert_eq!((info.counts.completed, info.counts.skipped), (1, 0));
+}
+
+#[tokio::test]
+async fn a_tick_that_is_asked_for_runs_while_another_waits_for_its_moment() {
+    let world = World::new(29);
+    let (one, seen) = waiting_for_its_moment(&world).await;
+    let asked = one.bay.schedules().run_now("s", None).await.unwrap();
+    world.pass(SECOND).await;
+    assert_eq!(seen.len(), 1);
+    let job = one.bay.jobs().show(&seen.0.lock()[0].job_id.clone()).await.unwrap();
+    assert_eq!(job.job_key, asked.job_key);
+    world.pass(SECOND * 8).await;
+    assert_eq!(seen.len(), 2, "the other runs at its moment");
+    assert_eq!(seen.times(&world)[1], 10);
+}
+
+#[tokio::test]
+async fn a_failed_tick_is_told_and_counted_although_replies_are_lost() {
+    let world = World::new(30);
+    let (one, seen) = (
+        world.instance_with(Config { leader_ttl: seconds(5), ..Config::default() }),
+        Seen::default(),
+    );
+    let noted = seen.clone();
+    let handler = move |tick: Tick| {
+        noted.note(&tick);
+        async move { Err::<Json, _>(JobFailure::permanent("no")) }
+    };
+    one.bay.schedules().register("work", handler).unwrap();
+    let mut events = one.bay.subscribe();
+    one.bay.start();
+    one.bay.schedules().put(&every_second()).await.unwrap();
+    world.pass(SECOND).await;
+    one.store.set(Faults { reply_lost: 300, ..Faults::default() });
+    world.pass(SECOND * 60).await;
+    one.store.set(Faults::default());
+    world.pass(SECOND * 5).await;
+    let failed = one.bay.schedules().show("s").await.unwrap().counts.failed;
+    assert!(failed > 30, "{failed}");
+    let mut told = 0;
+    while let Ok(event) = events.try_recv() {
+        told += u64::from(matches!(event.event, Event::ScheduleTickFailed { .. }));
+    }
+    let counted = one.bay.metrics().value(Metric::TicksFailed);
+    assert_eq!((told, counted), (failed, i64::try_from(failed).unwrap()));
+}
+
+#[tokio::test]
+async fn a_schedule_whose_zone_is_not_known_any_more_says_so() {
+    let world = World::new(31);
+    let one = instance(&world);
+    one.bay.schedules().put(&every_second()).await.unwrap();
+    assert_eq!(one.bay.schedules().show("s").await.unwrap().problem, None);
+    let key = Key::new(Partition::FIRST, Kind::new("schedule"), "s");
+    let found = one.store.get(std::slice::from_ref(&key)).await.unwrap().records.remove(0);
+    let text = String::from_utf8(found.unwrap().value.to_vec()).unwrap();
+    let value = text.replace("\"UTC\"", "\"Mars/Olympus\"").into_bytes();
+    let put = Write::Put { key, value, deadline: Deadline::Never };
+    let commit = Commit::new(Partition::FIRST, vec![], vec![put], vec![]).unwrap();
+    one.store.commit(&commit).await.unwrap();
+    let problem = one.bay.schedules().show("s").await.unwrap().problem.unwrap();
+    assert!(problem.contains("Mars/Olympus"), "{problem}");
 }

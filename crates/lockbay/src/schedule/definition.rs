@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::decide::{Misfire, Overlap, Rules};
 use super::expression::Expression;
-use crate::clock::micros;
+use crate::clock::{Timestamp, micros};
 use crate::config::MAX_RETRIES;
 use crate::error::{Error, Result};
 use crate::json::Json;
@@ -88,6 +88,8 @@ impl ScheduleRequest {
     }
 }
 
+/// Between how many of the next ticks jitter has to fit.
+const GAPS_CHECKED: usize = 16;
 /// The shortest grace of a schedule that skips what is late.
 const MIN_SKIP_GRACE: Duration = Duration::from_secs(1);
 
@@ -189,6 +191,23 @@ pub(super) fn check_job_id(job_id: &str) -> Result<()> {
         return Err(Error::invalid(format!("a job_id has no @ in it: {job_id:?}")));
     }
     Ok(())
+}
+
+/// Checks that a tick has begun before the next is due, as far as the next few tell.
+pub(super) fn check_jitter(
+    expression: &Expression,
+    jitter: Duration,
+    now: Timestamp,
+) -> Result<()> {
+    let due = expression.upcoming(now, GAPS_CHECKED + 1);
+    let gaps = due.iter().zip(due.iter().skip(1)).map(|(due, next)| next.since(*due));
+    match gaps.min().filter(|gap| jitter >= *gap) {
+        None => Ok(()),
+        Some(gap) => Err(Error::invalid(format!(
+            "jitter is shorter than the time between two ticks, which is {gap:?} here, not \
+             {jitter:?}"
+        ))),
+    }
 }
 
 fn check_time(what: &str, time: Duration) -> Result<()> {

@@ -35,7 +35,8 @@ pub struct OpenTick {
     /// The attempt in progress, or the last that failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attempt: Option<u32>,
-    /// Why the last attempt failed, if the next is waited for.
+    /// Why the last attempt failed, if the next is waited for; or why there is none, which only the
+    /// instance knows where it is tried.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
@@ -61,6 +62,9 @@ pub struct ScheduleInfo {
     pub status: Standing,
     /// The next due time that is not decided; of a paused schedule the first that it passed over.
     pub next_due: Option<Timestamp>,
+    /// Why it stands still, if its expression or zone cannot be read by this instance.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
     pub in_progress: Vec<OpenTick>,
     pub last_run: Option<LastRun>,
     pub counts: Counts,
@@ -122,6 +126,11 @@ impl Schedules {
                 open.error = job.error;
             }
         }
+        let troubles = self.0.troubles.lock();
+        for open in &mut info.in_progress {
+            open.error = troubles.get(&open.job_key).cloned().or(open.error.take());
+        }
+        drop(troubles);
         Ok(info)
     }
 
@@ -201,6 +210,7 @@ fn matches(filter: &ScheduleFilter, schedule: &ScheduleInfo) -> bool {
 /// A schedule as it is shown.
 pub(super) fn info(job_id: &str, content: &Content) -> ScheduleInfo {
     let definition = content.current().definition.clone();
+    let problem = definition.expression().err().map(|error| error.to_string());
     let seconds = |micros: u64| std::time::Duration::from_micros(micros).as_secs_f64();
     let open = content.open.iter().map(|open| OpenTick {
         scheduled_time: open.tick.at(),
@@ -225,6 +235,7 @@ pub(super) fn info(job_id: &str, content: &Content) -> ScheduleInfo {
         timeout_seconds: definition.timeout_us.map(seconds),
         status: content.standing,
         next_due: content.next_due,
+        problem,
         in_progress: open.collect(),
         last_run: content.last_run.clone(),
         counts: content.counts,

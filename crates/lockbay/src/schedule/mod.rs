@@ -28,10 +28,12 @@ mod operate;
 mod record;
 mod tick;
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -96,6 +98,8 @@ struct Inner {
     time: StoreTime,
     /// One for each tick that runs here.
     turns: Semaphore,
+    /// Why ticks that run here do not get on, by the keys of their jobs; one for each turn at most.
+    troubles: Mutex<HashMap<String, String>>,
     /// Drivers, and ticks that run.
     work: TaskTracker,
     /// Fires when no more ticks are to be begun.
@@ -121,6 +125,7 @@ impl Schedules {
             handlers: Handlers::new(handlers),
             defaults,
             turns: Semaphore::new(MAX_TICKS_AT_ONCE),
+            troubles: Mutex::default(),
             work: TaskTracker::new(),
             closing: CancellationToken::new(),
         }))

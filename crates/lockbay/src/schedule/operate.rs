@@ -3,7 +3,7 @@
 //! Each reads, decides, and commits under the revision that was read; the leader's own commits may
 //! come between, and then it reads again. The same commit rings the bell that the leader hears.
 
-use super::definition::{Definition, ScheduleRequest, check_job_id};
+use super::definition::{Definition, ScheduleRequest, check_jitter, check_job_id};
 use super::list::{CHUNK, ScheduleInfo, info};
 use super::record::{self, Content, Found, Open, SCHEDULE, Standing, TickId, asked_key};
 use super::{MAX_ASKED, MAX_SCHEDULES, Schedules, not_found};
@@ -88,6 +88,7 @@ impl Schedules {
         let changed = self.change(&request.job_id, |found, now| {
             let next_due = expression.next_after(now);
             let Some(mut content) = found else {
+                check_jitter(&expression, request.jitter, now)?;
                 let content = Content::new(definition.clone(), next_due, now);
                 return Ok(Change::Write(Putting::Created, content));
             };
@@ -96,6 +97,7 @@ impl Schedules {
             if *current == definition && !ending {
                 return Ok(Change::Keep(Putting::Unchanged, content));
             }
+            check_jitter(&expression, request.jitter, now)?;
             let same_times = current.schedule_expression == definition.schedule_expression
                 && current.time_zone == definition.time_zone;
             content.redefine(definition.clone())?;
@@ -216,7 +218,7 @@ impl Schedules {
         Err(changes_too_fast(job_id))
     }
 
-    async fn has_job(&self, job_key: &str) -> Result<bool> {
+    pub(super) async fn has_job(&self, job_key: &str) -> Result<bool> {
         let filter = JobFilter { job_key: Some(job_key.to_owned()), ..JobFilter::default() };
         Ok(!self.0.jobs.list(&filter, None, 1).await?.items.is_empty())
     }
