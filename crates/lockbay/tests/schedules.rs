@@ -15,8 +15,8 @@ use lockbay::job::{JobFailure, JobFilter, JobStatus, JobSuccess};
 use lockbay::metrics::Metric;
 use lockbay::saga::{Route, StepError, TaskEffect, TaskFailure, TaskPoll, read_only};
 use lockbay::schedule::{
-    Misfire, Overlap, Putting, Resume, ScheduleFilter, ScheduleRequest, Standing, Tick,
-    TickOutcome, TickPlace,
+    MAX_OPEN, MAX_TICKS_AT_ONCE, Misfire, Overlap, Putting, Resume, ScheduleFilter,
+    ScheduleRequest, Standing, Tick, TickOutcome, TickPlace,
 };
 use lockbay::store::faulty::{Cut, Faults};
 use lockbay::store::{Commit, Deadline, Effects, Guard, Key, Kind, Partition, Store, Write};
@@ -846,4 +846,60 @@ async fn a_schedule_whose_zone_is_not_known_any_more_says_so() {
     one.store.commit(&commit).await.unwrap();
     let problem = one.bay.schedules().show("s").await.unwrap().problem.unwrap();
     assert!(problem.contains("Mars/Olympus"), "{problem}");
+}
+
+#[tokio::test]
+async fn a_tick_that_does_not_get_on_shows_why() {
+    let mut request = every_second();
+    request.schedule_expression = "@yearly".into();
+    let world = World::new(32);
+    let (one, seen) = leading(&world, &request, Duration::ZERO).await;
+    world.pass(SECOND).await;
+    one.bay.schedules().run_now("s", Some("again")).await.unwrap();
+    world.pass(SECOND).await;
+    let job_id = seen.0.lock()[0].job_id.clone();
+    // The same tick elsewhere, where something that nobody can read stands in the place of its job.
+    let world = World::new(33);
+    let (one, seen) = leading(&world, &request, Duration::ZERO).await;
+    let key = Key::new(Partition::of(&job_id), Kind::new("job"), job_id);
+    let put = Write::Put { key: key.clone(), value: b"{}".to_vec(), deadline: Deadline::Never };
+    let commit = Commit::new(key.partition, vec![], vec![put], vec![]).unwrap();
+    world.pass(SECOND).await;
+    one.bay.schedules().run_now("s", Some("again")).await.unwrap();
+    one.store.commit(&commit).await.unwrap();
+    world.pass(SECOND * 10).await;
+    let info = one.bay.schedules().show("s").await.unwrap();
+    let error = info.in_progress[0].error.clone().unwrap();
+    assert!(error.contains("cannot be read"), "{error}");
+    let commit = Commit::new(key.partition, vec![], vec![Write::Delete { key }], vec![]).unwrap();
+    one.store.commit(&commit).await.unwrap();
+    world.pass(SECOND * 2).await;
+    let info = one.bay.schedules().show("s").await.unwrap();
+    assert_eq!((info.counts.completed, info.in_progress.len(), seen.len()), (1, 0, 1));
+}
+
+#[tokio::test]
+async fn a_tick_that_waits_for_a_turn_runs_on_the_next_leader() {
+    let world = World::new(34);
+    let (one, two) = (instance(&world), instance(&world));
+    let (first, second) = (Seen::default(), Seen::default());
+    takes(&one.bay, &first, SECOND * 20);
+    takes(&two.bay, &second, Duration::ZERO);
+    one.bay.start();
+    let schedules = one.bay.schedules();
+    for id in 0..=MAX_TICKS_AT_ONCE / MAX_OPEN {
+        let mut request = ScheduleRequest::new(format!("s{id}"), "tick", "@yearly", "work");
+        (request.overlap, request.place) = (Overlap::Allow, TickPlace::WhereBegun);
+        schedules.put(&request).await.unwrap();
+        for _ in 0..MAX_OPEN {
+            schedules.run_now(&request.job_id, None).await.unwrap();
+        }
+    }
+    world.pass(SECOND * 3).await;
+    assert_eq!(first.len(), MAX_TICKS_AT_ONCE);
+    two.bay.start();
+    world.pass(SECOND / 5).await;
+    one.bay.leadership().resign().await.unwrap();
+    world.pass_by(Duration::from_millis(200), SECOND * 60).await;
+    assert_eq!((first.len(), second.len()), (MAX_TICKS_AT_ONCE, MAX_OPEN));
 }

@@ -144,6 +144,7 @@ struct Schedule {
     overlap: String,
     status: String,
     next_due: Option<String>,
+    problem: Option<String>,
     in_progress: Vec<InProgress>,
     last_run: Option<LastRun>,
     counts: Counts,
@@ -299,6 +300,7 @@ async fn show(client: &Client, job_id: &str) -> Result<Ended, Failure> {
             ),
         ),
     ];
+    facts.extend(schedule.problem.map(|problem| ("stands still", problem)));
     facts.extend(schedule.in_progress.into_iter().map(|tick| {
         let attempt = tick.attempt.map(|n| format!(", attempt {n}")).unwrap_or_default();
         let error = tick.error.map(|error| format!(": {error}")).unwrap_or_default();

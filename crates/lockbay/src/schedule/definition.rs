@@ -52,7 +52,8 @@ pub struct ScheduleRequest {
     /// How late a tick may be and still run as if it were not; at least a second with
     /// [`Misfire::Skip`].
     pub misfire_grace: Duration,
-    /// By how much a tick may begin after it is due, drawn once for each tick.
+    /// By how much a tick may begin after it is due, drawn once for each tick; shorter than the time
+    /// between two of them.
     pub jitter: Duration,
     /// What becomes of a tick that is due while the one before it still runs.
     pub overlap: Overlap,

@@ -15,11 +15,11 @@ use tokio::sync::Notify;
 use tokio::task::{Id, JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use super::Schedules;
 use super::decide::{Overlap, Plan, plan};
 use super::expression::Expression;
 use super::record::{self, Content, Found, LastRun, Open, SCHEDULE, Standing, TickId, TickOutcome};
 use super::tick::{Ended, Run};
-use super::Schedules;
 use crate::clock::{Tick, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
@@ -328,22 +328,16 @@ impl Driver {
         }
     }
 
-    /// Ticks of a schedule that is paused or deleted that have no job yet, and so do not start any
-    /// more. What was asked for runs also while it is paused.
+    /// Ticks that are to be let go unless they have started, and have not.
     async fn not_started(&self, content: &Content) -> Result<Vec<TickId>> {
-        let asked_too = match content.standing {
-            Standing::Active => return Ok(Vec::new()),
-            Standing::Paused => false,
-            Standing::Ending => true,
-        };
         let mut not_started = Vec::new();
-        for Open { tick, .. } in &content.open {
-            let may_go = asked_too || matches!(tick, TickId::Due(_));
-            if may_go && !self.is_started(tick) {
-                // A leader before this one may have begun it.
-                if !self.schedules.has_job(&tick.job_key(&self.job_id)).await? {
-                    not_started.push(tick.clone());
-                }
+        for tick in content.unwanted().filter(|tick| !self.is_started(tick)) {
+            // A leader before this one may have begun it; a job that cannot be read is there.
+            match self.schedules.has_job(&tick.job_key(&self.job_id)).await {
+                Ok(false) => not_started.push(tick.clone()),
+                Ok(true) => {}
+                Err(error) if error.kind() == ErrorKind::Internal => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(not_started)

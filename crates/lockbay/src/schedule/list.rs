@@ -8,7 +8,7 @@ use super::expression::Expression;
 use super::record::{Content, Counts, Found, LastRun, SCHEDULE, Standing};
 use super::{Schedules, not_found};
 use crate::clock::Timestamp;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::job::{JobFilter, JobInfo};
 use crate::json::Json;
 use crate::store::{MAX_PAGE, Partition, Range};
@@ -120,10 +120,18 @@ impl Schedules {
         let Some(found) = found else { return Err(not_found(job_id)) };
         let mut info = info(job_id, &found.content);
         for open in info.in_progress.iter_mut().take(MAX_JOBS_SHOWN) {
-            if let Some(job) = self.job(&open.job_key).await? {
-                open.job_id = Some(job.job_id);
-                open.attempt = Some(job.attempt);
-                open.error = job.error;
+            match self.job(&open.job_key).await {
+                Ok(Some(job)) => {
+                    open.job_id = Some(job.job_id);
+                    open.attempt = Some(job.attempt);
+                    open.error = job.error;
+                }
+                Ok(None) => {}
+                // It cannot be read, and that is what is to be seen.
+                Err(error) if error.kind() == ErrorKind::Internal => {
+                    open.error = Some(error.to_string());
+                }
+                Err(error) => return Err(error),
             }
         }
         let troubles = self.0.troubles.lock();

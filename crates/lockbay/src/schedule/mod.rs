@@ -62,7 +62,8 @@ use handler::Handlers;
 
 /// How many schedules a namespace may have.
 pub const MAX_SCHEDULES: usize = 1_000;
-/// How many ticks of one schedule may be begun and not ended, those aside that were asked for.
+/// How many ticks of one schedule may be begun and not ended where they may overlap, those aside
+/// that were asked for; where they do not, it is one.
 pub const MAX_OPEN: usize = 16;
 /// How many ticks of one schedule may be asked for and not ended.
 pub const MAX_ASKED: usize = 100;

@@ -116,8 +116,9 @@ impl Schedules {
         Ok(Put { putting, schedule: info(&request.job_id, &content) })
     }
 
-    /// Stops beginning ticks until it is resumed; those that were begun go on. Done twice, it
-    /// changes nothing.
+    /// Stops beginning ticks until it is resumed. Those that have started go on; one that was begun
+    /// and has no job yet is let go by the leader, and counted as skipped. Done twice, it changes
+    /// nothing.
     ///
     /// # Errors
     /// `NotFound` if there is none, or it is about to go.
@@ -152,8 +153,8 @@ impl Schedules {
         .await
     }
 
-    /// Deletes a schedule: no tick is begun any more, and what was begun is finished first, during
-    /// which it is shown as ending.
+    /// Deletes a schedule: no tick is begun or started any more, and what has a job already is
+    /// finished first, during which it is shown as ending.
     ///
     /// # Errors
     /// `NotFound` if there is none.
@@ -176,7 +177,7 @@ impl Schedules {
     }
 
     /// Asks for a tick now, also of a schedule that is paused. The leader runs it within a second,
-    /// after those that were begun before unless ticks may overlap.
+    /// after those that run unless ticks may overlap.
     ///
     /// Asked again under the same name, it is the same tick, as long as its job is remembered.
     ///

@@ -30,9 +30,9 @@ pub(super) const MAX_EARLIER: usize = 4;
 pub enum Standing {
     /// It does.
     Active,
-    /// It waits to be resumed; ticks that were begun go on.
+    /// It waits to be resumed; ticks that have started go on.
     Paused,
-    /// It is deleted, and goes when the ticks that were begun have ended.
+    /// It is deleted, and goes when the ticks that have started have ended.
     Ending,
 }
 
@@ -210,6 +210,16 @@ impl Content {
             }
             TickId::Asked { .. } => at,
         }
+    }
+
+    /// Ticks that do not start any more, if they have not. What was asked for runs also while the
+    /// schedule is paused.
+    pub(super) fn unwanted(&self) -> impl Iterator<Item = &TickId> {
+        self.open.iter().map(|open| &open.tick).filter(|tick| match self.standing {
+            Standing::Active => false,
+            Standing::Paused => matches!(tick, TickId::Due(_)),
+            Standing::Ending => true,
+        })
     }
 
     /// Lets go what does not start any more, as if it had not been begun but skipped, and returns
