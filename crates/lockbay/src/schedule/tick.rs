@@ -196,7 +196,8 @@ impl Trouble<'_> {
             return;
         }
         tracing::warn!(job_key, failures, %error, "a tick does not get on");
-        self.schedules.0.troubles.lock().insert(job_key.clone(), error.to_string());
+        let told = format!("tried {failures} times: {error}");
+        self.schedules.0.troubles.lock().insert(job_key.clone(), told);
     }
 }
 
