@@ -287,7 +287,10 @@ impl Storm {
         for id in ids {
             let mut info = schedules.show(id).await.unwrap();
             for _ in 0..3_000 {
-                if info.status == Standing::Active && info.next_due > Some(self.world.clock.now()) {
+                // What was begun and has not started yet would be let go by the pause.
+                let soon = self.world.clock.now() + ROUND * 4;
+                let at_rest = info.in_progress.is_empty() && info.next_due > Some(soon);
+                if info.status == Standing::Active && at_rest {
                     info = schedules.pause(id).await.unwrap();
                 }
                 if info.status == Standing::Paused && info.in_progress.is_empty() {
@@ -310,6 +313,7 @@ struct Tally {
     died: u32,
     resigned: u32,
     asked: usize,
+    skipped: u64,
 }
 
 async fn simulate(seed: u64, tally: &mut Tally) -> Vec<String> {
@@ -325,7 +329,12 @@ async fn simulate(seed: u64, tally: &mut Tally) -> Vec<String> {
             wrong.push(format!("{id} did not come to rest: {schedule:?}"));
         }
         let counts = schedule.counts;
-        if counts.begun != counts.completed || counts.failed + counts.skipped + counts.misfired > 0
+        // What is paused before it has started does not run.
+        let skips = id == TOUCHED;
+        tally.skipped += counts.skipped;
+        if counts.begun != counts.completed
+            || counts.failed + counts.misfired > 0
+            || (counts.skipped > 0 && !skips)
         {
             wrong.push(format!("{id} counts {counts:?}"));
         }
@@ -417,13 +426,14 @@ async fn every_due_second_has_one_completed_job_and_one_effect_whatever_dies() {
         let wrong = simulate(seed, &mut tally).await;
         assert!(wrong.is_empty(), "LOCKBAY_SEED={seed}:\n{}", wrong.join("\n"));
     }
-    let Tally { ticks, again, died, resigned, asked } = tally;
+    let Tally { ticks, again, died, resigned, asked, skipped } = tally;
     eprintln_of(&format!(
         "{ticks} ticks, {again} of them came again; {died} leaders died, {resigned} resigned; \
-         {asked} ticks were asked for"
+         {asked} ticks were asked for, {skipped} paused before they started"
     ));
     if only.is_none() && last >= SEEDS {
         assert!(ticks > 10_000 && again > 300 && died > 100 && resigned > 100 && asked > 100);
+        assert!(skipped > 10, "{skipped}");
     }
 }
 

@@ -15,10 +15,11 @@ use lockbay::job::{JobFailure, JobFilter, JobStatus, JobSuccess};
 use lockbay::metrics::Metric;
 use lockbay::saga::{Route, StepError, TaskEffect, TaskFailure, TaskPoll, read_only};
 use lockbay::schedule::{
-    Misfire, Overlap, Putting, Resume, ScheduleFilter, ScheduleRequest, Standing, Tick,
-    TickOutcome, TickPlace,
+    MAX_OPEN, MAX_TICKS_AT_ONCE, Misfire, Overlap, Putting, Resume, ScheduleFilter,
+    ScheduleRequest, Standing, Tick, TickOutcome, TickPlace,
 };
-use lockbay::store::{Deadline, Effects, Guard, Key, Kind, Partition, Store, Write};
+use lockbay::store::faulty::{Cut, Faults};
+use lockbay::store::{Commit, Deadline, Effects, Guard, Key, Kind, Partition, Store, Write};
 use lockbay::{Config, ErrorKind, Json, LockBay};
 use parking_lot::Mutex;
 use support::stepped::{Instance, World, seconds};
@@ -556,7 +557,8 @@ async fn what_cannot_be_a_schedule_is_refused_and_nothing_is_written() {
     let one = instance(&world);
     let schedules = one.bay.schedules();
     type Change = fn(&mut ScheduleRequest);
-    let changes: [(&str, Change); 9] = [
+    let changes: [(&str, Change); 10] = [
+        ("jitter", |request| request.jitter = SECOND),
         ("fields", |request| request.schedule_expression = "* * * *".into()),
         ("never be due", |request| request.schedule_expression = "0 0 30 2 *".into()),
         ("time_zone", |request| request.time_zone = "Mars/Olympus".into()),
@@ -578,4 +580,327 @@ async fn what_cannot_be_a_schedule_is_refused_and_nothing_is_written() {
     }
     let page = schedules.list(&ScheduleFilter::default(), None, 10).await.unwrap();
     assert!(page.items.is_empty() && page.next.is_none());
+}
+
+/// Found by review: the expression was kept by the number of its version, which begins anew.
+#[tokio::test]
+async fn deleted_and_put_again_a_schedule_ticks_as_the_new_one_says() {
+    let world = World::new(19);
+    let (one, seen) = leading(&world, &every_second(), Duration::ZERO).await;
+    world.pass(SECOND * 3 + SECOND / 2).await;
+    assert_eq!(seen.times(&world), [1, 2, 3]);
+    one.bay.schedules().delete("s").await.unwrap();
+    let mut other = every_second();
+    other.schedule_expression = "every 10s".into();
+    assert_eq!(one.bay.schedules().put(&other).await.unwrap().putting, Putting::Created);
+    world.pass(SECOND * 30).await;
+    assert_eq!(seen.times(&world), [1, 2, 3, 10, 20, 30]);
+}
+
+#[tokio::test]
+async fn shutdown_ends_as_soon_as_the_last_tick_has() {
+    let world = World::new(20);
+    let (one, seen) = (
+        world.instance_with(Config {
+            leader_ttl: seconds(2),
+            shutdown_grace: seconds(20),
+            ..Config::default()
+        }),
+        Seen::default(),
+    );
+    takes(&one.bay, &seen, SECOND * 3);
+    one.bay.start();
+    let mut request = every_second();
+    request.schedule_expression = "@yearly".into();
+    one.bay.schedules().put(&request).await.unwrap();
+    world.pass(SECOND).await;
+    one.bay.schedules().run_now("s", None).await.unwrap();
+    world.pass(SECOND + SECOND / 2).await;
+    assert_eq!(seen.len(), 1, "it is in the middle of it");
+    let bay = one.bay.clone();
+    let ended = tokio::spawn(async move { bay.shutdown().await });
+    world.pass(SECOND).await;
+    assert!(!ended.is_finished(), "the tick is waited for");
+    world.pass(SECOND * 2).await;
+    assert!(ended.is_finished(), "and nothing else is");
+    let info = instance(&world).bay.schedules().show("s").await.unwrap();
+    assert_eq!((info.counts.completed, info.in_progress.len()), (1, 0));
+}
+
+#[tokio::test]
+async fn a_grace_in_which_no_tick_ever_begins_is_refused_and_the_shortest_runs() {
+    let world = World::new(21);
+    let mut request = every_second();
+    (request.misfire, request.misfire_grace) = (Misfire::Skip, Duration::from_millis(999));
+    let error = instance(&world).bay.schedules().put(&request).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert!(error.message().contains("misfire_grace"), "{error}");
+    request.misfire_grace = SECOND;
+    let (_one, seen) = leading(&world, &request, Duration::ZERO).await;
+    world.pass_by(Duration::from_micros(7_003), SECOND * 20).await;
+    assert!(seen.len() > 15, "{:?}", seen.times(&world));
+}
+
+#[tokio::test]
+async fn a_tick_that_was_perhaps_asked_for_is_not_reported_as_not() {
+    let world = World::new(22);
+    let (one, two) = (instance(&world), instance(&world));
+    two.bay.schedules().put(&every_second()).await.unwrap();
+    one.store.die_at(1, Cut::After);
+    let error = one.bay.schedules().run_now("s", Some("once")).await.unwrap_err();
+    let info = two.bay.schedules().show("s").await.unwrap();
+    assert_eq!(info.in_progress.len(), 1, "it was written, and then the store was gone");
+    assert_eq!(error.kind(), ErrorKind::Unknown, "{error}");
+    one.store.revive();
+    assert!(one.bay.schedules().run_now("s", Some("once")).await.unwrap().replayed);
+}
+
+#[tokio::test]
+async fn a_very_long_error_is_cut_and_the_schedule_goes_on() {
+    let world = World::new(23);
+    let (one, seen) = (instance(&world), Seen::default());
+    let noted = seen.clone();
+    let handler = move |tick: Tick| {
+        noted.note(&tick);
+        let is_first = noted.len() == 1;
+        async move {
+            match is_first {
+                true => Err(JobFailure::permanent("\u{e4}".repeat(5 << 20))),
+                false => Ok::<_, JobFailure>(Json::null()),
+            }
+        }
+    };
+    one.bay.schedules().register("work", handler).unwrap();
+    one.bay.start();
+    let mut request = every_second();
+    request.schedule_expression = "every 10s".into();
+    one.bay.schedules().put(&request).await.unwrap();
+    world.pass_by(Duration::from_millis(50), SECOND * 11).await;
+    let last = one.bay.schedules().show("s").await.unwrap().last_run.unwrap();
+    let error = last.error.unwrap();
+    assert_eq!((last.outcome, error.chars().count()), (TickOutcome::Failed, 4_096));
+    world.pass_by(Duration::from_millis(50), SECOND * 10).await;
+    assert_eq!(seen.times(&world), [10, 20]);
+}
+
+/// Only what runs is begun; the rest is not decided yet, and so is stopped by a pause.
+#[tokio::test]
+async fn a_paused_schedule_runs_nothing_after_the_tick_that_runs() {
+    let world = World::new(24);
+    let (one, seen) = leading(&world, &every_second(), SECOND * 10).await;
+    let schedules = one.bay.schedules();
+    world.pass(SECOND * 15).await;
+    assert_eq!(seen.times(&world), [1, 2], "the others wait behind the second");
+    schedules.pause("s").await.unwrap();
+    world.pass(SECOND * 60).await;
+    assert_eq!(seen.times(&world), [1, 2]);
+    let info = schedules.show("s").await.unwrap();
+    assert_eq!((info.counts.begun, info.counts.completed, info.in_progress.len()), (2, 2, 0));
+}
+
+#[tokio::test]
+async fn what_waits_behind_a_long_tick_for_more_than_the_grace_follows_the_misfire_policy() {
+    for (misfire, expected, misfired) in [
+        (Misfire::RunOnce, vec![1, 7, 8, 9, 10, 11], 5),
+        (Misfire::RunAll, vec![1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11], 0),
+        (Misfire::Skip, vec![1, 8, 9, 10, 11], 6),
+    ] {
+        let world = World::new(25);
+        let (one, seen) = (instance(&world), Seen::default());
+        let (noted, clock) = (seen.clone(), world.clock.clone());
+        let handler = move |tick: Tick| {
+            noted.note(&tick);
+            let (clock, time) = (clock.clone(), SECOND * if noted.len() == 1 { 10 } else { 0 });
+            async move {
+                clock.sleep(time).await;
+                Ok::<_, JobFailure>(Json::null())
+            }
+        };
+        one.bay.schedules().register("work", handler).unwrap();
+        one.bay.start();
+        let mut request = every_second();
+        (request.misfire, request.misfire_grace) = (misfire, SECOND * 7 / 2);
+        one.bay.schedules().put(&request).await.unwrap();
+        world.pass(SECOND * 11 + SECOND / 2).await;
+        assert_eq!(seen.times(&world), expected, "{misfire:?}");
+        let info = one.bay.schedules().show("s").await.unwrap();
+        assert_eq!(info.counts.misfired, misfired, "{misfire:?}");
+    }
+}
+
+/// A schedule of which the first tick is due, and waits for its moment for some seconds.
+async fn waiting_for_its_moment(world: &World) -> (Instance, Seen) {
+    let mut request = every_second();
+    (request.schedule_expression, request.jitter) = ("every 10s".into(), SECOND * 9);
+    let (one, seen) = leading(world, &request, Duration::ZERO).await;
+    world.pass(SECOND * 10 + SECOND / 2).await;
+    let info = one.bay.schedules().show("s").await.unwrap();
+    assert_eq!((info.in_progress.len(), seen.len()), (1, 0), "it waits: {info:?}");
+    (one, seen)
+}
+
+#[tokio::test]
+async fn a_tick_that_waits_for_its_moment_does_not_start_once_its_schedule_is_paused() {
+    let world = World::new(26);
+    let (one, seen) = waiting_for_its_moment(&world).await;
+    let schedules = one.bay.schedules();
+    schedules.pause("s").await.unwrap();
+    world.pass(SECOND * 20).await;
+    let info = schedules.show("s").await.unwrap();
+    assert_eq!((info.counts.begun, info.counts.skipped), (0, 1));
+    assert!(seen.len() == 0 && info.in_progress.is_empty());
+    schedules.resume("s", Resume::FromNow).await.unwrap();
+    world.pass(SECOND * 20).await;
+    assert_eq!(seen.times(&world)[0], 40, "it goes on with what is due next");
+}
+
+#[tokio::test]
+async fn a_tick_that_waits_for_its_moment_does_not_start_once_its_schedule_is_deleted() {
+    let world = World::new(27);
+    let (one, seen) = waiting_for_its_moment(&world).await;
+    one.bay.schedules().delete("s").await.unwrap();
+    world.pass(SECOND * 2).await;
+    let gone = one.bay.schedules().show("s").await.unwrap_err();
+    assert_eq!(gone.kind(), ErrorKind::NotFound);
+    world.pass(SECOND * 20).await;
+    assert_eq!(seen.len(), 0);
+}
+
+/// The leader that began it died; whether it has a job is asked, not guessed.
+#[tokio::test]
+async fn a_tick_that_was_started_is_ended_by_the_next_leader_although_its_schedule_is_paused() {
+    let world = World::new(28);
+    let mut request = every_second();
+    request.schedule_expression = "every 10s".into();
+    let (one, first) = leading(&world, &request, SECOND * 3_600).await;
+    world.pass(SECOND * 10 + SECOND / 2).await;
+    assert_eq!(first.times(&world), [10]);
+    one.store.die();
+    let (two, second) = (instance(&world), Seen::default());
+    takes(&two.bay, &second, Duration::ZERO);
+    two.bay.schedules().pause("s").await.unwrap();
+    two.bay.start();
+    world.pass(SECOND * 10).await;
+    assert_eq!(second.times(&world), [10]);
+    let info = two.bay.schedules().show("s").await.unwrap();
+    assert_eq!((info.counts.completed, info.counts.skipped), (1, 0));
+}
+
+#[tokio::test]
+async fn a_tick_that_is_asked_for_runs_while_another_waits_for_its_moment() {
+    let world = World::new(29);
+    let (one, seen) = waiting_for_its_moment(&world).await;
+    let asked = one.bay.schedules().run_now("s", None).await.unwrap();
+    world.pass(SECOND).await;
+    assert_eq!(seen.len(), 1);
+    let job_id = seen.0.lock()[0].job_id.clone();
+    let job = one.bay.jobs().show(&job_id).await.unwrap();
+    assert_eq!(job.job_key, asked.job_key);
+    world.pass(SECOND * 8).await;
+    assert_eq!(seen.len(), 2, "the other runs at its moment");
+    assert_eq!(seen.times(&world)[1], 10);
+}
+
+#[tokio::test]
+async fn a_failed_tick_is_told_and_counted_although_replies_are_lost() {
+    let world = World::new(30);
+    let (one, seen) = (
+        world.instance_with(Config { leader_ttl: seconds(5), ..Config::default() }),
+        Seen::default(),
+    );
+    let noted = seen.clone();
+    let handler = move |tick: Tick| {
+        noted.note(&tick);
+        async move { Err::<Json, _>(JobFailure::permanent("no")) }
+    };
+    one.bay.schedules().register("work", handler).unwrap();
+    let mut events = one.bay.subscribe();
+    one.bay.start();
+    one.bay.schedules().put(&every_second()).await.unwrap();
+    world.pass(SECOND).await;
+    one.store.set(Faults { reply_lost: 300, ..Faults::default() });
+    world.pass(SECOND * 60).await;
+    one.store.set(Faults::default());
+    world.pass(SECOND * 5).await;
+    let failed = one.bay.schedules().show("s").await.unwrap().counts.failed;
+    assert!(failed > 30, "{failed}");
+    let mut told = 0;
+    while let Ok(event) = events.try_recv() {
+        told += u64::from(matches!(event.event, Event::ScheduleTickFailed { .. }));
+    }
+    let counted = one.bay.metrics().value(Metric::TicksFailed);
+    assert_eq!((told, counted), (failed, i64::try_from(failed).unwrap()));
+}
+
+#[tokio::test]
+async fn a_schedule_whose_zone_is_not_known_any_more_says_so() {
+    let world = World::new(31);
+    let one = instance(&world);
+    one.bay.schedules().put(&every_second()).await.unwrap();
+    assert_eq!(one.bay.schedules().show("s").await.unwrap().problem, None);
+    let key = Key::new(Partition::FIRST, Kind::new("schedule"), "s");
+    let found = one.store.get(std::slice::from_ref(&key)).await.unwrap().records.remove(0);
+    let text = String::from_utf8(found.unwrap().value.to_vec()).unwrap();
+    let value = text.replace("\"UTC\"", "\"Mars/Olympus\"").into_bytes();
+    let put = Write::Put { key, value, deadline: Deadline::Never };
+    let commit = Commit::new(Partition::FIRST, vec![], vec![put], vec![]).unwrap();
+    one.store.commit(&commit).await.unwrap();
+    let problem = one.bay.schedules().show("s").await.unwrap().problem.unwrap();
+    assert!(problem.contains("Mars/Olympus"), "{problem}");
+}
+
+#[tokio::test]
+async fn a_tick_that_does_not_get_on_shows_why() {
+    let mut request = every_second();
+    request.schedule_expression = "@yearly".into();
+    let world = World::new(32);
+    let (one, seen) = leading(&world, &request, Duration::ZERO).await;
+    world.pass(SECOND).await;
+    one.bay.schedules().run_now("s", Some("again")).await.unwrap();
+    world.pass(SECOND).await;
+    let job_id = seen.0.lock()[0].job_id.clone();
+    // The same tick elsewhere, where something that nobody can read stands in the place of its job.
+    let world = World::new(33);
+    let (one, seen) = leading(&world, &request, Duration::ZERO).await;
+    let key = Key::new(Partition::of(&job_id), Kind::new("job"), job_id);
+    let put = Write::Put { key: key.clone(), value: b"{}".to_vec(), deadline: Deadline::Never };
+    let commit = Commit::new(key.partition, vec![], vec![put], vec![]).unwrap();
+    world.pass(SECOND).await;
+    one.bay.schedules().run_now("s", Some("again")).await.unwrap();
+    one.store.commit(&commit).await.unwrap();
+    world.pass(SECOND * 10).await;
+    let info = one.bay.schedules().show("s").await.unwrap();
+    let error = info.in_progress[0].error.clone().unwrap();
+    assert!(error.contains("tried") && error.contains("cannot be read"), "{error}");
+    let commit = Commit::new(key.partition, vec![], vec![Write::Delete { key }], vec![]).unwrap();
+    one.store.commit(&commit).await.unwrap();
+    world.pass(SECOND * 2).await;
+    let info = one.bay.schedules().show("s").await.unwrap();
+    assert_eq!((info.counts.completed, info.in_progress.len(), seen.len()), (1, 0, 1));
+}
+
+#[tokio::test]
+async fn a_tick_that_waits_for_a_turn_runs_on_the_next_leader() {
+    let world = World::new(34);
+    let (one, two) = (instance(&world), instance(&world));
+    let (first, second) = (Seen::default(), Seen::default());
+    takes(&one.bay, &first, SECOND * 20);
+    takes(&two.bay, &second, Duration::ZERO);
+    one.bay.start();
+    let schedules = one.bay.schedules();
+    for id in 0..=MAX_TICKS_AT_ONCE / MAX_OPEN {
+        let mut request = ScheduleRequest::new(format!("s{id}"), "tick", "@yearly", "work");
+        (request.overlap, request.place) = (Overlap::Allow, TickPlace::WhereBegun);
+        schedules.put(&request).await.unwrap();
+        for _ in 0..MAX_OPEN {
+            schedules.run_now(&request.job_id, None).await.unwrap();
+        }
+    }
+    world.pass(SECOND * 3).await;
+    assert_eq!(first.len(), MAX_TICKS_AT_ONCE);
+    two.bay.start();
+    world.pass(SECOND / 5).await;
+    one.bay.leadership().resign().await.unwrap();
+    world.pass_by(Duration::from_millis(200), SECOND * 60).await;
+    assert_eq!((first.len(), second.len()), (MAX_TICKS_AT_ONCE, MAX_OPEN));
 }

@@ -144,9 +144,18 @@ struct Schedule {
     overlap: String,
     status: String,
     next_due: Option<String>,
+    problem: Option<String>,
     in_progress: Vec<InProgress>,
     last_run: Option<LastRun>,
     counts: Counts,
+}
+
+impl Schedule {
+    /// When it is due next, if it is active: one that is paused only knows what it passed over.
+    fn next(&self) -> String {
+        let next = self.next_due.clone().filter(|_| self.status == "active");
+        next.unwrap_or_else(|| "-".into())
+    }
 }
 
 #[derive(Deserialize)]
@@ -237,6 +246,7 @@ async fn list(client: &Client, query: &[(&str, Option<String>)]) -> Result<Ended
     let page: Page<Schedule> = answer.read()?;
     page.tell_rest();
     let rows = page.items.into_iter().map(|schedule| {
+        let next = schedule.next();
         let last = schedule.last_run.map_or("-".into(), |last| last.outcome);
         vec![
             schedule.job_id,
@@ -244,7 +254,7 @@ async fn list(client: &Client, query: &[(&str, Option<String>)]) -> Result<Ended
             schedule.time_zone,
             schedule.handler,
             schedule.status,
-            dash(schedule.next_due),
+            next,
             schedule.in_progress.len().to_string(),
             last,
         ]
@@ -262,6 +272,7 @@ async fn show(client: &Client, job_id: &str) -> Result<Ended, Failure> {
         return Ok(Ended::Done);
     }
     let schedule: Schedule = answer.read()?;
+    let next = schedule.next();
     let last = schedule.last_run.map_or("-".into(), |last| {
         let LastRun { scheduled_time, ended_at, outcome, error } = last;
         let why = error.map(|error| format!(": {error}")).unwrap_or_default();
@@ -276,7 +287,7 @@ async fn show(client: &Client, job_id: &str) -> Result<Ended, Failure> {
         ("handler", schedule.handler),
         ("runs on", place.into()),
         ("status", schedule.status),
-        ("next due", dash(schedule.next_due)),
+        ("next due", next),
         ("misfire", format!("{} after {} s", schedule.misfire, schedule.misfire_grace_seconds)),
         ("overlap", schedule.overlap),
         ("jitter", format!("{} s", schedule.jitter_seconds)),
@@ -289,6 +300,7 @@ async fn show(client: &Client, job_id: &str) -> Result<Ended, Failure> {
             ),
         ),
     ];
+    facts.extend(schedule.problem.map(|problem| ("stands still", problem)));
     facts.extend(schedule.in_progress.into_iter().map(|tick| {
         let attempt = tick.attempt.map(|n| format!(", attempt {n}")).unwrap_or_default();
         let error = tick.error.map(|error| format!(": {error}")).unwrap_or_default();
@@ -335,7 +347,7 @@ async fn put(client: &Client, args: PutArgs) -> Result<Ended, Failure> {
         return Ok(Ended::Done);
     }
     let schedule: Schedule = answer.read()?;
-    let next = dash(schedule.next_due);
+    let next = schedule.next();
     output::data(&format!("schedule {:?} is {}, next due {next}", args.job_id, schedule.status));
     Ok(Ended::Done)
 }
@@ -369,7 +381,7 @@ async fn operate(
         return Ok(Ended::Done);
     }
     let schedule: Schedule = answer.read()?;
-    let next = dash(schedule.next_due);
+    let next = schedule.next();
     output::data(&format!("schedule {job_id:?} is {}, next due {next}", schedule.status));
     Ok(Ended::Done)
 }
@@ -387,10 +399,6 @@ async fn run(client: &Client, job_id: &str, key: Option<&str>) -> Result<Ended, 
     let said = if replayed { "was asked for before" } else { "is run" };
     output::data(&format!("a tick of {job_id:?} {said}: `lockbay job list --job-key {job_key}`"));
     Ok(Ended::Done)
-}
-
-fn dash(value: Option<String>) -> String {
-    value.unwrap_or_else(|| "-".into())
 }
 
 /// The name of a variant as JSON has it.

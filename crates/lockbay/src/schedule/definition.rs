@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::decide::{Misfire, Overlap, Rules};
 use super::expression::Expression;
-use crate::clock::micros;
+use crate::clock::{Timestamp, micros};
 use crate::config::MAX_RETRIES;
 use crate::error::{Error, Result};
 use crate::json::Json;
@@ -49,9 +49,11 @@ pub struct ScheduleRequest {
     pub place: TickPlace,
     /// What becomes of ticks that are late by more than the grace.
     pub misfire: Misfire,
-    /// How late a tick may be and still run as if it were not.
+    /// How late a tick may be and still run as if it were not; at least a second with
+    /// [`Misfire::Skip`].
     pub misfire_grace: Duration,
-    /// By how much a tick may begin after it is due, drawn once for each tick.
+    /// By how much a tick may begin after it is due, drawn once for each tick; shorter than the time
+    /// between two of them.
     pub jitter: Duration,
     /// What becomes of a tick that is due while the one before it still runs.
     pub overlap: Overlap,
@@ -86,6 +88,11 @@ impl ScheduleRequest {
         }
     }
 }
+
+/// Between how many of the next ticks jitter has to fit.
+const GAPS_CHECKED: usize = 16;
+/// The shortest grace of a schedule that skips what is late.
+const MIN_SKIP_GRACE: Duration = Duration::from_secs(1);
 
 /// What is kept of a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -127,6 +134,13 @@ impl Definition {
         request.parameters.digest()?;
         check_time("misfire_grace", request.misfire_grace)?;
         check_time("jitter", request.jitter)?;
+        if request.misfire == Misfire::Skip && request.misfire_grace < MIN_SKIP_GRACE {
+            return Err(Error::invalid(format!(
+                "with misfire skip, misfire_grace is at least {MIN_SKIP_GRACE:?}, not {:?}: every \
+                 tick begins some milliseconds after it is due, and would be passed over",
+                request.misfire_grace
+            )));
+        }
         if let Some(timeout) = request.timeout {
             check_time("timeout", timeout)?;
             if timeout < Duration::from_millis(1) {
@@ -178,6 +192,23 @@ pub(super) fn check_job_id(job_id: &str) -> Result<()> {
         return Err(Error::invalid(format!("a job_id has no @ in it: {job_id:?}")));
     }
     Ok(())
+}
+
+/// Checks that a tick has begun before the next is due, as far as the next few tell.
+pub(super) fn check_jitter(
+    expression: &Expression,
+    jitter: Duration,
+    now: Timestamp,
+) -> Result<()> {
+    let due = expression.upcoming(now, GAPS_CHECKED + 1);
+    let gaps = due.iter().zip(due.iter().skip(1)).map(|(due, next)| next.since(*due));
+    match gaps.min().filter(|gap| jitter >= *gap) {
+        None => Ok(()),
+        Some(gap) => Err(Error::invalid(format!(
+            "jitter is shorter than the time between two ticks, which is {gap:?} here, not \
+             {jitter:?}"
+        ))),
+    }
 }
 
 fn check_time(what: &str, time: Duration) -> Result<()> {

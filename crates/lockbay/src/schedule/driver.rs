@@ -15,13 +15,13 @@ use tokio::sync::Notify;
 use tokio::task::{Id, JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use super::Schedules;
 use super::decide::{Overlap, Plan, plan};
 use super::expression::Expression;
 use super::record::{self, Content, Found, LastRun, Open, SCHEDULE, Standing, TickId, TickOutcome};
 use super::tick::{Ended, Run};
-use super::{MAX_OPEN, Schedules};
-use crate::clock::Timestamp;
-use crate::error::Result;
+use crate::clock::{Tick, Timestamp};
+use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::keeper::Right;
 use crate::metrics::Metric;
@@ -35,6 +35,10 @@ const CROWD: Duration = Duration::from_millis(20);
 const PAGE: usize = 100;
 /// The pause before the store is asked again.
 const AGAIN: Duration = Duration::from_millis(100);
+/// How often one commit is sent while it is not known what became of it.
+const MAX_SENDS: usize = 16;
+/// How often at most it is told that a schedule stands still.
+const COMPLAIN: Duration = Duration::from_secs(60);
 /// The longest sleep for a due time, so that a clock that was set is noticed.
 const NAP: Duration = Duration::from_secs(30);
 
@@ -44,6 +48,15 @@ struct Driven {
     known: Arc<AtomicU64>,
     nudge: Arc<Notify>,
     task: JoinHandle<()>,
+}
+
+/// What the task that looks for changes has seen.
+#[derive(Default)]
+struct Heard {
+    /// The bell at the last look.
+    rung: Option<Option<Revision>>,
+    /// When it was told that there are schedules that cannot be read.
+    passed_over: Option<Tick>,
 }
 
 impl Schedules {
@@ -68,7 +81,7 @@ impl Schedules {
         let bell = record::bell();
         let range = Range::new(bell.partition, bell.kind, String::from(bell.id));
         let mut hints = None;
-        let mut heard = None;
+        let mut heard = Heard::default();
         let mut drivers: HashMap<Box<str>, Driven> = HashMap::new();
         while right.is_held() && !self.0.closing.is_cancelled() {
             let round = async {
@@ -109,7 +122,7 @@ impl Schedules {
     async fn look(
         &self,
         right: &Right,
-        heard: &mut Option<Option<Revision>>,
+        heard: &mut Heard,
         drivers: &mut HashMap<Box<str>, Driven>,
     ) -> Result<()> {
         let asked = self.0.clock.tick();
@@ -117,9 +130,11 @@ impl Schedules {
         self.0.time.told(read.now, asked);
         let rung = read.records.into_iter().flatten().next().map(|record| record.revision);
         let ended = drivers.values().any(|driven| driven.task.is_finished());
-        if *heard == Some(rung) && !ended {
+        let tells = heard.passed_over.is_none_or(|at| asked.since(at) >= COMPLAIN);
+        if heard.rung == Some(rung) && !ended && (heard.passed_over.is_none() || !tells) {
             return Ok(());
         }
+        let mut passed_over = None;
         drivers.retain(|_, driven| !driven.task.is_finished());
         let mut gone: Vec<Box<str>> = drivers.keys().cloned().collect();
         let mut after = None;
@@ -139,7 +154,12 @@ impl Schedules {
                             let driven = self.drive(&found.key.id, read, right.clone());
                             drivers.insert(found.key.id.clone(), driven);
                         }
-                        Err(error) => tracing::error!(%error, "a schedule is passed over"),
+                        Err(error) => {
+                            passed_over = heard.passed_over.filter(|_| !tells).or(Some(asked));
+                            if tells {
+                                tracing::error!(%error, "a schedule is passed over");
+                            }
+                        }
                     },
                 }
             }
@@ -151,7 +171,7 @@ impl Schedules {
         for id in gone {
             drivers.get(&id).inspect(|driven| driven.nudge.notify_one());
         }
-        *heard = Some(rung);
+        *heard = Heard { rung: Some(rung), passed_over };
         Ok(())
     }
 
@@ -167,6 +187,7 @@ impl Schedules {
             runs: JoinSet::new(),
             running: HashMap::new(),
             ended: Vec::new(),
+            complained: None,
         };
         let task = tokio::spawn(self.0.work.track_future(driver.run(found)));
         Driven { known, nudge, task }
@@ -180,12 +201,14 @@ struct Driver {
     right: Right,
     known: Arc<AtomicU64>,
     nudge: Arc<Notify>,
-    /// The expression of the definition of this version.
-    expression: Option<(u32, Expression)>,
+    /// The expression that was read last, with what it was read from and in which zone.
+    expression: Option<((String, String), Expression)>,
     runs: JoinSet<Option<Ended>>,
     running: HashMap<Id, TickId>,
     /// Ticks that have ended, as far as that is not recorded.
     ended: Vec<(TickId, Ended)>,
+    /// When it was told that the schedule stands still.
+    complained: Option<Tick>,
 }
 
 /// What to do after a round.
@@ -225,8 +248,8 @@ impl Driver {
         !self.right.is_held() || (self.schedules.0.closing.is_cancelled() && idle)
     }
 
-    async fn read(&self) -> Next {
-        let inner = &self.schedules.0;
+    async fn read(&mut self) -> Next {
+        let inner = Arc::clone(&self.schedules.0);
         let asked = inner.clock.tick();
         match inner.store.get(&[record::key(&self.job_id)]).await {
             Ok(read) => {
@@ -235,7 +258,7 @@ impl Driver {
                     None => Next::Done,
                     Some(Ok(found)) => Next::GoOn(Box::new(found)),
                     Some(Err(error)) => {
-                        tracing::error!(%error, "a schedule stands still");
+                        self.complain(&error);
                         self.again().await
                     }
                 }
@@ -244,6 +267,15 @@ impl Driver {
                 tracing::debug!(schedule = %self.job_id, %error, "a schedule was not read");
                 self.again().await
             }
+        }
+    }
+
+    /// Says that the schedule stands still, but not each time.
+    fn complain(&mut self, error: &Error) {
+        let now = self.schedules.0.clock.tick();
+        if self.complained.is_none_or(|at| now.since(at) >= COMPLAIN) {
+            tracing::error!(schedule = %self.job_id, %error, "a schedule stands still");
+            self.complained = Some(now);
         }
     }
 
@@ -261,11 +293,20 @@ impl Driver {
         while let Some(joined) = self.runs.try_join_next_with_id() {
             self.joined(joined);
         }
+        let not_started = match self.not_started(&found.content).await {
+            Ok(not_started) => not_started,
+            Err(error) => {
+                tracing::debug!(schedule = %self.job_id, %error, "jobs were not looked up");
+                return self.again().await;
+            }
+        };
         let now = self.schedules.0.time.now();
         let expression = self.expression(&found.content);
-        if self.has_to_commit(&found.content, expression.as_ref(), now) {
+        if !not_started.is_empty() || self.has_to_commit(&found.content, expression.as_ref(), now) {
             let mut content = found.content.clone();
-            let told = self.decide(&mut content, expression.as_ref(), now);
+            let dropped = content.let_go(&not_started);
+            let mut told = self.decide(&mut content, expression.as_ref(), now);
+            told.plan.skipped += dropped;
             let is_left = content.standing == Standing::Ending && content.open.is_empty();
             match self.commit(found.revision, (!is_left).then_some(&content)).await {
                 Some(revision) => {
@@ -287,6 +328,27 @@ impl Driver {
         }
     }
 
+    /// Ticks that are to be let go unless they have started, and have not.
+    async fn not_started(&self, content: &Content) -> Result<Vec<TickId>> {
+        let mut not_started = Vec::new();
+        for tick in content.unwanted().filter(|tick| !self.is_started(tick)) {
+            // A leader before this one may have begun it; a job that cannot be read is there.
+            match self.schedules.has_job(&tick.job_key(&self.job_id)).await {
+                Ok(false) => not_started.push(tick.clone()),
+                Ok(true) => {}
+                Err(error) if error.kind() == ErrorKind::Internal => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(not_started)
+    }
+
+    /// Whether it was started here and is not recorded as ended.
+    fn is_started(&self, tick: &TickId) -> bool {
+        self.running.values().any(|running| running == tick)
+            || self.ended.iter().any(|(ended, _)| ended == tick)
+    }
+
     fn has_to_commit(
         &self,
         content: &Content,
@@ -306,10 +368,10 @@ impl Driver {
             && !self.schedules.0.closing.is_cancelled()
     }
 
-    /// How many more ticks may be open.
+    /// How many more ticks may be open: where they run one after another, what waits is not begun.
     fn room(&self, content: &Content) -> usize {
         let due = content.open.iter().filter(|open| matches!(open.tick, TickId::Due(_)));
-        MAX_OPEN.saturating_sub(due.count())
+        content.at_once().saturating_sub(due.count())
     }
 
     /// Folds what has ended and what is due into a schedule.
@@ -360,14 +422,21 @@ impl Driver {
         told
     }
 
-    /// When it is due, read once for each definition.
+    /// When it is due, read once for each expression and zone. Versions do not tell them apart: one
+    /// that was deleted and put again counts from the beginning.
     fn expression(&mut self, content: &Content) -> Option<Expression> {
-        let current = content.current();
-        if self.expression.as_ref().is_none_or(|(version, _)| *version != current.version) {
-            match current.definition.expression() {
-                Ok(expression) => self.expression = Some((current.version, expression)),
+        let definition = &content.current().definition;
+        let is_known = self.expression.as_ref().is_some_and(|((text, zone), _)| {
+            *text == definition.schedule_expression && *zone == definition.time_zone
+        });
+        if !is_known {
+            match definition.expression() {
+                Ok(expression) => {
+                    let of = (definition.schedule_expression.clone(), definition.time_zone.clone());
+                    self.expression = Some((of, expression));
+                }
                 Err(error) => {
-                    tracing::error!(schedule = %self.job_id, %error, "a schedule stands still");
+                    self.complain(&error);
                     self.expression = None;
                 }
             }
@@ -375,15 +444,28 @@ impl Driver {
         self.expression.as_ref().map(|(_, expression)| expression.clone())
     }
 
-    /// Commits a change under the leader's fence; `None` if it is not known to be committed.
-    async fn commit(&self, from: Revision, content: Option<&Content>) -> Option<Revision> {
-        let inner = &self.schedules.0;
+    /// Commits a change under the leader's fence; `None` if it is not known to be committed. It is
+    /// sent again while its outcome is unknown, or what it did would be told to nobody.
+    async fn commit(&mut self, from: Revision, content: Option<&Content>) -> Option<Revision> {
+        let inner = Arc::clone(&self.schedules.0);
         let leader = Guard::Held(self.right.fence().clone());
-        let asked = inner.clock.tick();
-        let reply = match record::advance(&self.job_id, from, leader, content) {
-            Ok(commit) => inner.store.commit(&commit).await,
-            Err(error) => Err(error),
+        let mut asked = inner.clock.tick();
+        let commit = match record::advance(&self.job_id, from, leader, content) {
+            Ok(commit) => commit,
+            Err(error) => {
+                self.complain(&error);
+                return None;
+            }
         };
+        let mut reply = inner.store.commit(&commit).await;
+        let is_unknown = reply.as_ref().is_err_and(|error| error.kind() == ErrorKind::Unknown);
+        let mut sends = 1;
+        while is_unknown && reply.is_err() && sends < MAX_SENDS {
+            inner.clock.sleep(AGAIN + inner.clock.jitter(AGAIN)).await;
+            asked = inner.clock.tick();
+            reply = inner.store.commit(&commit).await;
+            sends += 1;
+        }
         match reply {
             Ok(Reply::Committed { revision, now }) => {
                 inner.time.told(now, asked);
@@ -391,6 +473,10 @@ impl Driver {
             }
             Ok(Reply::Conflict { now, .. }) => {
                 inner.time.told(now, asked);
+                None
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::Invalid | ErrorKind::Internal) => {
+                self.complain(&error);
                 None
             }
             Err(error) => {
@@ -429,20 +515,17 @@ impl Driver {
         }
     }
 
-    /// Starts ticks that are open, in order, as many at once as the schedule allows.
+    /// Starts ticks that are open, in order, as many at once as the schedule allows. One that waits
+    /// for its moment takes nobody's place.
     fn start(&mut self, content: &Content) {
-        let at_once = match content.current().definition.overlap {
-            Overlap::Allow => MAX_OPEN,
-            Overlap::Queue | Overlap::Skip => 1,
-        };
+        let now = self.schedules.0.time.now();
         for open in &content.open {
-            let enough = self.running.len() >= at_once;
+            let enough = self.running.len() >= content.at_once();
             if enough || self.schedules.0.closing.is_cancelled() || !self.right.is_held() {
                 return;
             }
-            let is_known = self.running.values().any(|tick| *tick == open.tick)
-                || self.ended.iter().any(|(tick, _)| *tick == open.tick);
-            if is_known {
+            let moment = content.moment(&self.job_id, open);
+            if moment > now || self.is_started(&open.tick) {
                 continue;
             }
             let run = Run {
@@ -450,6 +533,7 @@ impl Driver {
                 job_id: self.job_id.clone(),
                 open: open.clone(),
                 definition: content.definition_of(open).clone(),
+                late: now.since(moment),
                 right: self.right.clone(),
                 made: Mutex::default(),
             };
@@ -461,19 +545,26 @@ impl Driver {
 
     /// Waits for a tick to end, for the next to be due, or for a change.
     async fn wait(&mut self, content: &Content) -> Woken {
+        if self.is_over() {
+            return Woken::ByItself; // nothing is left that would wake it
+        }
         let inner = Arc::clone(&self.schedules.0);
         let now = inner.time.now();
         let due = content.next_due.filter(|_| content.standing == Standing::Active);
-        let nap = match due {
+        let moments = content.open.iter().map(|open| content.moment(&self.job_id, open));
+        let next = due.into_iter().chain(moments).filter(|at| *at > now).min();
+        let nap = match next {
+            // More was due than is decided at once.
+            Some(_) | None if self.expression.is_some() && self.can_begin(content, now) => {
+                Duration::ZERO
+            }
             // Half the way first: the store's time may be learnt anew meanwhile.
-            Some(due) if due > now => {
-                let left = due.since(now);
+            Some(next) => {
+                let left = next.since(now);
                 if left <= POLL * 2 { left } else { (left / 2).min(NAP) }
             }
-            // More was due than is decided at once.
-            Some(_) if self.expression.is_some() && self.can_begin(content, now) => Duration::ZERO,
             // There is no room, or nothing to wait for.
-            Some(_) | None => NAP,
+            None => NAP,
         };
         let closing = async {
             match inner.closing.is_cancelled() {

@@ -8,7 +8,7 @@ use super::expression::Expression;
 use super::record::{Content, Counts, Found, LastRun, SCHEDULE, Standing};
 use super::{Schedules, not_found};
 use crate::clock::Timestamp;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::job::{JobFilter, JobInfo};
 use crate::json::Json;
 use crate::store::{MAX_PAGE, Partition, Range};
@@ -35,7 +35,8 @@ pub struct OpenTick {
     /// The attempt in progress, or the last that failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attempt: Option<u32>,
-    /// Why the last attempt failed, if the next is waited for.
+    /// Why the last attempt failed, if the next is waited for; or why there is none, which only the
+    /// instance knows where it is tried.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
@@ -61,6 +62,9 @@ pub struct ScheduleInfo {
     pub status: Standing,
     /// The next due time that is not decided; of a paused schedule the first that it passed over.
     pub next_due: Option<Timestamp>,
+    /// Why it stands still, if its expression or zone cannot be read by this instance.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
     pub in_progress: Vec<OpenTick>,
     pub last_run: Option<LastRun>,
     pub counts: Counts,
@@ -116,12 +120,25 @@ impl Schedules {
         let Some(found) = found else { return Err(not_found(job_id)) };
         let mut info = info(job_id, &found.content);
         for open in info.in_progress.iter_mut().take(MAX_JOBS_SHOWN) {
-            if let Some(job) = self.job(&open.job_key).await? {
-                open.job_id = Some(job.job_id);
-                open.attempt = Some(job.attempt);
-                open.error = job.error;
+            match self.job(&open.job_key).await {
+                Ok(Some(job)) => {
+                    open.job_id = Some(job.job_id);
+                    open.attempt = Some(job.attempt);
+                    open.error = job.error;
+                }
+                Ok(None) => {}
+                // It cannot be read, and that is what is to be seen.
+                Err(error) if error.kind() == ErrorKind::Internal => {
+                    open.error = Some(error.to_string());
+                }
+                Err(error) => return Err(error),
             }
         }
+        let troubles = self.0.troubles.lock();
+        for open in &mut info.in_progress {
+            open.error = troubles.get(&open.job_key).cloned().or(open.error.take());
+        }
+        drop(troubles);
         Ok(info)
     }
 
@@ -201,6 +218,7 @@ fn matches(filter: &ScheduleFilter, schedule: &ScheduleInfo) -> bool {
 /// A schedule as it is shown.
 pub(super) fn info(job_id: &str, content: &Content) -> ScheduleInfo {
     let definition = content.current().definition.clone();
+    let problem = definition.expression().err().map(|error| error.to_string());
     let seconds = |micros: u64| std::time::Duration::from_micros(micros).as_secs_f64();
     let open = content.open.iter().map(|open| OpenTick {
         scheduled_time: open.tick.at(),
@@ -225,6 +243,7 @@ pub(super) fn info(job_id: &str, content: &Content) -> ScheduleInfo {
         timeout_seconds: definition.timeout_us.map(seconds),
         status: content.standing,
         next_due: content.next_due,
+        problem,
         in_progress: open.collect(),
         last_run: content.last_run.clone(),
         counts: content.counts,

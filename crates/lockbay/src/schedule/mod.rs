@@ -28,10 +28,12 @@ mod operate;
 mod record;
 mod tick;
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -60,7 +62,8 @@ use handler::Handlers;
 
 /// How many schedules a namespace may have.
 pub const MAX_SCHEDULES: usize = 1_000;
-/// How many ticks of one schedule may be begun and not ended, those aside that were asked for.
+/// How many ticks of one schedule may be begun and not ended where they may overlap, those aside
+/// that were asked for; where they do not, it is one.
 pub const MAX_OPEN: usize = 16;
 /// How many ticks of one schedule may be asked for and not ended.
 pub const MAX_ASKED: usize = 100;
@@ -96,6 +99,8 @@ struct Inner {
     time: StoreTime,
     /// One for each tick that runs here.
     turns: Semaphore,
+    /// Why ticks that run here do not get on, by the keys of their jobs; one for each turn at most.
+    troubles: Mutex<HashMap<String, String>>,
     /// Drivers, and ticks that run.
     work: TaskTracker,
     /// Fires when no more ticks are to be begun.
@@ -121,6 +126,7 @@ impl Schedules {
             handlers: Handlers::new(handlers),
             defaults,
             turns: Semaphore::new(MAX_TICKS_AT_ONCE),
+            troubles: Mutex::default(),
             work: TaskTracker::new(),
             closing: CancellationToken::new(),
         }))

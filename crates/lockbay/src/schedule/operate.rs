@@ -3,7 +3,7 @@
 //! Each reads, decides, and commits under the revision that was read; the leader's own commits may
 //! come between, and then it reads again. The same commit rings the bell that the leader hears.
 
-use super::definition::{Definition, ScheduleRequest, check_job_id};
+use super::definition::{Definition, ScheduleRequest, check_jitter, check_job_id};
 use super::list::{CHUNK, ScheduleInfo, info};
 use super::record::{self, Content, Found, Open, SCHEDULE, Standing, TickId, asked_key};
 use super::{MAX_ASKED, MAX_SCHEDULES, Schedules, not_found};
@@ -88,6 +88,7 @@ impl Schedules {
         let changed = self.change(&request.job_id, |found, now| {
             let next_due = expression.next_after(now);
             let Some(mut content) = found else {
+                check_jitter(&expression, request.jitter, now)?;
                 let content = Content::new(definition.clone(), next_due, now);
                 return Ok(Change::Write(Putting::Created, content));
             };
@@ -96,6 +97,7 @@ impl Schedules {
             if *current == definition && !ending {
                 return Ok(Change::Keep(Putting::Unchanged, content));
             }
+            check_jitter(&expression, request.jitter, now)?;
             let same_times = current.schedule_expression == definition.schedule_expression
                 && current.time_zone == definition.time_zone;
             content.redefine(definition.clone())?;
@@ -114,8 +116,9 @@ impl Schedules {
         Ok(Put { putting, schedule: info(&request.job_id, &content) })
     }
 
-    /// Stops beginning ticks until it is resumed; those that were begun go on. Done twice, it
-    /// changes nothing.
+    /// Stops beginning ticks until it is resumed. Those that have started go on; one that was begun
+    /// and has no job yet is let go by the leader, and counted as skipped. Done twice, it changes
+    /// nothing.
     ///
     /// # Errors
     /// `NotFound` if there is none, or it is about to go.
@@ -150,8 +153,8 @@ impl Schedules {
         .await
     }
 
-    /// Deletes a schedule: no tick is begun any more, and what was begun is finished first, during
-    /// which it is shown as ending.
+    /// Deletes a schedule: no tick is begun or started any more, and what has a job already is
+    /// finished first, during which it is shown as ending.
     ///
     /// # Errors
     /// `NotFound` if there is none.
@@ -174,7 +177,7 @@ impl Schedules {
     }
 
     /// Asks for a tick now, also of a schedule that is paused. The leader runs it within a second,
-    /// after those that were begun before unless ticks may overlap.
+    /// after those that run unless ticks may overlap.
     ///
     /// Asked again under the same name, it is the same tick, as long as its job is remembered.
     ///
@@ -216,7 +219,7 @@ impl Schedules {
         Err(changes_too_fast(job_id))
     }
 
-    async fn has_job(&self, job_key: &str) -> Result<bool> {
+    pub(super) async fn has_job(&self, job_key: &str) -> Result<bool> {
         let filter = JobFilter { job_key: Some(job_key.to_owned()), ..JobFilter::default() };
         Ok(!self.0.jobs.list(&filter, None, 1).await?.items.is_empty())
     }
@@ -267,17 +270,21 @@ impl Schedules {
 
     /// Whether a commit was applied; one whose answer was lost is sent again.
     async fn committed(&self, commit: &Commit) -> Result<bool> {
-        let mut repeats = 0;
-        loop {
+        let mut unknown = None;
+        for _ in 0..=MAX_REPEATS {
             match self.0.store.commit(commit).await {
                 Ok(Reply::Committed { .. }) => return Ok(true),
                 Ok(Reply::Conflict { .. }) => return Ok(false),
-                Err(error) if error.kind() == ErrorKind::Unknown && repeats < MAX_REPEATS => {
-                    repeats += 1;
+                Err(error) if error.kind() == ErrorKind::Unknown => unknown = Some(error),
+                // It is not known what became of the first sending.
+                Err(error) if unknown.is_some() => {
+                    let message = error.message().to_owned();
+                    return Err(Error::new(ErrorKind::Unknown, message).with_source(error));
                 }
                 Err(error) => return Err(error),
             }
         }
+        Err(unknown.unwrap_or_else(|| Error::new(ErrorKind::Internal, "no commit was sent")))
     }
 
     /// A schedule as it is, and the store's time.

@@ -5,8 +5,12 @@
 //! its revision; the leader does so under its fence as well. Whoever else changes it rings a bell,
 //! a record of its own, so that the leader need not read all schedules to learn that one changed.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
+use super::MAX_OPEN;
+use super::decide::{Overlap, jitter};
 use super::definition::Definition;
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
@@ -26,9 +30,9 @@ pub(super) const MAX_EARLIER: usize = 4;
 pub enum Standing {
     /// It does.
     Active,
-    /// It waits to be resumed; ticks that were begun go on.
+    /// It waits to be resumed; ticks that have started go on.
     Paused,
-    /// It is deleted, and goes when the ticks that were begun have ended.
+    /// It is deleted, and goes when the ticks that have started have ended.
     Ending,
 }
 
@@ -138,7 +142,8 @@ pub struct Counts {
     pub completed: u64,
     /// Ticks whose job failed for good or was cancelled.
     pub failed: u64,
-    /// Ticks that did not run because the one before them still did.
+    /// Ticks that did not run because the one before them still did, or because the schedule was
+    /// paused or deleted before they started.
     pub skipped: u64,
     /// Ticks that did not run because they were too late; where very many were passed over at once,
     /// at least so many.
@@ -185,6 +190,47 @@ impl Content {
     pub(super) fn definition_of(&self, open: &Open) -> &Definition {
         let found = self.definitions.iter().find(|known| known.version == open.version);
         &found.unwrap_or(self.current()).definition
+    }
+
+    /// How many of its ticks run at once.
+    pub(super) fn at_once(&self) -> usize {
+        match self.current().definition.overlap {
+            Overlap::Allow => MAX_OPEN,
+            Overlap::Queue | Overlap::Skip => 1,
+        }
+    }
+
+    /// When a tick that is open starts at the earliest.
+    pub(super) fn moment(&self, job_id: &str, open: &Open) -> Timestamp {
+        let at = open.tick.at();
+        match open.tick {
+            TickId::Due(_) => {
+                let most = Duration::from_micros(self.definition_of(open).jitter_us);
+                at + jitter(job_id, at, most)
+            }
+            TickId::Asked { .. } => at,
+        }
+    }
+
+    /// Ticks that do not start any more, if they have not. What was asked for runs also while the
+    /// schedule is paused.
+    pub(super) fn unwanted(&self) -> impl Iterator<Item = &TickId> {
+        self.open.iter().map(|open| &open.tick).filter(|tick| match self.standing {
+            Standing::Active => false,
+            Standing::Paused => matches!(tick, TickId::Due(_)),
+            Standing::Ending => true,
+        })
+    }
+
+    /// Lets go what does not start any more, as if it had not been begun but skipped, and returns
+    /// how many that were.
+    pub(super) fn let_go(&mut self, not_started: &[TickId]) -> u64 {
+        let before = self.open.len();
+        self.open.retain(|open| !not_started.contains(&open.tick));
+        let dropped = (before - self.open.len()) as u64;
+        self.counts.begun = self.counts.begun.saturating_sub(dropped);
+        self.counts.skipped += dropped;
+        dropped
     }
 
     /// Puts another definition in the place of the current one.

@@ -1,4 +1,4 @@
-//! One tick that was begun: waiting for its moment, and running its job until that has ended.
+//! One tick whose moment has come: waiting for a turn, and running its job until that has ended.
 //!
 //! The job's key is the due time, so whoever leads runs the same job: it is claimed by one, and a
 //! tick that was done is replayed. A claim that a dead leader left behind lapses within the TTL of
@@ -10,10 +10,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::Schedules;
-use super::decide::jitter;
 use super::definition::{Definition, TickPlace};
 use super::handler::{Tick, TickAttempt};
-use super::record::{Open, TickId, TickOutcome};
+use super::record::{Open, TickOutcome};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind};
 use crate::job::{
@@ -28,8 +27,11 @@ const WAIT: Duration = Duration::from_secs(30);
 /// The first pause before what failed without an outcome is tried again, and the longest.
 const AGAIN: Duration = Duration::from_millis(50);
 const LONGEST_AGAIN: Duration = Duration::from_secs(1);
-/// How closely the moment of a tick is waited for: the store's time may be learnt anew meanwhile.
-const NAP: Duration = Duration::from_secs(1);
+/// From which failure without an outcome on it is told.
+const TOLD_FROM: u32 = 5;
+
+/// How much is kept of the error of a tick, in characters.
+const MAX_ERROR_CHARS: usize = 4_096;
 
 /// How a tick ended.
 #[derive(Debug, Clone)]
@@ -45,6 +47,8 @@ pub(super) struct Run {
     pub(super) job_id: String,
     pub(super) open: Open,
     pub(super) definition: Definition,
+    /// By how much it is late already.
+    pub(super) late: Duration,
     pub(super) right: Right,
     /// The attempt that was made last, until its outcome is known to be recorded.
     pub(super) made: Mutex<Option<(u32, Arc<dyn TickAttempt>)>>,
@@ -54,11 +58,17 @@ impl Run {
     /// Runs it until its job has ended; `None` if this instance is not to go on with it.
     pub(super) async fn run(self) -> Option<Ended> {
         let inner = &self.schedules.0;
-        let late = self.moment().await?;
-        let turn = inner.closing.run_until_cancelled(inner.turns.acquire()).await?;
+        let turn = tokio::select! {
+            biased;
+            () = inner.closing.cancelled() => return None,
+            // It is not started yet, so the next leader does it wherever it may run.
+            () = self.right.lost().cancelled() => return None,
+            turn = inner.turns.acquire() => turn,
+        };
         let started_at = inner.time.now();
-        inner.metrics.observe(Metric::TickLateness, late);
-        let mut pause = AGAIN;
+        inner.metrics.observe(Metric::TickLateness, self.late);
+        let trouble = Trouble { schedules: &self.schedules, job_key: self.job_key() };
+        let (mut pause, mut failures) = (AGAIN, 0);
         let (outcome, error) = loop {
             let options = RunOptions { timeout: Some(self.limit()) };
             match inner
@@ -80,7 +90,8 @@ impl Run {
                     break (TickOutcome::Failed, Some(error.to_string()));
                 }
                 Err(error) => {
-                    tracing::debug!(schedule = %self.job_id, %error, "a tick is run again");
+                    failures += 1;
+                    trouble.is(&error, failures);
                     self.may_go_on().then_some(())?;
                     let slept = inner.clock.sleep(pause);
                     inner.closing.run_until_cancelled(slept).await?;
@@ -89,32 +100,10 @@ impl Run {
             }
             self.may_go_on().then_some(())?;
         };
-        drop(turn);
+        drop((turn, trouble));
         self.recorded(u32::MAX).await;
+        let error = error.map(|error| error.chars().take(MAX_ERROR_CHARS).collect());
         Some(Ended { outcome, error, started_at })
-    }
-
-    /// Waits until it may begin, and returns by how much it is late then.
-    async fn moment(&self) -> Option<Duration> {
-        let inner = &self.schedules.0;
-        let due = self.open.tick.at();
-        let most = match self.open.tick {
-            TickId::Due(_) => Duration::from_micros(self.definition.jitter_us),
-            TickId::Asked { .. } => Duration::ZERO,
-        };
-        let moment = due + jitter(&self.job_id, due, most);
-        loop {
-            let left = moment.since(inner.time.now());
-            if left.is_zero() {
-                return self.may_go_on().then(|| inner.time.now().since(moment));
-            }
-            let nap = inner.clock.sleep(left.min(NAP));
-            tokio::select! {
-                () = inner.closing.cancelled() => return None,
-                () = self.right.lost().cancelled() => return None,
-                () = nap => {}
-            }
-        }
     }
 
     /// Whether this instance goes on with it: where it runs on the leader alone, while it leads.
@@ -126,6 +115,10 @@ impl Run {
         leads && !self.schedules.0.closing.is_cancelled()
     }
 
+    fn job_key(&self) -> String {
+        self.open.tick.job_key(&self.job_id)
+    }
+
     fn limit(&self) -> Duration {
         let given = self.definition.timeout_us.map(Duration::from_micros);
         given.unwrap_or(self.schedules.0.defaults.timeout)
@@ -133,7 +126,7 @@ impl Run {
 
     fn request(&self) -> ClaimRequest {
         let definition = &self.definition;
-        let key = self.open.tick.job_key(&self.job_id);
+        let key = self.job_key();
         let parameters = definition.parameters.clone();
         let mut request = ClaimRequest::new(definition.job_type.clone(), key, parameters);
         request.identity = Identity::Key;
@@ -186,6 +179,31 @@ impl Run {
         if let Some((_, made)) = made {
             made.recorded().await;
         }
+    }
+}
+
+/// Why a tick that runs here does not get on, shown until it does or has ended.
+struct Trouble<'a> {
+    schedules: &'a Schedules,
+    job_key: String,
+}
+
+impl Trouble<'_> {
+    fn is(&self, error: &Error, failures: u32) {
+        let job_key = &self.job_key;
+        if failures < TOLD_FROM {
+            tracing::debug!(job_key, %error, "a tick is run again");
+            return;
+        }
+        tracing::warn!(job_key, failures, %error, "a tick does not get on");
+        let told = format!("tried {failures} times: {error}");
+        self.schedules.0.troubles.lock().insert(job_key.clone(), told);
+    }
+}
+
+impl Drop for Trouble<'_> {
+    fn drop(&mut self) {
+        self.schedules.0.troubles.lock().remove(&self.job_key);
     }
 }
 
