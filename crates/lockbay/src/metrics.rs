@@ -170,7 +170,7 @@ pub const TABLE: [Row; 62] = [
     row(Metric::TicksBegun, "lockbay_ticks_begun", Type::Counter, "Ticks of schedules that were begun because they were due"),
     row(Metric::TicksCompleted, "lockbay_ticks_completed", Type::Counter, "Ticks whose job was completed"),
     row(Metric::TicksFailed, "lockbay_ticks_failed", Type::Counter, "Ticks whose job failed for good or was cancelled"),
-    row(Metric::TicksSkipped, "lockbay_ticks_skipped", Type::Counter, "Ticks that did not run because the one before them still did"),
+    row(Metric::TicksSkipped, "lockbay_ticks_skipped", Type::Counter, "Ticks that did not run because the one before them still did, or because the schedule was paused or deleted first"),
     row(Metric::TicksMisfired, "lockbay_ticks_misfired", Type::Counter, "Ticks that did not run because they were too late"),
     row(Metric::TickLateness, "lockbay_tick_lateness_seconds", Type::Histogram, "By how much ticks ran after they were due, jitter not counted"),
 ];
