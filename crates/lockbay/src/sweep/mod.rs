@@ -206,8 +206,9 @@ impl Sweeper {
     ///
     /// # Errors
     /// `Invalid` for a bad pattern or TTL, and for a rule that there is not. `Refused` for a rule
-    /// that never runs. `Unavailable` if nobody leads. `Busy` if too many runs wait. `Unknown` if
-    /// the run was not over within ten minutes: it goes on.
+    /// that never runs. `Unavailable` if nobody leads, or if the run still waited for others after
+    /// ten minutes; then it is withdrawn. `Busy` if too many runs wait. `Unknown` if it was begun and
+    /// is not over by then, or this instance shuts down: it goes on.
     pub async fn run(&self, request: RunRequest) -> Result<Report> {
         self.check(&request).await?;
         self.carry_out(Wish::Run(request)).await?.into_report()

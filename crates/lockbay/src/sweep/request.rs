@@ -142,14 +142,16 @@ impl Sweeper {
         let mut rules = rules?;
         rules.retain(|rule| request.means(rule));
         // What a dry run finds may go meanwhile, and nobody waits for it.
-        let _others = match wanted.mode {
+        let turn = match wanted.mode {
             Mode::Delete => Some(term.alive(self.0.others.lock()).await),
             Mode::DryRun => None,
         };
-        if matches!(_others, Some(Err(Lost))) {
+        if matches!(turn, Some(Err(Lost))) {
             return lost();
         }
-        Ok(self.go_through(&rules, &wanted, term).await)
+        let came_to = self.go_through(&rules, &wanted, term).await;
+        drop(turn);
+        Ok(came_to)
     }
 
     async fn optimize_here(&self, term: &Term) -> Result<(OptimizeReport, Result<(), Lost>)> {
