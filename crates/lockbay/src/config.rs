@@ -126,7 +126,7 @@ const fn setting(name: &'static str, env: &'static str, help: &'static str) -> S
 
 /// Every setting. `docs/operations.md` shows the same table.
 #[rustfmt::skip]
-pub const SETTINGS: [Setting; 22] = [
+pub const SETTINGS: &[Setting] = &[
     setting("store", "LOCKBAY_STORE", "store URL; sqlite:lockbay-data/lockbay.db"),
     setting("listen", "LOCKBAY_LISTEN", "address of the HTTP server; 127.0.0.1:5000"),
     setting("service", "LOCKBAY_SERVICE", "whose leader is elected; lockbay"),
@@ -144,6 +144,8 @@ pub const SETTINGS: [Setting; 22] = [
     setting("saga_queue", "LOCKBAY_SAGA_QUEUE", "sagas accepted beyond that, which wait; 100000"),
     setting("session_ttl", "LOCKBAY_SESSION_TTL", "how long others wait before they take over the sagas of an instance that is not heard of; 5s"),
     setting("monitoring_interval", "ADVANCED_MONITORING_INTERVAL", "time between metric samples; 30s"),
+    setting("monitoring", "LOCKBAY_MONITORING", "whether history is kept, and alerts and trends are judged; true"),
+    setting("audit", "LOCKBAY_AUDIT", "whether changes are entered into the audit trail; true"),
     setting("health_interval", "LOCKBAY_HEALTH_INTERVAL", "time between health checks; 5s"),
     setting("payout_provider", "LOCKBAY_PAYOUT_PROVIDER", "who pays money out: simulated, simulated:refused=10,unknown=5,delay_ms=20, or the URL of an endpoint; simulated"),
     setting("payout_secret", "LOCKBAY_PAYOUT_SECRET", "signs what the endpoint that pays out is sent; none"),
@@ -177,6 +179,10 @@ pub struct Config {
     pub saga_queue: u32,
     pub session_ttl: Span,
     pub monitoring_interval: Span,
+    #[serde(deserialize_with = "yes_or_no")]
+    pub monitoring: bool,
+    #[serde(deserialize_with = "yes_or_no")]
+    pub audit: bool,
     pub health_interval: Span,
     pub payout_provider: String,
     pub payout_secret: Option<Hidden>,
@@ -206,6 +212,8 @@ impl Default for Config {
             saga_queue: 100_000,
             session_ttl: seconds(5),
             monitoring_interval: seconds(30),
+            monitoring: true,
+            audit: true,
             health_interval: seconds(5),
             payout_provider: "simulated".into(),
             payout_secret: None,
@@ -244,7 +252,7 @@ impl Config {
                 })?
             }
         };
-        for setting in &SETTINGS {
+        for setting in SETTINGS {
             let secret_file = format!("{}_FILE", setting.env);
             let given = match (environment(setting.env), environment(&secret_file)) {
                 (Some(value), _) => Some(value),

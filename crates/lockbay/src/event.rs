@@ -134,7 +134,7 @@ impl Event {
     }
 
     /// Every name, in the order of the documentation.
-    pub const NAMES: [&'static str; 15] = [
+    pub const NAMES: &'static [&'static str] = &[
         "leader_elected",
         "leader_lost",
         "leader_changed",

@@ -209,7 +209,11 @@ pub(super) fn time_prefix(at: Timestamp) -> String {
 pub(super) fn value_of(write: &Write) -> Option<&[u8]> {
     match write {
         Write::Put { key, value, .. } if key.kind == POSTING => Some(value),
-        Write::Put { .. } | Write::Touch { .. } | Write::Delete { .. } | Write::Mark { .. } => None,
+        Write::Put { .. }
+        | Write::Touch { .. }
+        | Write::Delete { .. }
+        | Write::Mark { .. }
+        | Write::Append { .. } => None,
     }
 }
 

@@ -19,6 +19,7 @@ use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::saga::{SagaDefaults, Sagas, Tasks};
 use crate::schedule::{ScheduleDefaults, Schedules};
+use crate::scribe::Scribe;
 use crate::state::State;
 use crate::store::Store;
 
@@ -31,6 +32,7 @@ pub(super) struct Ground {
     metrics: Arc<Metrics>,
     bus: Bus,
     keeper: Keeper,
+    scribe: Scribe,
 }
 
 impl Ground {
@@ -39,7 +41,9 @@ impl Ground {
         let instance_id = clock.random_id();
         let metrics = Arc::new(Metrics::default());
         let keeper = Keeper::new(Arc::clone(&store), clock.clone(), Arc::clone(&metrics));
-        Ground { config, instance_id, store, clock, metrics, bus: Bus::default(), keeper }
+        let name = config.instance_name.as_ref().unwrap_or(&instance_id);
+        let scribe = if config.audit { Scribe::new(name) } else { Scribe::silent() };
+        Ground { config, instance_id, store, clock, metrics, bus: Bus::default(), keeper, scribe }
     }
 
     pub(super) fn build(self) -> Inner {

@@ -1,3 +1,5 @@
-//! Monitoring: the truth about health.
+//! Monitoring: the truth about health, and what was measured.
 
+pub mod alert;
 pub mod health;
+pub mod series;

@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 
 use super::hint::Hub;
+use super::log;
 use super::operation::{Answers, Seen, straggler};
 use super::witness::{Standing, Verdict, Witness};
 use super::{
@@ -169,6 +170,15 @@ impl Space {
             }
             Write::Mark { key } => {
                 self.records.insert(key.clone(), Slot::Mark);
+            }
+            Write::Append { key, line } => {
+                let key = log::record_key(key, revision);
+                let slot = self.records.entry(key.clone()).or_insert_with(|| {
+                    Slot::Record(Record { key, value: Vec::new(), revision, deadline: None })
+                });
+                if let Slot::Record(record) = slot {
+                    log::append(&mut record.value, revision, line);
+                }
             }
         }
     }

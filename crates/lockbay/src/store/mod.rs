@@ -23,12 +23,15 @@
 //! 8. A page ends at its limit, or with the record by which its values come to [`MAX_PAGE_BYTES`],
 //!    whichever is first, and says whether there is more. So it may be shorter than asked for, and
 //!    is never empty while there is more.
+//! 9. Lines that commits [append](Write::Append) to a [log] are kept in the order of revisions,
+//!    each with its own. Once a line was read, no other will ever stand before it.
 
 #[cfg(any(test, feature = "test-util"))]
 pub mod conformance;
 #[cfg(any(test, feature = "test-util"))]
 pub mod faulty;
 mod hint;
+pub mod log;
 pub mod memory;
 mod open;
 mod operation;
@@ -262,6 +265,13 @@ pub enum Write {
         /// The entry.
         key: Key,
     },
+    /// Adds a line to a [log]. Two of them do not undo each other.
+    Append {
+        /// The log. There is no record of this key: lines stand in records behind it.
+        key: Key,
+        /// What it says: no newline.
+        line: Vec<u8>,
+    },
 }
 
 impl Write {
@@ -271,7 +281,8 @@ impl Write {
             Write::Put { key, .. }
             | Write::Touch { key, .. }
             | Write::Delete { key }
-            | Write::Mark { key } => key,
+            | Write::Mark { key }
+            | Write::Append { key, .. } => key,
         }
     }
 }
@@ -293,7 +304,8 @@ impl Effects {
         self.guards.is_empty() && self.writes.is_empty()
     }
 
-    /// Both together. They must not write to the same key: the later write would undo the earlier.
+    /// Both together. They must not write to the same key, unless they append: the later write would
+    /// undo the earlier.
     #[must_use]
     pub fn join(mut self, other: Effects) -> Self {
         self.guards.extend(other.guards);
@@ -339,8 +351,10 @@ impl Commit {
             check_key(key, partition)?;
         }
         for write in &writes {
-            if let Write::Put { key, value, .. } = write {
-                check_value(key, value)?;
+            match write {
+                Write::Put { key, value, .. } => check_value(key, value)?,
+                Write::Append { key, line } => log::check(key, partition, line)?,
+                Write::Touch { .. } | Write::Delete { .. } | Write::Mark { .. } => {}
             }
         }
         let operation = Operation::begin();

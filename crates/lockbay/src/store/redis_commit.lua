@@ -26,7 +26,8 @@
 --       8, 9 slot and sequence of the last commit that the client knows to be applied, or 0 and 0
 --       10… one MessagePack array per commit: slot and sequence as text,
 --            {guard, kind, id, revision, …}    1 absent, 2 revision is, 3 lapsed, 4 held
---            {write, kind, id, value, ttl, …}  1 put, 2 touch, 3 delete, 4 mark; ttl in µs or -1
+--            {write, kind, id, value, ttl, …}  1 put, 2 touch, 3 delete, 4 mark, 5 append a line to
+--                                              a log; ttl in µs or -1
 --            {kind, id, …}                     hints
 --
 -- Reply {0, now, revision, generation, accepted, answers…} where an answer is
@@ -114,9 +115,9 @@ if #slots > 0 then
 end
 
 -- One commit. Sets are gathered as ids[kind][id] = true or false, deadlines[kind][id] = µs or
--- false, and answers[slot] = text.
+-- false, answers[slot] = text, and logs[kind][id] = {text, text, …}.
 
-local ids, deadlines, answers, channels = {}, {}, {}, {}
+local ids, deadlines, answers, channels, logs = {}, {}, {}, {}, {}
 
 local function gather(set, kind, id, what)
   local members = set[kind]
@@ -141,7 +142,19 @@ local function holds(guard, revision, record)
   return there == revision and not lapsed
 end
 
+-- Lines stand in records behind their log, those of a batch together.
+local function append(kind, id, line, revision)
+  if not (logs[kind] and logs[kind][id]) then
+    gather(logs, kind, id, {})
+  end
+  local lines = logs[kind][id]
+  lines[#lines + 1] = string.format('%016x %s\n', tonumber(revision), line)
+end
+
 local function write(what, kind, id, value, ttl, revision)
+  if what == 5 then
+    return append(kind, id, value, revision)
+  end
   local key = tag .. 'r:' .. kind .. '/' .. id
   local deadline = ''
   if ttl >= 0 then
@@ -234,6 +247,13 @@ local function settle(set, name)
   end
 end
 
+for kind, found in pairs(logs) do
+  for id, lines in pairs(found) do
+    local behind = id .. '/' .. string.format('%016x', last)
+    call('HSET', tag .. 'r:' .. kind .. '/' .. behind, 'v', table.concat(lines), 'r', text(last), 'd', '')
+    gather(ids, kind, behind, true)
+  end
+end
 settle(ids, 'k:')
 settle(deadlines, 'd:')
 local remembered = {}

@@ -265,6 +265,7 @@ fn all_failed(pack: &[Doomed], error: &Error, report: &mut RuleReport) -> u64 {
 fn size_of(write: &Write) -> usize {
     match write {
         Write::Put { key, value, .. } => key.id.len() + value.len(),
+        Write::Append { key, line } => key.id.len() + line.len(),
         Write::Touch { key, .. } | Write::Delete { key } | Write::Mark { key } => key.id.len(),
     }
 }

@@ -33,6 +33,7 @@ pub(super) fn encode(commit: &Commit) -> Vec<u8> {
 fn size(write: &Write) -> usize {
     let value = match write {
         Write::Put { value, .. } => value.len(),
+        Write::Append { line, .. } => line.len(),
         Write::Touch { .. } | Write::Delete { .. } | Write::Mark { .. } => 0,
     };
     value + write.key().id.len() + 48
@@ -58,6 +59,7 @@ fn encode_write(out: &mut Pack, write: &Write) {
         Write::Touch { ttl, .. } => (2, &[], Some(*ttl)),
         Write::Delete { .. } => (3, &[], None),
         Write::Mark { .. } => (4, &[], None),
+        Write::Append { line, .. } => (5, line, None),
     };
     out.number(what);
     out.key(write.key());

@@ -12,7 +12,9 @@ use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 use crate::store::operation::{self, Answers, straggler};
 use crate::store::witness::{Standing, Verdict};
-use crate::store::{Commit, Deadline, Guard, Key, Partition, Pong, Record, Reply, Revision, Write};
+use crate::store::{
+    Commit, Deadline, Guard, Key, Partition, Pong, Record, Reply, Revision, Write, log,
+};
 
 // NOT INDEXED: a record is found by its number. If SQLite looked at the index of what is due as well,
 // which covers a part of the table, it would prepare the statement anew for each key.
@@ -135,6 +137,7 @@ pub(super) fn apply(
             Job::Reclaim(_) => Outcome::Chore,
         });
     }
+    transaction.write_lines()?;
     let applied = Applied { outcomes, spaces: transaction.spaces, accepted };
     applied.keep_revisions(connection)?;
     Ok(applied)
@@ -160,7 +163,17 @@ struct Transaction<'a> {
     spaces: Vec<Space>,
     /// What was applied in this transaction: remembered for good only when it has committed.
     fresh: Answers<Reply>,
+    /// Lines of logs that wait to be written together.
+    lines: Vec<Lines>,
     statements: Statements<'a>,
+}
+
+/// Lines of one log, as they are stored.
+struct Lines {
+    space: i64,
+    log: Key,
+    last: Revision,
+    stored: Vec<u8>,
 }
 
 impl<'a> Transaction<'a> {
@@ -171,6 +184,7 @@ impl<'a> Transaction<'a> {
             now: shared.clock.now(),
             spaces: Vec::new(),
             fresh: Answers::default(),
+            lines: Vec::new(),
             statements: Statements::prepare(connection)?,
         })
     }
@@ -256,15 +270,33 @@ impl<'a> Transaction<'a> {
         space.last = (space.last + 1).max(now.as_micros());
         space.changed = true;
         let revision = space.revision();
+        let id = space.id;
         for write in &commit.writes {
+            if let Write::Append { key, line } = write {
+                append(&mut self.lines, id, key, revision, line);
+                continue;
+            }
             // What a guard has found holds until the first write of that key.
             let known = places.iter().position(|(key, _)| *key == write.key());
             let known = known.map(|at| places.swap_remove(at).1);
-            self.statements.write(space.id, write, known, revision, now)?;
+            self.statements.write(id, write, known, revision, now)?;
+        }
+        if self.lines.iter().any(|lines| lines.stored.len() >= log::MAX_RECORD_BYTES) {
+            self.write_lines()?;
         }
         let reply = Reply::Committed { revision, now };
         self.fresh.remember(&commit.operation, reply.clone());
         Ok(Ok(reply))
+    }
+
+    /// Writes the lines that wait, one record for each log.
+    fn write_lines(&mut self) -> rusqlite::Result<()> {
+        for Lines { space, log, last, stored } in self.lines.drain(..) {
+            let key = log::record_key(&log, last);
+            let put = Write::Put { key, value: stored, deadline: Deadline::Never };
+            self.statements.write(space, &put, Some(Place::Nowhere), last, self.now)?;
+        }
+        Ok(())
     }
 
     fn ping(&mut self) -> rusqlite::Result<Result<Pong>> {
@@ -298,6 +330,17 @@ impl<'a> Transaction<'a> {
         }
         Ok(())
     }
+}
+
+/// Adds a line to those of its log that wait.
+fn append(waiting: &mut Vec<Lines>, space: i64, log: &Key, revision: Revision, line: &[u8]) {
+    let place = waiting.iter().position(|lines| lines.space == space && lines.log == *log);
+    let place = place.unwrap_or_else(|| {
+        waiting.push(Lines { space, log: log.clone(), last: revision, stored: Vec::new() });
+        waiting.len() - 1
+    });
+    waiting[place].last = revision;
+    log::append(&mut waiting[place].stored, revision, line);
 }
 
 /// What a guard says to a commit.
@@ -457,6 +500,7 @@ impl<'c> Statements<'c> {
                     self.set_key.execute(params![space, kind, id, None::<i64>])?;
                 }
             }
+            Write::Append { .. } => unreachable!("lines are gathered, and written as records"),
         }
         Ok(())
     }

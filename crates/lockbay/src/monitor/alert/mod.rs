@@ -1,0 +1,52 @@
+//! Alerts: rules over what was measured, judged by the leader, told once.
+//!
+//! A rule is judged by a pure function; its state is stored, and moves in commits under the
+//! leader's fence. What is to be told of a move is written in the same commit, so that each is told
+//! once, whoever leads then.
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Timestamp;
+
+/// How bad it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// Worth knowing.
+    Info,
+    /// Somebody should look, in working hours.
+    Warning,
+    /// Somebody should look today.
+    Error,
+    /// Somebody must act now.
+    Critical,
+}
+
+/// What has become of an alert, in the eyes of those who are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Turn {
+    /// It has begun to fire.
+    Fired,
+    /// It fires no longer.
+    Resolved,
+}
+
+/// A move of an alert that somebody may be told of.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Transition {
+    /// Which rule.
+    pub rule: String,
+    /// Its severity at that moment.
+    pub severity: Severity,
+    /// What happened.
+    pub turn: Turn,
+    /// Grows with each firing of the rule; the same for a firing and its end.
+    pub episode: u64,
+    /// When, by the store's clock.
+    pub at: Timestamp,
+    /// The value that was judged, if there was one.
+    pub value: Option<f64>,
+    /// In words: what is wrong with which value, or that it is over.
+    pub summary: String,
+}
