@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use lockbay::clock::Timestamp;
+use lockbay::clock::{Clock, Timestamp};
 use lockbay::config::Config;
 use lockbay::metrics::Metric;
 use lockbay::monitor::history::{Ask, Chart, Point, Value};
@@ -375,5 +375,39 @@ impl Store for Skewed {
 
     async fn close(&self) {
         self.inner.close().await;
+    }
+}
+
+#[tokio::test]
+async fn forty_rules_over_three_instances_read_the_store_as_often_as_one() {
+    let world = World::new(12);
+    let instances = ["one", "two", "three"].map(|name| start(&world, name));
+    world.pass_by(Duration::from_secs(10), Duration::from_secs(7 * 3_600)).await;
+    let reader = world.instance_with(named("reader"));
+    let paths: Vec<_> = lockbay::metrics::paths().take(40).collect();
+    let judge = async || {
+        let (calls, to, begun) = (reader.store.calls(), world.clock.now(), Clock::system().tick());
+        for (at, series) in paths.iter().enumerate() {
+            let minutes = [5, 10, 30, 60, 120, 360][at % 6];
+            let from = to - Duration::from_secs(minutes * 60);
+            let found = reader.bay.history().tracks(series.path, from, to).await.unwrap();
+            assert_eq!(found.len(), 3, "{}", series.path);
+            if series.kind == lockbay::metrics::Type::Counter {
+                assert!(increase(&found, from, to).is_some(), "{}", series.path);
+            }
+        }
+        let took = Clock::system().tick().since(begun);
+        let calls = reader.store.calls() - calls;
+        println!("40 rules over 3 instances: {took:?}, {calls} calls of the store");
+        calls
+    };
+    // For each life one call for each of: fine chunks, more of them, coarse ones.
+    assert!(judge().await <= 40);
+    world.pass_by(Duration::from_secs(10), Duration::from_secs(10)).await;
+    let again = judge().await;
+    assert!(again <= 13, "closed chunks are at hand: {again}");
+    assert_eq!(judge().await, 0, "all of them, for a moment");
+    for instance in instances {
+        instance.bay.shutdown().await;
     }
 }
