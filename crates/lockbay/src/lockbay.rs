@@ -102,7 +102,13 @@ struct Running {
     state: JoinHandle<()>,
     sweeper: JoinHandle<()>,
     schedules: JoinHandle<()>,
-    history: JoinHandle<()>,
+    sampler: Option<Sampler>,
+}
+
+/// Samples until the very end, so that what ends in order is seen.
+struct Sampler {
+    stop: CancellationToken,
+    task: JoinHandle<()>,
 }
 
 impl LockBay {
@@ -129,8 +135,10 @@ impl LockBay {
         if !matches!(*life, Life::Open) {
             return;
         }
-        let stop = CancellationToken::new();
+        let (stop, end) = (CancellationToken::new(), CancellationToken::new());
+        let task = tokio::spawn(self.clone().sample(end.clone()));
         *life = Life::Running(Running {
+            sampler: Some(Sampler { stop: end, task }),
             since: self.0.clock.tick(),
             elector: tokio::spawn(self.0.leadership.clone().run(stop.clone())),
             health: tokio::spawn(self.clone().watch_health(stop.clone())),
@@ -138,7 +146,6 @@ impl LockBay {
             state: tokio::spawn(self.0.state.clone().watch_over(stop.clone())),
             sweeper: tokio::spawn(self.0.sweeper.clone().watch()),
             schedules: tokio::spawn(self.0.schedules.clone().watch_over(stop.clone())),
-            history: tokio::spawn(self.clone().sample(stop.clone())),
             stop,
         });
     }
@@ -153,7 +160,11 @@ impl LockBay {
 
     async fn shut_down(&self) {
         let inner = &self.0;
-        let life = std::mem::replace(&mut *inner.life.lock(), Life::ShutDown);
+        let mut life = std::mem::replace(&mut *inner.life.lock(), Life::ShutDown);
+        let sampler = match &mut life {
+            Life::Running(running) => running.sampler.take(),
+            Life::Open | Life::ShutDown => None,
+        };
         let grace = inner.config.shutdown_grace.0;
         inner.tasks.close();
         inner.sweeper.stop();
@@ -164,14 +175,19 @@ impl LockBay {
                 running.stop.cancel();
                 // A background task that panicked has nothing left to hand over.
                 let services = (running.sagas, running.schedules, running.state, running.sweeper);
-                drop(tokio::join!(running.elector, running.health, running.history));
+                drop(tokio::join!(running.elector, running.health));
                 drop(tokio::join!(services.0, services.1, services.2, services.3));
             }
         };
         let drained = async { tokio::join!(inner.jobs.drain(grace), inner.sagas.drain(grace)) };
         let work = async { tokio::join!(hand_over, drained) };
-        if inner.clock.timeout(grace + Duration::from_millis(1_500), work).await.is_none() {
+        if inner.clock.timeout(grace + Duration::from_millis(1_200), work).await.is_none() {
             tracing::warn!("shutdown went on before everything was released; the rest lapses");
+        }
+        if let Some(Sampler { stop, task }) = sampler {
+            stop.cancel();
+            // It says by itself if the store did not take the last sample.
+            drop(inner.clock.timeout(Duration::from_millis(300), task).await);
         }
         inner.keeper.stop();
         let closed = inner.clock.timeout(Duration::from_millis(500), inner.store.close()).await;

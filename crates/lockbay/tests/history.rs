@@ -190,6 +190,8 @@ async fn the_last_sample_is_taken_at_the_end_in_both_grains() {
     let reader = world.instance_with(named("reader"));
     let found = tracks(&reader.bay, SAGAS_FAILED, from).await;
     assert_eq!(increase(&found, from, world.clock.now()), Some(7.0));
+    let times = times(&found[0]);
+    assert_eq!(times.len(), 3, "at 0, at 10 s, and at the end: {times:?}");
     // Long after, only the coarser samples are read.
     world.clock.advance(Duration::from_secs(80 * 3_600));
     let to = from + Duration::from_secs(60);

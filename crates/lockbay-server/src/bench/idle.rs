@@ -15,9 +15,14 @@ use crate::cli::output;
 /// The start is not counted: elections, first looks, caches.
 const WARM_UP: Duration = Duration::from_secs(3);
 
-pub(super) async fn run(store: Arc<dyn Store>, seconds: u16, json: bool) -> anyhow::Result<()> {
+pub(super) async fn run(
+    store: Arc<dyn Store>,
+    config: Config,
+    seconds: u16,
+    json: bool,
+) -> anyhow::Result<()> {
     let clock = lockbay::clock::Clock::system();
-    let bay = LockBay::with_store(Config::default(), store, clock.clone());
+    let bay = LockBay::with_store(config, store, clock.clone());
     bay.start();
     clock.sleep(WARM_UP).await;
     let spent = || {
@@ -35,6 +40,7 @@ pub(super) async fn run(store: Arc<dyn Store>, seconds: u16, json: bool) -> anyh
         let backend = bay.store().describe().backend;
         serde_json::json!({
             "bench": "idle", "store": backend, "seconds": seconds,
+            "monitoring": bay.config().monitoring,
             "cpu_percent": percent, "rss_mib": mebibytes,
         })
         .to_string()

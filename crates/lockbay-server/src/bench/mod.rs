@@ -136,7 +136,7 @@ pub(crate) struct BenchArgs {
     /// Measure the bare store doing the same writes, too.
     #[arg(long)]
     raw: bool,
-    /// Measure an instance without monitoring and audit, too; for jobs and sagas.
+    /// Measure an instance without monitoring and audit, too; for idle, in place of one with them.
     #[arg(long)]
     no_monitoring: bool,
     /// How long nothing is done, for idle.
@@ -169,11 +169,12 @@ pub(crate) async fn run(args: BenchArgs, json: bool) -> anyhow::Result<()> {
     let clock = Clock::system();
     let store = store::open(&url, &clock).await?;
     if args.subject == Subject::Idle {
-        return idle::run(store, args.seconds, json).await;
+        let config = if args.no_monitoring { unmonitored() } else { Config::default() };
+        return idle::run(store, config, args.seconds, json).await;
     }
     anyhow::ensure!(
         !args.no_monitoring || matches!(args.subject, Subject::Job | Subject::Saga),
-        "--no-monitoring is for job and saga"
+        "--no-monitoring is for job, saga and idle"
     );
     let bays = Bays::build(&store, &clock, args.subject, args.no_monitoring)?;
     let levels = if args.concurrency.is_empty() { vec![1, 64, 1_024] } else { args.concurrency };
@@ -232,8 +233,7 @@ impl Bays {
             anyhow::Ok(bay)
         };
         let ours = build(config())?;
-        let off = Config { monitoring: false, audit: false, ..config() };
-        let unmonitored = no_monitoring.then(|| build(off)).transpose()?;
+        let unmonitored = no_monitoring.then(|| build(unmonitored())).transpose()?;
         Ok(Bays { ours, unmonitored })
     }
 
@@ -250,6 +250,11 @@ impl Bays {
 fn config() -> Config {
     let sagas = u32::try_from(MAX_CONCURRENCY).unwrap_or(u32::MAX);
     Config { saga_concurrency: sagas, ..Config::default() }
+}
+
+/// The same without monitoring and audit.
+fn unmonitored() -> Config {
+    Config { monitoring: false, audit: false, ..config() }
 }
 
 /// What is to be done at each measurement.

@@ -27,7 +27,7 @@ const MAX_UNSENT: usize = 8;
 /// How long the store may take for a sample.
 const COMMIT_WITHIN: Duration = Duration::from_secs(10);
 /// How long the last sample may hold up the end of this instance.
-const LAST_WITHIN: Duration = Duration::from_millis(400);
+const LAST_WITHIN: Duration = Duration::from_millis(250);
 
 /// How long a store is left alone that did not tell its time.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
