@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::{Clock, Tick};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{Bus, Event, Told};
+use crate::event::{Bus, Event, Tail, Told};
 use crate::finance::Finance;
 use crate::job::{
     Claim, ClaimRequest, JobContext, JobFailure, JobOutcome, JobSuccess, Jobs, RunOptions,
@@ -340,6 +340,12 @@ impl LockBay {
     /// Listens to events from now on.
     pub fn subscribe(&self) -> tokio::sync::broadcast::Receiver<Told> {
         self.0.bus.subscribe()
+    }
+
+    /// Follows events, from now on or behind the one of this number, as far as they are kept: the
+    /// latest 8,192, and 8 MiB of them.
+    pub fn follow(&self, after: Option<u64>) -> Tail {
+        self.0.bus.follow(after)
     }
 
     /// Calls back on every event of this name (see [`Event::NAMES`]), in order, one at a time.

@@ -7,6 +7,7 @@
 
 mod abandoned;
 mod cleanup;
+mod events;
 mod extract;
 mod finance;
 mod guard;
@@ -56,6 +57,8 @@ pub(crate) struct App {
     in_flight: Arc<Semaphore>,
     /// Calls that wait for somebody else, of which there may be half as many.
     waiting: Arc<Semaphore>,
+    /// Who follows the events.
+    listeners: events::Listeners,
     max_in_flight: usize,
 }
 
@@ -70,6 +73,7 @@ impl App {
             stopping,
             in_flight: Arc::new(Semaphore::new(max_in_flight)),
             waiting: Arc::new(Semaphore::new(max_in_flight.div_ceil(2))),
+            listeners: events::Listeners::default(),
             max_in_flight,
         }
     }
@@ -100,6 +104,7 @@ pub(crate) fn router(app: App) -> Router {
         .merge(ledger::routes())
         .merge(state::routes())
         .merge(cleanup::routes())
+        .merge(events::routes())
         .layer(middleware::from_fn_with_state(app.clone(), guard::limit_in_flight));
     Router::new()
         .route("/", get(index))
@@ -121,6 +126,7 @@ async fn index() -> Response {
         "GET /metrics",
         "GET /api/advanced-state/health",
         "GET /api/advanced-state/metrics",
+        "GET /v1/events?events=",
         "GET /v1/leader",
         "POST /v1/leader/resign",
         "GET /v1/leases",

@@ -3,3 +3,4 @@
 pub mod alert;
 pub mod health;
 pub mod series;
+pub mod trend;
