@@ -113,6 +113,7 @@ impl Examiner<'_> {
         match answer {
             Ok(pong) => {
                 self.metrics.observe(Metric::StoreSeconds, took);
+                self.metrics.set_real(Metric::StoreRoundTrip, took.as_secs_f64() * 1e3);
                 self.metrics.set(Metric::StoreHalted, 0);
                 (Vec::new(), pong.warnings, None)
             }
