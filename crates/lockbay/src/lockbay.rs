@@ -20,7 +20,7 @@ use crate::clock::{Clock, Tick};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Bus, Event, Tail, Told};
-use crate::finance::Finance;
+use crate::finance::{Finance, Mischief, SimulatedProvider};
 use crate::job::{
     Claim, ClaimRequest, JobContext, JobFailure, JobOutcome, JobSuccess, Jobs, RunOptions,
 };
@@ -34,8 +34,9 @@ use crate::monitor::health::{Examiner, Health};
 use crate::monitor::history::History;
 use crate::saga::{ClaimedTask, Sagas, TaskPoll, Tasks};
 use crate::schedule::Schedules;
+use crate::scribe::{Entry, Scribe};
 use crate::state::State;
-use crate::store::{self, Store};
+use crate::store::{self, Commit, Partition, Store};
 use crate::sweep::Sweeper;
 
 use build::Ground;
@@ -67,6 +68,7 @@ struct Inner {
     history: History,
     bus: Bus,
     keeper: Keeper,
+    scribe: Scribe,
     leadership: Leadership,
     leases: Leases,
     jobs: Jobs,
@@ -258,6 +260,31 @@ impl LockBay {
     /// The store underneath.
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.0.store
+    }
+
+    /// Accepts the store as it is after it was found rolled back, and enters who did; see
+    /// [`Store::accept`].
+    ///
+    /// # Errors
+    /// As the store has them. If it was accepted and that could not be entered, the error says so;
+    /// accepting it again is harmless.
+    pub async fn accept_store(&self) -> Result<()> {
+        let inner = &self.0;
+        inner.store.accept().await?;
+        let entry = Entry::new("store", inner.store.describe().backend, "accepted");
+        let Some(entered) = inner.scribe.enter(&entry) else { return Ok(()) };
+        let commit = Commit::new(Partition::FIRST, Vec::new(), vec![entered], Vec::new())?;
+        inner.store.commit(&commit).await.map(drop).map_err(|error| {
+            let message = "the store was accepted, and that could not be entered: accept it again";
+            Error::new(error.kind(), message).with_source(error)
+        })
+    }
+
+    /// A payout provider that only pretends, and misbehaves so; for
+    /// [`Finance::pay_through`].
+    pub fn simulated_provider(&self, mischief: Mischief) -> SimulatedProvider {
+        let (store, clock) = (Arc::clone(&self.0.store), self.0.clock.clone());
+        SimulatedProvider::new(store, clock, self.0.scribe.clone(), mischief)
     }
 
     /// The clock.

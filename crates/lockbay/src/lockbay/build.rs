@@ -21,9 +21,23 @@ use crate::metrics::Metrics;
 use crate::monitor::history::{History, HistorySettings};
 use crate::saga::{SagaDefaults, Sagas, Tasks};
 use crate::schedule::{ScheduleDefaults, Schedules};
-use crate::scribe::Scribe;
+use crate::scribe::{Masks, Scribe};
 use crate::state::State;
 use crate::store::Store;
+
+/// Without a secret, masks can be compared within the life of this process alone.
+fn scribe(config: &Config, instance: &str, clock: &Clock) -> Scribe {
+    if !config.audit {
+        return Scribe::silent();
+    }
+    let secret = config.audit_mask_secret.as_ref().map(|secret| secret.0.clone());
+    let secret = secret.unwrap_or_else(|| clock.random_id());
+    // A configuration that was not checked masks everything that it can be read to name.
+    let names = config.masked_fields().unwrap_or_else(|_| {
+        config.audit_masked_fields.split(',').map(|name| name.trim().to_owned()).collect()
+    });
+    Scribe::new(instance, Masks::new(names, &secret))
+}
 
 /// What every service stands on.
 pub(super) struct Ground {
@@ -50,7 +64,7 @@ impl Ground {
         let store: Arc<dyn Store> = Arc::new(timed);
         let keeper = Keeper::new(Arc::clone(&store), clock.clone(), Arc::clone(&metrics));
         let name = config.instance_name.as_ref().unwrap_or(&instance_id);
-        let scribe = if config.audit { Scribe::new(name) } else { Scribe::silent() };
+        let scribe = scribe(&config, name, &clock);
         Ground {
             config,
             instance_id,
@@ -66,14 +80,15 @@ impl Ground {
 
     pub(super) fn build(self) -> Inner {
         let leadership = self.leadership();
-        let leases =
-            Leases::new(self.store(), self.clock.clone(), self.keeper.clone(), self.metrics());
+        let scribe = || self.scribe.clone();
+        let (clock, keeper) = (self.clock.clone(), self.keeper.clone());
+        let leases = Leases::new(self.store(), clock, keeper, self.metrics(), scribe());
         let jobs = self.jobs();
         let tasks = Tasks::new(self.store(), self.clock.clone(), self.metrics());
         let sagas = self.sagas(&tasks);
         let schedules = self.schedules(&jobs, &leadership, &sagas);
-        let ledger = Ledger::new(self.store(), self.clock.clone(), self.metrics());
-        let state = State::new(self.store(), self.clock.clone(), self.metrics());
+        let ledger = Ledger::new(self.store(), self.clock.clone(), self.metrics(), scribe());
+        let state = State::new(self.store(), self.clock.clone(), self.metrics(), scribe());
         let finance = self.finance(&sagas, &ledger);
         let services = Services {
             store: &self.store,
@@ -84,6 +99,7 @@ impl Ground {
             sagas: &sagas,
             ledger: &ledger,
             state: &state,
+            scribe: &self.scribe,
         };
         let history = self.history();
         let sweeper = retention::sweeper(&self.config, &services, &self.instance_id);
@@ -97,6 +113,7 @@ impl Ground {
             history,
             bus: self.bus,
             keeper: self.keeper,
+            scribe: self.scribe,
             leadership,
             leases,
             jobs,
@@ -129,7 +146,8 @@ impl Ground {
             ttl: self.config.leader_ttl.0,
         };
         let (clock, keeper, bus) = (self.clock.clone(), self.keeper.clone(), self.bus.clone());
-        Leadership::new(self.store(), clock, keeper, self.metrics(), bus, candidate)
+        let scribe = self.scribe.clone();
+        Leadership::new(self.store(), clock, keeper, self.metrics(), bus, scribe, candidate)
     }
 
     fn jobs(&self) -> Jobs {
@@ -143,7 +161,8 @@ impl Ground {
             holder,
         };
         let (clock, keeper, bus) = (self.clock.clone(), self.keeper.clone(), self.bus.clone());
-        Jobs::new(self.store(), clock, keeper, self.metrics(), bus, defaults, LEADER)
+        let scribe = self.scribe.clone();
+        Jobs::new(self.store(), clock, keeper, self.metrics(), bus, defaults, LEADER, scribe)
     }
 
     fn sagas(&self, tasks: &Tasks) -> Sagas {
@@ -159,7 +178,8 @@ impl Ground {
             instance_name: config.instance_name.clone(),
         };
         let (clock, keeper, bus) = (self.clock.clone(), self.keeper.clone(), self.bus.clone());
-        Sagas::new(self.store(), clock, keeper, self.metrics(), bus, defaults, tasks.steps())
+        let (metrics, scribe) = (self.metrics(), self.scribe.clone());
+        Sagas::new(self.store(), clock, keeper, metrics, bus, defaults, tasks.steps(), scribe)
     }
 
     fn schedules(&self, jobs: &Jobs, leadership: &Leadership, sagas: &Sagas) -> Schedules {
@@ -168,7 +188,7 @@ impl Ground {
             timeout: self.config.saga_step_timeout.0,
         };
         Schedules::new(
-            (self.store(), self.clock.clone()),
+            (self.store(), self.clock.clone(), self.scribe.clone()),
             (self.metrics(), self.bus.clone()),
             (jobs.clone(), leadership.clone()),
             Arc::new(SagaHandlers(sagas.clone())),
@@ -187,8 +207,8 @@ impl Ground {
 
     /// Pays nobody, until somebody says who pays.
     fn finance(&self, sagas: &Sagas, ledger: &Ledger) -> Finance {
-        let provider =
-            SimulatedProvider::new(self.store(), self.clock.clone(), Mischief::default());
+        let (clock, scribe) = (self.clock.clone(), self.scribe.clone());
+        let provider = SimulatedProvider::new(self.store(), clock, scribe, Mischief::default());
         Finance::new(sagas.clone(), ledger.clone(), Arc::new(provider))
     }
 }

@@ -116,6 +116,8 @@ impl Work<'_> {
         let batch = usize::try_from(rule.batch_size).unwrap_or(usize::MAX);
         let mut deleter = Deleter {
             store: &**self.store,
+            scribe: &self.book.scribe,
+            rule: &rule.name,
             term: self.term,
             mode: self.wanted.mode,
             pace: Pace::new(batch),
