@@ -29,6 +29,7 @@ use crate::lease::Leases;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::monitor::health::{Examiner, Health};
+use crate::monitor::notify::Notifier;
 use crate::saga::{ClaimedTask, Sagas, TaskPoll, Tasks};
 use crate::schedule::Schedules;
 use crate::state::State;
@@ -73,6 +74,7 @@ struct Inner {
     state: State,
     sweeper: Sweeper,
     schedules: Schedules,
+    notifier: Notifier,
     life: Mutex<Life>,
     /// Set by the first shutdown, for which others wait.
     down: tokio::sync::OnceCell<()>,
@@ -98,6 +100,7 @@ struct Running {
     state: JoinHandle<()>,
     sweeper: JoinHandle<()>,
     schedules: JoinHandle<()>,
+    notifier: JoinHandle<()>,
 }
 
 impl LockBay {
@@ -133,6 +136,7 @@ impl LockBay {
             state: tokio::spawn(self.0.state.clone().watch_over(stop.clone())),
             sweeper: tokio::spawn(self.0.sweeper.clone().watch()),
             schedules: tokio::spawn(self.0.schedules.clone().watch_over(stop.clone())),
+            notifier: tokio::spawn(self.0.notifier.clone().watch_over(stop.clone())),
             stop,
         });
     }
@@ -158,7 +162,7 @@ impl LockBay {
                 running.stop.cancel();
                 // A background task that panicked has nothing left to hand over.
                 let services = (running.sagas, running.schedules, running.state, running.sweeper);
-                drop(tokio::join!(running.elector, running.health));
+                drop(tokio::join!(running.elector, running.health, running.notifier));
                 drop(tokio::join!(services.0, services.1, services.2, services.3));
             }
         };
@@ -231,6 +235,11 @@ impl LockBay {
     /// Schedules.
     pub fn schedules(&self) -> &Schedules {
         &self.0.schedules
+    }
+
+    /// Who is told of alerts, and what is kept quiet.
+    pub fn notifications(&self) -> &Notifier {
+        &self.0.notifier
     }
 
     /// What is measured.

@@ -78,6 +78,9 @@ pub enum Metric {
     TicksSkipped,
     TicksMisfired,
     TickLateness,
+    NotificationsDelivered,
+    NotificationFailures,
+    NotificationsDead,
 }
 
 /// How a metric behaves.
@@ -173,6 +176,9 @@ pub const TABLE: &[Row] = &[
     row(Metric::TicksSkipped, "lockbay_ticks_skipped", Type::Counter, "Ticks that did not run because the one before them still did, or because the schedule was paused or deleted first"),
     row(Metric::TicksMisfired, "lockbay_ticks_misfired", Type::Counter, "Ticks that did not run because they were too late"),
     row(Metric::TickLateness, "lockbay_tick_lateness_seconds", Type::Histogram, "By how much ticks ran after they were due, jitter not counted"),
+    row(Metric::NotificationsDelivered, "lockbay_notifications_delivered", Type::Counter, "Notices of alerts that a channel delivered"),
+    row(Metric::NotificationFailures, "lockbay_notification_failures", Type::Counter, "Attempts to deliver a notice of alerts that failed"),
+    row(Metric::NotificationsDead, "lockbay_notifications_dead", Type::Gauge, "Dead letters among the notices, counted by the leader up to a thousand"),
 ];
 
 enum Instrument {

@@ -17,6 +17,8 @@ use crate::leader::{Candidate, LEADER, Leadership};
 use crate::lease::Leases;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
+use crate::monitor::alert::Severity;
+use crate::monitor::notify::{Notifier, NotifySettings};
 use crate::saga::{SagaDefaults, Sagas, Tasks};
 use crate::schedule::{ScheduleDefaults, Schedules};
 use crate::scribe::Scribe;
@@ -57,6 +59,7 @@ impl Ground {
         let ledger = Ledger::new(self.store(), self.clock.clone(), self.metrics());
         let state = State::new(self.store(), self.clock.clone(), self.metrics());
         let finance = self.finance(&sagas, &ledger);
+        let notifier = self.notifier(&leadership);
         let services = Services {
             store: &self.store,
             clock: &self.clock,
@@ -87,6 +90,7 @@ impl Ground {
             state,
             sweeper,
             schedules,
+            notifier,
             life: Mutex::new(Life::Open),
             down: tokio::sync::OnceCell::new(),
             health: tokio::sync::Mutex::default(),
@@ -153,6 +157,24 @@ impl Ground {
             (jobs.clone(), leadership.clone()),
             Arc::new(SagaHandlers(sagas.clone())),
             defaults,
+        )
+    }
+
+    fn notifier(&self, leadership: &Leadership) -> Notifier {
+        let config = &self.config;
+        let least = |severity: &&Severity| severity.name() == config.alert_min_severity;
+        let settings = NotifySettings {
+            // Checked with the configuration.
+            least: *Severity::ALL.iter().find(least).unwrap_or(&Severity::Warning),
+            group_wait: config.alert_group_wait.0,
+            instance: config.instance_name.as_ref().unwrap_or(&self.instance_id).clone(),
+        };
+        Notifier::new(
+            (self.store(), self.clock.clone()),
+            (self.metrics(), self.bus.clone()),
+            leadership.clone(),
+            self.scribe.clone(),
+            settings,
         )
     }
 
