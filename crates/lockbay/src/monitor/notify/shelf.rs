@@ -40,7 +40,7 @@ impl Notifier {
                 |shelf, now| {
                     let silence = request.clone().into_silence(id.clone(), now)?;
                     shelf.add(silence.clone(), now)?;
-                    Ok(Some(silence))
+                    Ok((silence, true))
                 },
                 "silence_created",
             )
@@ -54,25 +54,9 @@ impl Notifier {
     /// # Errors
     /// `NotFound` if there is none of this name.
     pub async fn unsilence(&self, id: &str, actor: &str) -> Result<Silence> {
-        let ended = std::cell::RefCell::new(None);
-        let silence = self
-            .change(
-                |shelf, now| {
-                    let (silence, changed) = shelf.end(id, actor, now)?;
-                    *ended.borrow_mut() = Some(silence.clone());
-                    Ok(changed.then_some(silence))
-                },
-                "silence_ended",
-            )
-            .await;
-        match (silence, ended.into_inner()) {
-            (Ok(silence), _) => {
-                tracing::info!(id, "alert_silence_ended");
-                Ok(silence)
-            }
-            (Err(error), Some(silence)) if error.kind() == ErrorKind::NotFound => Ok(silence),
-            (Err(error), _) => Err(error),
-        }
+        let silence = self.change(|shelf, now| shelf.end(id, actor, now), "silence_ended").await?;
+        tracing::info!(id, "alert_silence_ended");
+        Ok(silence)
     }
 
     /// All silences with how they stand, also some that ended lately; the oldest first.
@@ -99,20 +83,20 @@ impl Notifier {
         found.ok_or_else(|| no_silence(id))
     }
 
-    /// Changes the silences. `decide` gives the one that it changed, or nothing if nothing changes,
-    /// which is told as `NotFound`.
+    /// Changes the silences. `decide` gives the one that it is about, and whether it changed it.
     async fn change(
         &self,
-        decide: impl Fn(&mut Shelf, Timestamp) -> Result<Option<Silence>>,
+        decide: impl Fn(&mut Shelf, Timestamp) -> Result<(Silence, bool)>,
         action: &'static str,
     ) -> Result<Silence> {
         for _ in 0..MAX_RACES {
             let read = self.0.store.get(&[shelf_key()]).await?;
             let record = read.records.iter().flatten().next();
             let mut shelf: Shelf = record.map(decode).transpose()?.unwrap_or_default();
-            let Some(silence) = decide(&mut shelf, read.now)? else {
-                return Err(Error::new(ErrorKind::NotFound, "nothing is to be changed"));
-            };
+            let (silence, changed) = decide(&mut shelf, read.now)?;
+            if !changed {
+                return Ok(silence);
+            }
             let guard = match record {
                 Some(record) => Guard::RevisionIs(shelf_key(), record.revision),
                 None => Guard::Absent(shelf_key()),
