@@ -113,6 +113,24 @@ pub enum Event {
         /// Why.
         error: String,
     },
+    /// A channel has delivered a notice of alerts.
+    AlertNotified {
+        /// Which notice.
+        notice_id: String,
+        /// Which channel.
+        channel: String,
+        /// Whether its alerts fire or are over.
+        status: String,
+    },
+    /// A channel gave up a notice of alerts, which is a dead letter now.
+    NotificationDead {
+        /// Which notice.
+        notice_id: String,
+        /// Which channel.
+        channel: String,
+        /// Why the last attempt failed.
+        reason: String,
+    },
     /// The store has lost acknowledged data; effects are halted.
     StoreRolledBack {
         /// What was seen.
@@ -138,6 +156,8 @@ impl Event {
             Event::SessionTakenOver { .. } => "session_taken_over",
             Event::ScheduleMisfired { .. } => "schedule_misfired",
             Event::ScheduleTickFailed { .. } => "schedule_tick_failed",
+            Event::AlertNotified { .. } => "alert_notified",
+            Event::NotificationDead { .. } => "notification_dead",
             Event::StoreRolledBack { .. } => "store_rolled_back",
         }
     }
@@ -158,6 +178,8 @@ impl Event {
             | Event::SagaParked { saga_id: id, reason: text }
             | Event::SagaAbandoned { saga_id: id, reason: text }
             | Event::ScheduleTickFailed { job_id: id, error: text, .. } => id.len() + text.len(),
+            Event::AlertNotified { notice_id: id, channel: text, .. }
+            | Event::NotificationDead { notice_id: id, channel: text, .. } => id.len() + text.len(),
             Event::SystemUnhealthy { issues } => issues.iter().map(String::len).sum(),
             Event::SystemHealthy => 0,
         };
@@ -180,6 +202,8 @@ impl Event {
         "session_taken_over",
         "schedule_misfired",
         "schedule_tick_failed",
+        "alert_notified",
+        "notification_dead",
         "store_rolled_back",
     ];
 }

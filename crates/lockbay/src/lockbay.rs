@@ -32,6 +32,7 @@ use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::monitor::health::{Examiner, Health};
 use crate::monitor::history::History;
+use crate::monitor::notify::Notifier;
 use crate::saga::{ClaimedTask, Sagas, TaskPoll, Tasks};
 use crate::schedule::Schedules;
 use crate::scribe::{Entry, Scribe};
@@ -79,6 +80,7 @@ struct Inner {
     state: State,
     sweeper: Sweeper,
     schedules: Schedules,
+    notifier: Notifier,
     life: Mutex<Life>,
     /// Set by the first shutdown, for which others wait.
     down: tokio::sync::OnceCell<()>,
@@ -105,6 +107,7 @@ struct Running {
     sweeper: JoinHandle<()>,
     schedules: JoinHandle<()>,
     history: JoinHandle<()>,
+    notifier: JoinHandle<()>,
 }
 
 impl LockBay {
@@ -141,6 +144,7 @@ impl LockBay {
             sweeper: tokio::spawn(self.0.sweeper.clone().watch()),
             schedules: tokio::spawn(self.0.schedules.clone().watch_over(stop.clone())),
             history: tokio::spawn(self.clone().sample(stop.clone())),
+            notifier: tokio::spawn(self.0.notifier.clone().watch_over(stop.clone())),
             stop,
         });
     }
@@ -166,7 +170,8 @@ impl LockBay {
                 running.stop.cancel();
                 // A background task that panicked has nothing left to hand over.
                 let services = (running.sagas, running.schedules, running.state, running.sweeper);
-                drop(tokio::join!(running.elector, running.health, running.history));
+                drop(tokio::join!(running.elector, running.health));
+                drop(tokio::join!(running.history, running.notifier));
                 drop(tokio::join!(services.0, services.1, services.2, services.3));
             }
         };
@@ -239,6 +244,11 @@ impl LockBay {
     /// Schedules.
     pub fn schedules(&self) -> &Schedules {
         &self.0.schedules
+    }
+
+    /// Who is told of alerts, and what is kept quiet.
+    pub fn notifications(&self) -> &Notifier {
+        &self.0.notifier
     }
 
     /// What is measured. Gauges that are read from elsewhere are as of the last sample; see

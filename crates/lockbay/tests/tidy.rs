@@ -63,8 +63,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "monitor/",
         &[
-            "clock", "error", "event", "job", "keeper", "leader", "lease", "metrics", "saga",
-            "store", "sweep",
+            "clock", "error", "event", "glob", "hex", "job", "keeper", "leader", "lease",
+            "metrics", "name", "retire", "saga", "schedule", "scribe", "store", "sweep",
         ],
     ),
     ("testing/", &["clock", "config", "error", "json", "lockbay", "saga", "store"]),

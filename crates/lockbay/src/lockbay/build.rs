@@ -18,7 +18,9 @@ use crate::leader::{Candidate, LEADER, Leadership};
 use crate::lease::Leases;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
+use crate::monitor::alert::Severity;
 use crate::monitor::history::{History, HistorySettings};
+use crate::monitor::notify::{Notifier, NotifySettings};
 use crate::saga::{SagaDefaults, Sagas, Tasks};
 use crate::schedule::{ScheduleDefaults, Schedules};
 use crate::scribe::{Masks, Scribe};
@@ -90,6 +92,7 @@ impl Ground {
         let ledger = Ledger::new(self.store(), self.clock.clone(), self.metrics(), scribe());
         let state = State::new(self.store(), self.clock.clone(), self.metrics(), scribe());
         let finance = self.finance(&sagas, &ledger);
+        let notifier = self.notifier(&leadership);
         let services = Services {
             store: &self.store,
             clock: &self.clock,
@@ -124,6 +127,7 @@ impl Ground {
             state,
             sweeper,
             schedules,
+            notifier,
             life: Mutex::new(Life::Open),
             down: tokio::sync::OnceCell::new(),
             health: tokio::sync::Mutex::default(),
@@ -203,6 +207,24 @@ impl Ground {
             interval: self.config.monitoring_interval.0,
         };
         History::new(self.store(), self.clock.clone(), self.metrics(), settings)
+    }
+
+    fn notifier(&self, leadership: &Leadership) -> Notifier {
+        let config = &self.config;
+        let least = |severity: &&Severity| severity.name() == config.alert_min_severity;
+        let settings = NotifySettings {
+            // Checked with the configuration.
+            least: *Severity::ALL.iter().find(least).unwrap_or(&Severity::Warning),
+            group_wait: config.alert_group_wait.0,
+            instance: config.instance_name.as_ref().unwrap_or(&self.instance_id).clone(),
+        };
+        Notifier::new(
+            (self.store(), self.clock.clone()),
+            (self.metrics(), self.bus.clone()),
+            leadership.clone(),
+            self.scribe.clone(),
+            settings,
+        )
     }
 
     /// Pays nobody, until somebody says who pays.

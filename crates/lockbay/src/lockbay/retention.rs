@@ -15,6 +15,7 @@ use crate::lease::LEASE;
 use crate::ledger::Ledger;
 use crate::metrics::{Metric, Metrics};
 use crate::monitor::history::HISTORY;
+use crate::monitor::notify::{Letters, NoticeStatus};
 use crate::retire::{Errand, Retire, Worked};
 use crate::saga::Sagas;
 use crate::scribe::Scribe;
@@ -40,6 +41,8 @@ pub(super) fn sweeper(config: &Config, services: &Services<'_>, instance_id: &st
     let lapsed = |kind, grace| -> Arc<dyn Retire> {
         Arc::new(Lapsed { store: Arc::clone(store), kind, grace })
     };
+    let letters =
+        |status| -> Arc<dyn Retire> { Arc::new(Letters { store: Arc::clone(store), status }) };
     let state_keys = StateKeys { store: Arc::clone(store), kind: STATE };
     let retire: BTreeMap<Scope, Arc<dyn Retire>> = [
         (Scope::ExpiredState, lapsed(STATE, Grace::None)),
@@ -50,6 +53,8 @@ pub(super) fn sweeper(config: &Config, services: &Services<'_>, instance_id: &st
         (Scope::Leases, lapsed(LEASE, Grace::Ttl)),
         (Scope::History, lapsed(HISTORY, Grace::None)),
         (Scope::StateKeys, Arc::new(state_keys)),
+        (Scope::Notices, letters(NoticeStatus::Delivered)),
+        (Scope::DeadNotices, letters(NoticeStatus::Dead)),
     ]
     .into();
     let holds: Arc<dyn Errand> = Arc::new(LapsedHolds(services.ledger.clone()));

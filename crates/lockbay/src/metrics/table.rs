@@ -90,6 +90,9 @@ pub enum Metric {
     ProcessFiles,
     ProcessStart,
     ProcessCpu,
+    NotificationsDelivered,
+    NotificationFailures,
+    NotificationsDead,
 }
 
 /// How a metric behaves.
@@ -267,4 +270,7 @@ pub const TABLE: &[Row] = &[
     gauge(Metric::ProcessFiles, "process_open_fds", "system_metrics.process_open_fds", Unit::None, Merge::Sum, "Files and connections that the process has open"),
     gauge(Metric::ProcessStart, "process_start_time_seconds", "system_metrics.process_start_time_seconds", Unit::Seconds, Merge::Max, "When the process started, in seconds since 1970"),
     counter(Metric::ProcessCpu, "process_cpu_seconds", "system_metrics.process_cpu_ms", Unit::Milliseconds, "Time that the processors spent on the process"),
+    counter(Metric::NotificationsDelivered, "lockbay_notifications_delivered", "alert_metrics.notifications_delivered", Unit::None, "Notices of alerts that a channel delivered"),
+    counter(Metric::NotificationFailures, "lockbay_notification_failures", "alert_metrics.notification_failures", Unit::None, "Attempts to deliver a notice of alerts that failed"),
+    gauge(Metric::NotificationsDead, "lockbay_notifications_dead", "alert_metrics.notifications_dead", Unit::None, Merge::Max, "Dead letters among the notices, counted by the leader up to a thousand"),
 ];

@@ -3,5 +3,6 @@
 pub mod alert;
 pub mod health;
 pub mod history;
+pub mod notify;
 pub mod series;
 pub mod trend;

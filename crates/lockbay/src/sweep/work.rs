@@ -148,6 +148,8 @@ impl Work<'_> {
                 | Scope::Sagas
                 | Scope::Leases
                 | Scope::History
+                | Scope::Notices
+                | Scope::DeadNotices
                 | Scope::StateKeys => {
                     if let Some(chore) = self.chores.retire.get(&scope) {
                         let task = Task { rule, scope, pattern: &pattern, now };
@@ -338,7 +340,9 @@ impl Task<'_> {
             | Scope::Leases
             | Scope::History
             | Scope::StateKeys
-            | Scope::ForeignKeys => true,
+            | Scope::ForeignKeys
+            | Scope::Notices
+            | Scope::DeadNotices => true,
         }
     }
 }

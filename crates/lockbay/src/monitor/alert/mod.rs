@@ -22,6 +22,22 @@ pub enum Severity {
     Critical,
 }
 
+impl Severity {
+    /// All of them, the least severe first.
+    pub const ALL: [Severity; 4] =
+        [Severity::Info, Severity::Warning, Severity::Error, Severity::Critical];
+
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            Severity::Info => "info",
+            Severity::Warning => "warning",
+            Severity::Error => "error",
+            Severity::Critical => "critical",
+        }
+    }
+}
+
 /// What has become of an alert, in the eyes of those who are told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -48,5 +64,25 @@ pub struct Transition {
     /// The value that was judged, if there was one.
     pub value: Option<f64>,
     /// In words: what is wrong with which value, or that it is over.
+    pub summary: String,
+}
+
+/// An alert that fires now: its rule has passed its threshold for long enough, and is not over.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Firing {
+    /// Which rule.
+    pub rule: String,
+    /// Its severity.
+    pub severity: Severity,
+    /// Words about it for whoever is told. `group` names what it is told together with, and
+    /// `runbook` where to read what to do; an alert without the label `group` is told alone.
+    pub labels: std::collections::BTreeMap<String, String>,
+    /// When it began to fire, by the store's clock.
+    pub since: Timestamp,
+    /// As in the [`Transition`] by which it began.
+    pub episode: u64,
+    /// The value that was judged last, if there was one.
+    pub value: Option<f64>,
+    /// In words: what is wrong with which value.
     pub summary: String,
 }
