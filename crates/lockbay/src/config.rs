@@ -145,6 +145,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("session_ttl", "LOCKBAY_SESSION_TTL", "how long others wait before they take over the sagas of an instance that is not heard of; 5s"),
     setting("monitoring_interval", "ADVANCED_MONITORING_INTERVAL", "time between metric samples; 30s"),
     setting("monitoring", "LOCKBAY_MONITORING", "whether history is kept, and alerts and trends are judged; true"),
+    setting("alert_interval", "LOCKBAY_ALERT_INTERVAL", "time between evaluations of the alert rules; 10s"),
     setting("audit", "LOCKBAY_AUDIT", "whether changes are entered into the audit trail; true"),
     setting("health_interval", "LOCKBAY_HEALTH_INTERVAL", "time between health checks; 5s"),
     setting("payout_provider", "LOCKBAY_PAYOUT_PROVIDER", "who pays money out: simulated, simulated:refused=10,unknown=5,delay_ms=20, or the URL of an endpoint; simulated"),
@@ -181,6 +182,7 @@ pub struct Config {
     pub monitoring_interval: Span,
     #[serde(deserialize_with = "yes_or_no")]
     pub monitoring: bool,
+    pub alert_interval: Span,
     #[serde(deserialize_with = "yes_or_no")]
     pub audit: bool,
     pub health_interval: Span,
@@ -213,6 +215,7 @@ impl Default for Config {
             session_ttl: seconds(5),
             monitoring_interval: seconds(30),
             monitoring: true,
+            alert_interval: seconds(10),
             audit: true,
             health_interval: seconds(5),
             payout_provider: "simulated".into(),
@@ -311,6 +314,7 @@ impl Config {
         within("dedup_horizon", self.dedup_horizon, second, day * 3_650)?;
         within("health_interval", self.health_interval, second, day)?;
         within("monitoring_interval", self.monitoring_interval, second * 10, day)?;
+        within("alert_interval", self.alert_interval, second * 10, Duration::from_secs(600))?;
         within("cleanup_interval", self.cleanup_interval, second * 10, day)?;
         within("saga_step_timeout", self.saga_step_timeout, second, day * 3_650)?;
         within("session_ttl", self.session_ttl, second * 5, day)?;

@@ -109,6 +109,28 @@ pub enum Event {
         /// What was seen.
         reason: String,
     },
+    /// An alert has begun to fire.
+    AlertFired {
+        /// Its rule.
+        rule: String,
+        /// How bad it is.
+        severity: String,
+        /// The number of the firing.
+        episode: u64,
+        /// In words.
+        summary: String,
+    },
+    /// An alert fires no longer.
+    AlertResolved {
+        /// Its rule.
+        rule: String,
+        /// How bad it was.
+        severity: String,
+        /// The number of the firing.
+        episode: u64,
+        /// In words.
+        summary: String,
+    },
 }
 
 impl Event {
@@ -130,6 +152,8 @@ impl Event {
             Event::ScheduleMisfired { .. } => "schedule_misfired",
             Event::ScheduleTickFailed { .. } => "schedule_tick_failed",
             Event::StoreRolledBack { .. } => "store_rolled_back",
+            Event::AlertFired { .. } => "alert_fired",
+            Event::AlertResolved { .. } => "alert_resolved",
         }
     }
 
@@ -150,6 +174,8 @@ impl Event {
         "schedule_misfired",
         "schedule_tick_failed",
         "store_rolled_back",
+        "alert_fired",
+        "alert_resolved",
     ];
 }
 

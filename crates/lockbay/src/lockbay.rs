@@ -28,6 +28,7 @@ use crate::leader::Leadership;
 use crate::lease::Leases;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
+use crate::monitor::alert::Alerts;
 use crate::monitor::health::{Examiner, Health};
 use crate::saga::{ClaimedTask, Sagas, TaskPoll, Tasks};
 use crate::schedule::Schedules;
@@ -73,6 +74,7 @@ struct Inner {
     state: State,
     sweeper: Sweeper,
     schedules: Schedules,
+    alerts: Alerts,
     life: Mutex<Life>,
     /// Set by the first shutdown, for which others wait.
     down: tokio::sync::OnceCell<()>,
@@ -98,6 +100,7 @@ struct Running {
     state: JoinHandle<()>,
     sweeper: JoinHandle<()>,
     schedules: JoinHandle<()>,
+    alerts: Vec<JoinHandle<()>>,
 }
 
 impl LockBay {
@@ -133,6 +136,7 @@ impl LockBay {
             state: tokio::spawn(self.0.state.clone().watch_over(stop.clone())),
             sweeper: tokio::spawn(self.0.sweeper.clone().watch()),
             schedules: tokio::spawn(self.0.schedules.clone().watch_over(stop.clone())),
+            alerts: self.watch_alerts(&stop),
             stop,
         });
     }
@@ -159,6 +163,7 @@ impl LockBay {
                 // A background task that panicked has nothing left to hand over.
                 let services = (running.sagas, running.schedules, running.state, running.sweeper);
                 drop(tokio::join!(running.elector, running.health));
+                drop(futures_util::future::join_all(running.alerts).await);
                 drop(tokio::join!(services.0, services.1, services.2, services.3));
             }
         };
@@ -231,6 +236,11 @@ impl LockBay {
     /// Schedules.
     pub fn schedules(&self) -> &Schedules {
         &self.0.schedules
+    }
+
+    /// Alerts: what is judged, what fires, and the rules.
+    pub fn alerts(&self) -> &Alerts {
+        &self.0.alerts
     }
 
     /// What is measured.
@@ -395,6 +405,7 @@ impl LockBay {
             jobs: &self.0.jobs,
             sagas: &self.0.sagas,
             sweeper: &self.0.sweeper,
+            alerts: &self.0.alerts,
             leadership: &self.0.leadership,
             metrics: &self.0.metrics,
             leader_ttl: self.0.config.leader_ttl.0,
@@ -422,6 +433,16 @@ impl LockBay {
             tracing::info!("system_healthy");
             self.0.bus.tell(now, Event::SystemHealthy);
         }
+    }
+
+    /// Judges alerts while this instance leads, and tells of them, if monitoring is on.
+    fn watch_alerts(&self, stop: &CancellationToken) -> Vec<JoinHandle<()>> {
+        if !self.0.config.monitoring {
+            return Vec::new();
+        }
+        let judged = self.0.alerts.clone().watch_over(stop.clone());
+        let told = self.0.alerts.clone().tell_events(stop.clone());
+        vec![tokio::spawn(judged), tokio::spawn(told)]
     }
 
     async fn watch_health(self, stop: CancellationToken) {

@@ -17,6 +17,9 @@ use crate::leader::{Candidate, LEADER, Leadership};
 use crate::lease::Leases;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
+use crate::monitor::alert::Alerts;
+use crate::monitor::alert::evaluator::{Nobody, Source};
+use crate::monitor::alert::service::Footing;
 use crate::saga::{SagaDefaults, Sagas, Tasks};
 use crate::schedule::{ScheduleDefaults, Schedules};
 use crate::scribe::Scribe;
@@ -55,6 +58,7 @@ impl Ground {
         let sagas = self.sagas(&tasks);
         let schedules = self.schedules(&jobs, &leadership, &sagas);
         let ledger = Ledger::new(self.store(), self.clock.clone(), self.metrics());
+        let alerts = self.alerts(&leadership);
         let state = State::new(self.store(), self.clock.clone(), self.metrics());
         let finance = self.finance(&sagas, &ledger);
         let services = Services {
@@ -87,10 +91,24 @@ impl Ground {
             state,
             sweeper,
             schedules,
+            alerts,
             life: Mutex::new(Life::Open),
             down: tokio::sync::OnceCell::new(),
             health: tokio::sync::Mutex::default(),
         }
+    }
+
+    fn alerts(&self, leadership: &Leadership) -> Alerts {
+        let footing = Footing {
+            store: self.store(),
+            clock: self.clock.clone(),
+            metrics: self.metrics(),
+            bus: self.bus.clone(),
+            leadership: leadership.clone(),
+            scribe: self.scribe.clone(),
+        };
+        let interval = self.config.alert_interval.0;
+        Alerts::new(footing, Arc::new(Unmeasured), Arc::new(Nobody), interval)
     }
 
     fn store(&self) -> Arc<dyn Store> {
@@ -161,5 +179,20 @@ impl Ground {
         let provider =
             SimulatedProvider::new(self.store(), self.clock.clone(), Mischief::default());
         Finance::new(sagas.clone(), ledger.clone(), Arc::new(provider))
+    }
+}
+
+/// Nothing is measured.
+struct Unmeasured;
+
+#[async_trait::async_trait]
+impl Source for Unmeasured {
+    async fn tracks(
+        &self,
+        _: &str,
+        _: crate::clock::Timestamp,
+        _: crate::clock::Timestamp,
+    ) -> crate::Result<Vec<crate::monitor::series::Track>> {
+        Ok(Vec::new())
     }
 }
