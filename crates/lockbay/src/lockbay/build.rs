@@ -195,4 +195,8 @@ impl Source for Unmeasured {
     ) -> crate::Result<Vec<crate::monitor::series::Track>> {
         Ok(Vec::new())
     }
+
+    fn stale(&self, _: crate::clock::Timestamp, _: crate::clock::Timestamp) -> std::time::Duration {
+        std::time::Duration::ZERO
+    }
 }

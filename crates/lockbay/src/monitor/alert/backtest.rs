@@ -1,18 +1,17 @@
 //! What a rule would have done over the past: the same rounds, over history.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use serde::Serialize;
 
 use super::evaluator::{Gathered, Source, Step, needs};
-use super::judge::{FINE, STALE_COARSE, STALE_FINE, Tracks};
+use super::judge::Tracks;
 use super::round::go_round;
 use super::rule::Rule;
 use super::{Transition, Turn};
 use crate::clock::Timestamp;
-use crate::error::{Error, Result as Known};
-use crate::monitor::series::Track;
+use crate::error::{Error, Result};
 
 /// The longest back-test: as far as history goes.
 pub const MAX_BACKTEST_MINUTES: u32 = 30 * 24 * 60;
@@ -54,7 +53,7 @@ pub async fn run(
     to: Timestamp,
     minutes: u32,
     interval: Duration,
-) -> Known<Backtest> {
+) -> Result<Backtest> {
     if !(1..=MAX_BACKTEST_MINUTES).contains(&minutes) {
         return Err(Error::invalid(format!(
             "minutes lies between 1 and {MAX_BACKTEST_MINUTES}, as far as history goes, not {minutes}"
@@ -63,39 +62,23 @@ pub async fn run(
     let length = Duration::from_secs(u64::from(minutes) * 60);
     let from = to - length;
     let rule = Rule { enabled: true, ..rule };
-    let mut gathered = Gathered::default();
-    let mut is_coarse = false;
+    let mut tracks_of = HashMap::new();
+    let mut stale = Duration::ZERO;
     for ((path, coarse), span) in needs(std::iter::once(&rule)) {
-        is_coarse |= length + span > FINE;
+        stale = stale.max(source.stale(from - span, to));
         let step = if coarse { Step::Coarse } else { Step::Fine };
         let tracks = source.tracks(&path, from - span, to).await?;
-        gathered.0.insert((path, step), Ok(tracks));
+        tracks_of.insert((path, step), Ok(tracks));
     }
     let interval = interval.max(length / MOST_ROUNDS);
-    let interval = if is_coarse { interval.max(COARSE) } else { interval };
-    let past = Past { gathered, stale: if is_coarse { STALE_COARSE } else { STALE_FINE } };
-    Ok(judge_all(&rule, &past, (from, to), interval))
-}
-
-/// Tracks of a time of which history knows only coarse steps, or all of the fine ones.
-struct Past {
-    gathered: Gathered,
-    stale: Duration,
-}
-
-impl Tracks for Past {
-    fn of(&self, path: &str, span: Duration) -> Result<&[Track], String> {
-        self.gathered.of(path, span)
-    }
-
-    fn stale(&self, _: Duration) -> Duration {
-        self.stale
-    }
+    let interval = if stale > COARSE { interval.max(COARSE) } else { interval };
+    let gathered = Gathered { tracks: tracks_of, stale: (stale, stale) };
+    Ok(judge_all(&rule, &gathered, (from, to), interval))
 }
 
 fn judge_all(
     rule: &Rule,
-    past: &Past,
+    past: &dyn Tracks,
     (from, to): (Timestamp, Timestamp),
     interval: Duration,
 ) -> Backtest {

@@ -40,6 +40,9 @@ const COARSE_FRESH: Duration = Duration::from_secs(60);
 pub trait Source: Send + Sync {
     /// The tracks of a path between two moments, each with the last sample before, if there is one.
     async fn tracks(&self, path: &str, from: Timestamp, to: Timestamp) -> Result<Vec<Track>>;
+
+    /// How long a sample of such tracks speaks for its instance.
+    fn stale(&self, from: Timestamp, to: Timestamp) -> Duration;
 }
 
 /// Who has something written when alerts move, to tell of it.
@@ -73,8 +76,11 @@ pub(super) struct Board {
 }
 
 /// The tracks that a round needs.
-#[derive(Default)]
-pub(super) struct Gathered(pub(super) HashMap<(String, Step), Result<Vec<Track>, String>>);
+pub(super) struct Gathered {
+    pub(super) tracks: HashMap<(String, Step), Result<Vec<Track>, String>>,
+    /// Of fine and of coarse steps.
+    pub(super) stale: (Duration, Duration),
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Step {
@@ -90,10 +96,17 @@ impl Step {
 
 impl Tracks for Gathered {
     fn of(&self, path: &str, span: Duration) -> Result<&[Track], String> {
-        match self.0.get(&(path.to_owned(), Step::of(span))) {
+        match self.tracks.get(&(path.to_owned(), Step::of(span))) {
             Some(Ok(tracks)) => Ok(tracks),
             Some(Err(error)) => Err(error.clone()),
             None => Err(format!("{path} was not read")),
+        }
+    }
+
+    fn stale(&self, span: Duration) -> Duration {
+        match Step::of(span) {
+            Step::Fine => self.stale.0,
+            Step::Coarse => self.stale.1,
         }
     }
 }
@@ -187,7 +200,9 @@ impl Alerts {
     }
 
     async fn gather(&self, board: &mut Board, rules: &[Rule], at: Timestamp) -> Gathered {
-        let mut gathered = Gathered::default();
+        let source = &self.0.source;
+        let stale = (source.stale(at - FINE, at), source.stale(at - FINE * 2, at));
+        let mut gathered = Gathered { tracks: HashMap::new(), stale };
         let mut coarse = std::mem::take(&mut board.coarse);
         for ((path, is_coarse), span) in needs(rules.iter()) {
             let step = if is_coarse { Step::Coarse } else { Step::Fine };
@@ -197,14 +212,14 @@ impl Alerts {
             let (read, tracks) = match fresh {
                 Some((read, _, tracks)) => (read, tracks),
                 None => {
-                    let tracks = self.0.source.tracks(&path, at - span, at).await;
+                    let tracks = source.tracks(&path, at - span, at).await;
                     (at, tracks.map_err(|error| error.to_string()))
                 }
             };
             if is_coarse && tracks.is_ok() {
                 board.coarse.insert(path.clone(), (read, span, tracks.clone()));
             }
-            gathered.0.insert((path, step), tracks);
+            gathered.tracks.insert((path, step), tracks);
         }
         gathered
     }
@@ -305,5 +320,9 @@ impl Board {
 impl<T: Source + ?Sized> Source for Arc<T> {
     async fn tracks(&self, path: &str, from: Timestamp, to: Timestamp) -> Result<Vec<Track>> {
         (**self).tracks(path, from, to).await
+    }
+
+    fn stale(&self, from: Timestamp, to: Timestamp) -> Duration {
+        (**self).stale(from, to)
     }
 }

@@ -13,11 +13,6 @@ use crate::monitor::series::{self, Reading, Samples, Track};
 
 /// The longest span that history keeps in fine steps; longer ones are asked for in coarse steps.
 pub(super) const FINE: Duration = Duration::from_secs(7_200);
-/// How long a sample speaks for its instance where steps are fine, ten seconds, and where they are
-/// coarse, five minutes. After that the instance is taken to be gone.
-pub(super) const STALE_FINE: Duration = Duration::from_secs(90);
-/// See [`STALE_FINE`].
-pub(super) const STALE_COARSE: Duration = Duration::from_secs(900);
 
 /// Whoever knows the tracks of a metric: those of a path over at least this span until the moment
 /// that is judged.
@@ -26,9 +21,7 @@ pub trait Tracks {
     fn of(&self, path: &str, span: Duration) -> Result<&[Track], String>;
 
     /// How long a sample of them speaks for its instance.
-    fn stale(&self, span: Duration) -> Duration {
-        if span <= FINE { STALE_FINE } else { STALE_COARSE }
-    }
+    fn stale(&self, span: Duration) -> Duration;
 }
 
 /// What a window came to.

@@ -129,7 +129,7 @@ impl Round {
 impl Kept {
     /// Whether a state that is stored as `stored` has to be written, because a next leader would
     /// go on otherwise than this one, or because readers would be misled.
-    pub(super) fn must_be_written(&self, stored: Option<&Kept>, refresh: Duration) -> bool {
+    pub fn must_be_written(&self, stored: Option<&Kept>, refresh: Duration) -> bool {
         let Some(stored) = stored else { return self.standing.phase != Phase::Inactive };
         let (now, then) = (&self.standing, &stored.standing);
         let aged = now.evaluated_at.since(then.evaluated_at) >= refresh;

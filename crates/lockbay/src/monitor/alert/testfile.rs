@@ -13,7 +13,6 @@ use serde::Deserialize;
 
 use super::builtin;
 use super::decide::Phase;
-use super::evaluator::Step;
 use super::judge::Tracks;
 use super::round::{Kept, go_round};
 use super::rule::Rule;
@@ -123,18 +122,18 @@ fn rules(file: &File) -> Known<Vec<Rule>> {
 }
 
 /// Tracks of all series of a test.
-struct Synthetic(BTreeMap<String, Vec<Track>>);
+struct Synthetic {
+    tracks: BTreeMap<String, Vec<Track>>,
+    stale: Duration,
+}
 
 impl Tracks for Synthetic {
     fn of(&self, path: &str, _: Duration) -> Result<&[Track], String> {
-        Ok(self.0.get(path).map_or(&[], Vec::as_slice))
+        Ok(self.tracks.get(path).map_or(&[], Vec::as_slice))
     }
 
-    fn stale(&self, span: Duration) -> Duration {
-        match Step::of(span) {
-            Step::Fine => super::judge::STALE_FINE,
-            Step::Coarse => super::judge::STALE_COARSE,
-        }
+    fn stale(&self, _: Duration) -> Duration {
+        self.stale
     }
 }
 
@@ -155,7 +154,8 @@ fn run_one(test: &Test, rules: &[Rule], interval: Duration) -> Known<Outcome> {
     let pauses = test.pauses.iter().map(|text| pause(text)).collect::<Known<Vec<_>>>()?;
     let mut states = test.states.iter().map(|text| state(text, rules)).collect::<Known<Vec<_>>>()?;
     states.sort_by_key(|(at, ..)| *at);
-    let tracks = Synthetic(tracks);
+    // As history has it: two and a half intervals.
+    let tracks = Synthetic { tracks, stale: interval * 5 / 2 };
     let (mut kept, mut moves, mut differences) = (BTreeMap::new(), Vec::new(), Vec::new());
     let mut expected = states.into_iter().peekable();
     for step in 0..u32::try_from(steps).unwrap_or(u32::MAX) {
