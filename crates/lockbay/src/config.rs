@@ -20,6 +20,9 @@ pub const MAX_CLAIM_TTL: Duration = Duration::from_secs(24 * 3600);
 /// The most retries of a job.
 pub const MAX_RETRIES: u32 = 1_000;
 
+/// What `alert_min_severity` can be.
+const SEVERITIES: [&str; 4] = ["info", "warning", "error", "critical"];
+
 /// A length of time: `90` (seconds), `90s`, `500ms`, `5m`, `2h`, `7d`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span(pub Duration);
@@ -150,6 +153,14 @@ pub const SETTINGS: &[Setting] = &[
     setting("health_interval", "LOCKBAY_HEALTH_INTERVAL", "time between health checks; 5s"),
     setting("payout_provider", "LOCKBAY_PAYOUT_PROVIDER", "who pays money out: simulated, simulated:refused=10,unknown=5,delay_ms=20, or the URL of an endpoint; simulated"),
     setting("payout_secret", "LOCKBAY_PAYOUT_SECRET", "signs what the endpoint that pays out is sent; none"),
+    setting("alert_webhook_url", "LOCKBAY_ALERT_WEBHOOK_URL", "endpoints that are told of alerts, separated by commas or spaces; none"),
+    setting("alert_webhook_secret", "LOCKBAY_ALERT_WEBHOOK_SECRET", "signs what those endpoints are sent; none"),
+    setting("alert_command", "LOCKBAY_ALERT_COMMAND", "a program and its arguments, run with each notice on its standard input; none"),
+    setting("alert_smtp_url", "LOCKBAY_ALERT_SMTP_URL", "the mail server through which alerts are told, as smtp[s]://user:password@host:port; none"),
+    setting("alert_email_from", "LOCKBAY_ALERT_EMAIL_FROM", "who those letters are from; none"),
+    setting("alert_email_to", "LOCKBAY_ALERT_EMAIL_TO", "whom they go to, separated by commas; none"),
+    setting("alert_min_severity", "LOCKBAY_ALERT_MIN_SEVERITY", "alerts that are less severe are not told: info, warning, error or critical; warning"),
+    setting("alert_group_wait", "LOCKBAY_ALERT_GROUP_WAIT", "how long the first alert of a group waits for others before it is told, unless it is critical; 10s"),
     setting("shutdown_grace", "LOCKBAY_SHUTDOWN_GRACE", "how long running work may finish at shutdown; 2500ms"),
     setting("max_in_flight", "LOCKBAY_MAX_IN_FLIGHT", "HTTP requests served at once, more are told to wait; 4096"),
 ];
@@ -188,6 +199,14 @@ pub struct Config {
     pub health_interval: Span,
     pub payout_provider: String,
     pub payout_secret: Option<Hidden>,
+    pub alert_webhook_url: Option<Hidden>,
+    pub alert_webhook_secret: Option<Hidden>,
+    pub alert_command: Option<String>,
+    pub alert_smtp_url: Option<Hidden>,
+    pub alert_email_from: Option<String>,
+    pub alert_email_to: Option<String>,
+    pub alert_min_severity: String,
+    pub alert_group_wait: Span,
     pub shutdown_grace: Span,
     #[serde(deserialize_with = "number")]
     pub max_in_flight: u32,
@@ -220,6 +239,14 @@ impl Default for Config {
             health_interval: seconds(5),
             payout_provider: "simulated".into(),
             payout_secret: None,
+            alert_webhook_url: None,
+            alert_webhook_secret: None,
+            alert_command: None,
+            alert_smtp_url: None,
+            alert_email_from: None,
+            alert_email_to: None,
+            alert_min_severity: "warning".into(),
+            alert_group_wait: seconds(10),
             shutdown_grace: Span(Duration::from_millis(2_500)),
             max_in_flight: 4_096,
         }
@@ -331,6 +358,13 @@ impl Config {
             return Err(Error::invalid("max_in_flight is at least 1"));
         }
         check_payout_provider(&self.payout_provider)?;
+        within("alert_group_wait", self.alert_group_wait, Duration::ZERO, day)?;
+        if !SEVERITIES.contains(&self.alert_min_severity.as_str()) {
+            let (known, given) = (SEVERITIES.join(", "), &self.alert_min_severity);
+            return Err(Error::invalid(format!(
+                "alert_min_severity is one of {known}, not {given:?}"
+            )));
+        }
         check_name("service", &self.service, 256)?;
         match &self.instance_name {
             Some(name) => check_name("instance_name", name, 256),

@@ -104,6 +104,24 @@ pub enum Event {
         /// Why.
         error: String,
     },
+    /// A channel has delivered a notice of alerts.
+    AlertNotified {
+        /// Which notice.
+        notice_id: String,
+        /// Which channel.
+        channel: String,
+        /// Whether its alerts fire or are over.
+        status: String,
+    },
+    /// A channel gave up a notice of alerts, which is a dead letter now.
+    NotificationDead {
+        /// Which notice.
+        notice_id: String,
+        /// Which channel.
+        channel: String,
+        /// Why the last attempt failed.
+        reason: String,
+    },
     /// The store has lost acknowledged data; effects are halted.
     StoreRolledBack {
         /// What was seen.
@@ -151,6 +169,8 @@ impl Event {
             Event::SessionTakenOver { .. } => "session_taken_over",
             Event::ScheduleMisfired { .. } => "schedule_misfired",
             Event::ScheduleTickFailed { .. } => "schedule_tick_failed",
+            Event::AlertNotified { .. } => "alert_notified",
+            Event::NotificationDead { .. } => "notification_dead",
             Event::StoreRolledBack { .. } => "store_rolled_back",
             Event::AlertFired { .. } => "alert_fired",
             Event::AlertResolved { .. } => "alert_resolved",
@@ -173,6 +193,8 @@ impl Event {
         "session_taken_over",
         "schedule_misfired",
         "schedule_tick_failed",
+        "alert_notified",
+        "notification_dead",
         "store_rolled_back",
         "alert_fired",
         "alert_resolved",

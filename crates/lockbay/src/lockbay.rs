@@ -30,6 +30,7 @@ use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::monitor::alert::Alerts;
 use crate::monitor::health::{Examiner, Health};
+use crate::monitor::notify::Notifier;
 use crate::saga::{ClaimedTask, Sagas, TaskPoll, Tasks};
 use crate::schedule::Schedules;
 use crate::state::State;
@@ -75,6 +76,7 @@ struct Inner {
     sweeper: Sweeper,
     schedules: Schedules,
     alerts: Alerts,
+    notifier: Notifier,
     life: Mutex<Life>,
     /// Set by the first shutdown, for which others wait.
     down: tokio::sync::OnceCell<()>,
@@ -101,6 +103,7 @@ struct Running {
     sweeper: JoinHandle<()>,
     schedules: JoinHandle<()>,
     alerts: Vec<JoinHandle<()>>,
+    notifier: JoinHandle<()>,
 }
 
 impl LockBay {
@@ -137,6 +140,7 @@ impl LockBay {
             sweeper: tokio::spawn(self.0.sweeper.clone().watch()),
             schedules: tokio::spawn(self.0.schedules.clone().watch_over(stop.clone())),
             alerts: self.watch_alerts(&stop),
+            notifier: tokio::spawn(self.0.notifier.clone().watch_over(stop.clone())),
             stop,
         });
     }
@@ -162,7 +166,7 @@ impl LockBay {
                 running.stop.cancel();
                 // A background task that panicked has nothing left to hand over.
                 let services = (running.sagas, running.schedules, running.state, running.sweeper);
-                drop(tokio::join!(running.elector, running.health));
+                drop(tokio::join!(running.elector, running.health, running.notifier));
                 drop(futures_util::future::join_all(running.alerts).await);
                 drop(tokio::join!(services.0, services.1, services.2, services.3));
             }
@@ -241,6 +245,11 @@ impl LockBay {
     /// Alerts: what is judged, what fires, and the rules.
     pub fn alerts(&self) -> &Alerts {
         &self.0.alerts
+    }
+
+    /// Who is told of alerts, and what is kept quiet.
+    pub fn notifications(&self) -> &Notifier {
+        &self.0.notifier
     }
 
     /// What is measured.

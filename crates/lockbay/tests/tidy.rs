@@ -60,8 +60,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "monitor/",
         &[
-            "clock", "config", "error", "event", "hex", "job", "keeper", "leader", "lease", "metrics",
-            "name", "saga", "schedule", "scribe", "store", "sweep",
+            "clock", "config", "error", "event", "glob", "hex", "job", "keeper", "leader", "lease",
+            "metrics", "name", "retire", "saga", "schedule", "scribe", "store", "sweep",
         ],
     ),
     ("testing/", &["clock", "config", "error", "json", "lockbay", "saga", "store"]),

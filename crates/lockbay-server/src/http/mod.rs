@@ -19,6 +19,7 @@ mod lease;
 mod ledger;
 mod listen;
 mod metrics;
+mod notify;
 mod page;
 mod problem;
 mod saga;
@@ -100,6 +101,7 @@ pub(crate) fn router(app: App) -> Router {
         .merge(ledger::routes())
         .merge(state::routes())
         .merge(cleanup::routes())
+        .merge(notify::routes())
         .layer(middleware::from_fn_with_state(app.clone(), guard::limit_in_flight));
     Router::new()
         .route("/", get(index))
@@ -158,6 +160,12 @@ async fn index() -> Response {
         "GET|PUT|DELETE /v1/cleanup/rules/{name}",
         "POST /v1/cleanup/run",
         "POST /v1/cleanup/optimize-memory",
+        "GET|POST|DELETE /v1/alerts/silences",
+        "GET|DELETE /v1/alerts/silences/{id}",
+        "GET /v1/alerts/notifications?status=",
+        "POST /v1/alerts/notifications/test",
+        "GET /v1/alerts/notifications/{id}",
+        "POST /v1/alerts/notifications/{id}/retry",
     ];
     Json(json!({ "name": "lockbay", "version": env!("CARGO_PKG_VERSION"), "calls": &calls[..] }))
         .into_response()

@@ -18,8 +18,10 @@ use crate::lease::Leases;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::monitor::alert::Alerts;
-use crate::monitor::alert::evaluator::{Nobody, Source};
+use crate::monitor::alert::evaluator::Source;
 use crate::monitor::alert::service::Footing;
+use crate::monitor::alert::Severity;
+use crate::monitor::notify::{Notifier, NotifySettings};
 use crate::saga::{SagaDefaults, Sagas, Tasks};
 use crate::schedule::{ScheduleDefaults, Schedules};
 use crate::scribe::Scribe;
@@ -58,9 +60,10 @@ impl Ground {
         let sagas = self.sagas(&tasks);
         let schedules = self.schedules(&jobs, &leadership, &sagas);
         let ledger = Ledger::new(self.store(), self.clock.clone(), self.metrics());
-        let alerts = self.alerts(&leadership);
         let state = State::new(self.store(), self.clock.clone(), self.metrics());
         let finance = self.finance(&sagas, &ledger);
+        let notifier = self.notifier(&leadership);
+        let alerts = self.alerts(&leadership, &notifier);
         let services = Services {
             store: &self.store,
             clock: &self.clock,
@@ -92,13 +95,14 @@ impl Ground {
             sweeper,
             schedules,
             alerts,
+            notifier,
             life: Mutex::new(Life::Open),
             down: tokio::sync::OnceCell::new(),
             health: tokio::sync::Mutex::default(),
         }
     }
 
-    fn alerts(&self, leadership: &Leadership) -> Alerts {
+    fn alerts(&self, leadership: &Leadership, notifier: &Notifier) -> Alerts {
         let footing = Footing {
             store: self.store(),
             clock: self.clock.clone(),
@@ -108,7 +112,7 @@ impl Ground {
             scribe: self.scribe.clone(),
         };
         let interval = self.config.alert_interval.0;
-        Alerts::new(footing, Arc::new(Unmeasured), Arc::new(Nobody), interval)
+        Alerts::new(footing, Arc::new(Unmeasured), Arc::new(notifier.clone()), interval)
     }
 
     fn store(&self) -> Arc<dyn Store> {
@@ -171,6 +175,24 @@ impl Ground {
             (jobs.clone(), leadership.clone()),
             Arc::new(SagaHandlers(sagas.clone())),
             defaults,
+        )
+    }
+
+    fn notifier(&self, leadership: &Leadership) -> Notifier {
+        let config = &self.config;
+        let least = |severity: &&Severity| severity.name() == config.alert_min_severity;
+        let settings = NotifySettings {
+            // Checked with the configuration.
+            least: *Severity::ALL.iter().find(least).unwrap_or(&Severity::Warning),
+            group_wait: config.alert_group_wait.0,
+            instance: config.instance_name.as_ref().unwrap_or(&self.instance_id).clone(),
+        };
+        Notifier::new(
+            (self.store(), self.clock.clone()),
+            (self.metrics(), self.bus.clone()),
+            leadership.clone(),
+            self.scribe.clone(),
+            settings,
         )
     }
 

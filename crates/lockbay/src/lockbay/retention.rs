@@ -14,6 +14,7 @@ use crate::leader::Leadership;
 use crate::lease::LEASE;
 use crate::ledger::Ledger;
 use crate::metrics::{Metric, Metrics};
+use crate::monitor::notify::{Letters, NoticeStatus};
 use crate::retire::{Errand, Retire, Worked};
 use crate::saga::Sagas;
 use crate::state::{STATE, State};
@@ -37,6 +38,8 @@ pub(super) fn sweeper(config: &Config, services: &Services<'_>, instance_id: &st
     let lapsed = |kind, grace| -> Arc<dyn Retire> {
         Arc::new(Lapsed { store: Arc::clone(store), kind, grace })
     };
+    let letters =
+        |status| -> Arc<dyn Retire> { Arc::new(Letters { store: Arc::clone(store), status }) };
     let state_keys = StateKeys { store: Arc::clone(store), kind: STATE };
     let retire: BTreeMap<Scope, Arc<dyn Retire>> = [
         (Scope::ExpiredState, lapsed(STATE, Grace::None)),
@@ -46,6 +49,8 @@ pub(super) fn sweeper(config: &Config, services: &Services<'_>, instance_id: &st
         (Scope::Sagas, services.sagas.forgotten(vec![SIMULATED_PAYOUT])),
         (Scope::Leases, lapsed(LEASE, Grace::Ttl)),
         (Scope::StateKeys, Arc::new(state_keys)),
+        (Scope::Notices, letters(NoticeStatus::Delivered)),
+        (Scope::DeadNotices, letters(NoticeStatus::Dead)),
     ]
     .into();
     let holds: Arc<dyn Errand> = Arc::new(LapsedHolds(services.ledger.clone()));

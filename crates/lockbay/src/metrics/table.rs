@@ -97,6 +97,9 @@ pub enum Metric {
     LeaderVacant,
     StoreWarnings,
     SchedulesStuck,
+    NotificationsDelivered,
+    NotificationFailures,
+    NotificationsDead,
 }
 
 /// How a metric behaves.
@@ -281,4 +284,7 @@ pub const TABLE: &[Row] = &[
     gauge(Metric::LeaderVacant, "lockbay_leader_vacant_seconds", "system_metrics.leader_vacant_seconds", Unit::Seconds, Merge::Max, "How long nobody has led"),
     gauge(Metric::StoreWarnings, "lockbay_store_warnings", "system_metrics.store_warnings", Unit::None, Merge::Max, "Settings of the store that weaken a promise, as the last health check found them"),
     gauge(Metric::SchedulesStuck, "lockbay_schedules_stuck", "schedule_metrics.schedules_stuck", Unit::None, Merge::Max, "Schedules that this instance drives as the leader and that stand still because their expression or zone cannot be read"),
+    counter(Metric::NotificationsDelivered, "lockbay_notifications_delivered", "system_metrics.notifications_delivered", Unit::None, "Notices of alerts that a channel delivered"),
+    counter(Metric::NotificationFailures, "lockbay_notification_failures", "system_metrics.notification_failures", Unit::None, "Attempts to deliver a notice of alerts that failed"),
+    gauge(Metric::NotificationsDead, "lockbay_notifications_dead", "system_metrics.notifications_dead", Unit::None, Merge::Max, "Dead letters among the notices, counted by the leader up to a thousand"),
 ];

@@ -67,11 +67,15 @@ pub enum Scope {
     StateKeys,
     /// Keys of others on the same Redis that were not used for the rule's TTL.
     ForeignKeys,
+    /// Notices of alerts that every channel delivered. Named by their group.
+    Notices,
+    /// Notices of alerts that a channel gave up. Named by their group.
+    DeadNotices,
 }
 
 impl Scope {
     /// All of them.
-    pub const ALL: [Scope; 9] = [
+    pub const ALL: [Scope; 11] = [
         Scope::ExpiredState,
         Scope::StaleState,
         Scope::Leftovers,
@@ -81,6 +85,8 @@ impl Scope {
         Scope::Leases,
         Scope::StateKeys,
         Scope::ForeignKeys,
+        Scope::Notices,
+        Scope::DeadNotices,
     ];
 
     /// Whether what may go is found without looking at what stays.
@@ -90,7 +96,9 @@ impl Scope {
             | Scope::JobResults
             | Scope::Jobs
             | Scope::Sagas
-            | Scope::Leases => true,
+            | Scope::Leases
+            | Scope::Notices
+            | Scope::DeadNotices => true,
             Scope::StaleState | Scope::Leftovers | Scope::StateKeys | Scope::ForeignKeys => false,
         }
     }
@@ -257,7 +265,7 @@ struct BuiltIn {
 }
 
 #[rustfmt::skip]
-const BUILT_IN: [BuiltIn; 8] = [
+const BUILT_IN: [BuiltIn; 10] = [
     BuiltIn { name: "temp_state", pattern: "temp_state:*", ttl: |_| HOUR, strategy: Strategy::Immediate, batch_size: 500, priority: 90,
         scopes: &[Scope::ExpiredState, Scope::StateKeys, Scope::ForeignKeys] },
     BuiltIn { name: "leader_election", pattern: "*", ttl: |_| HOUR, strategy: Strategy::Batch, batch_size: 200, priority: 80,
@@ -274,6 +282,10 @@ const BUILT_IN: [BuiltIn; 8] = [
         scopes: &[Scope::Jobs] },
     BuiltIn { name: "saga", pattern: "*", ttl: |_| DAY * 400, strategy: Strategy::Batch, batch_size: 200, priority: 20,
         scopes: &[Scope::Sagas, Scope::Leftovers] },
+    BuiltIn { name: "notifications", pattern: "*", ttl: |_| DAY * 7, strategy: Strategy::Batch, batch_size: 200, priority: 15,
+        scopes: &[Scope::Notices] },
+    BuiltIn { name: "dead_letters", pattern: "*", ttl: |_| DAY * 30, strategy: Strategy::Batch, batch_size: 200, priority: 14,
+        scopes: &[Scope::DeadNotices] },
 ];
 
 /// The rules that come with LockBay.

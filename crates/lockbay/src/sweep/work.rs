@@ -145,6 +145,8 @@ impl Work<'_> {
                 | Scope::Jobs
                 | Scope::Sagas
                 | Scope::Leases
+                | Scope::Notices
+                | Scope::DeadNotices
                 | Scope::StateKeys => {
                     if let Some(chore) = self.chores.retire.get(&scope) {
                         let task = Task { rule, scope, pattern: &pattern, now };
@@ -334,7 +336,9 @@ impl Task<'_> {
             | Scope::Sagas
             | Scope::Leases
             | Scope::StateKeys
-            | Scope::ForeignKeys => true,
+            | Scope::ForeignKeys
+            | Scope::Notices
+            | Scope::DeadNotices => true,
         }
     }
 }

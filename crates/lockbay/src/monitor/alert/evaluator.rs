@@ -24,7 +24,8 @@ use crate::error::{ErrorKind, Result};
 use crate::metrics::Metric;
 use crate::monitor::series::Track;
 use crate::scribe::Entry;
-use crate::store::{Commit, Deadline, Fence, Guard, Partition, Reply, Revision, Write};
+use crate::monitor::notify::Notifier;
+use crate::store::{Commit, Deadline, Effects, Fence, Guard, Partition, Reply, Revision, Write};
 
 /// A firing alert whose value changes is written once in so many rounds.
 const REFRESH: u32 = 6;
@@ -32,6 +33,8 @@ const REFRESH: u32 = 6;
 const RESENDS: usize = 4;
 /// Between two of those.
 const RESEND_PAUSE: Duration = Duration::from_millis(100);
+/// So many rounds whose commit was refused are gone again at once, and not after an interval.
+const SOON: usize = 3;
 /// How long tracks in coarse steps are good for; a step takes five minutes.
 const COARSE_FRESH: Duration = Duration::from_secs(60);
 
@@ -45,25 +48,34 @@ pub trait Source: Send + Sync {
     fn stale(&self, from: Timestamp, to: Timestamp) -> Duration;
 }
 
-/// Who has something written when alerts move, to tell of it.
+/// Who has something written to tell of alerts.
 #[async_trait]
 pub trait Audience: Send + Sync {
-    /// What goes into the commit of these moves.
+    /// What goes into the commit of these moves. Asked in every round, also when nothing moved.
     async fn effects(
         &self,
         moves: &[Transition],
         firing: &[Firing],
         at: Timestamp,
-    ) -> Result<Vec<Write>>;
+    ) -> Result<Effects>;
+
+    /// What it gave is committed.
+    fn committed(&self);
 }
 
-/// Nobody is told.
-pub struct Nobody;
-
 #[async_trait]
-impl Audience for Nobody {
-    async fn effects(&self, _: &[Transition], _: &[Firing], _: Timestamp) -> Result<Vec<Write>> {
-        Ok(Vec::new())
+impl Audience for Notifier {
+    async fn effects(
+        &self,
+        moves: &[Transition],
+        firing: &[Firing],
+        at: Timestamp,
+    ) -> Result<Effects> {
+        Notifier::effects(self, moves, firing, at).await
+    }
+
+    fn committed(&self) {
+        Notifier::committed(self);
     }
 }
 
@@ -164,18 +176,26 @@ impl Alerts {
 
     async fn rounds(&self, fence: &Fence) {
         let mut board: Option<Board> = None;
+        let mut unsure = 0;
         loop {
-            // A first round of a new leader waits, too, so that handovers in a row do not count
-            // time twice.
             match self.round(&mut board, fence).await {
                 Ok(Ended::Known) => {}
-                Ok(Ended::Unsure) => board = None,
+                Ok(Ended::Unsure) => {
+                    board = None;
+                    unsure += 1;
+                    // Somebody silenced something at that moment, most likely.
+                    if unsure <= SOON {
+                        self.0.clock.sleep(RESEND_PAUSE).await;
+                        continue;
+                    }
+                }
                 Ok(Ended::Lost) => return,
                 Err(error) => {
                     tracing::warn!(%error, "alerts could not be judged");
                     board = None;
                 }
             }
+            unsure = 0;
             tokio::task::yield_now().await;
             self.0.clock.sleep(self.0.interval).await;
         }
@@ -242,7 +262,8 @@ impl Alerts {
             .collect();
         let gone: Vec<String> =
             board.stored.keys().filter(|name| !round.kept.contains_key(*name)).cloned().collect();
-        if changed.is_empty() && gone.is_empty() && round.moves.is_empty() {
+        let told = self.0.audience.effects(&round.moves, &round.firing, at).await?;
+        if changed.is_empty() && gone.is_empty() && round.moves.is_empty() && told.is_empty() {
             return Ok(Ended::Known);
         }
         let mut guards = vec![Guard::Held(fence.clone())];
@@ -260,13 +281,13 @@ impl Alerts {
         }
         writes.extend(gone.iter().map(|name| Write::Delete { key: key_of(STATE, name) }));
         writes.extend(round.moves.iter().filter_map(|moved| self.audit(moved)));
-        if !round.moves.is_empty() {
-            writes.extend(self.0.audience.effects(&round.moves, &round.firing, at).await?);
-        }
+        guards.extend(told.guards);
+        writes.extend(told.writes);
         let hints = writes.iter().map(|write| write.key().clone()).collect();
         let commit = Commit::new(Partition::FIRST, guards, writes, hints)?;
         let ended = match self.send(&commit).await? {
             Reply::Committed { revision, .. } => {
+                self.0.audience.committed();
                 for name in &gone {
                     board.stored.remove(name);
                 }

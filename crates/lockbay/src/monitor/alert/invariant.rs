@@ -24,5 +24,6 @@ pub(super) fn rules() -> Vec<Rule> {
             ..rule("no_leader", "system_metrics.leader_vacant_seconds", (Operator::Above, 30.0), 10, (critical, "leader"), "nobody led for more than half a minute")
         },
         rule("schedule_stuck", "schedule_metrics.schedules_stuck", any, 1, (error, "schedules"), "a schedule stands still because its expression or zone cannot be read"),
+        rule("notifications_dead", "system_metrics.notifications_dead", any, 1, (error, "notifications"), "a notice of alerts could not be delivered and is not tried again"),
     ]
 }
