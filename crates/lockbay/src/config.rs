@@ -150,6 +150,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("session_ttl", "LOCKBAY_SESSION_TTL", "how long others wait before they take over the sagas of an instance that is not heard of; 5s"),
     setting("monitoring_interval", "ADVANCED_MONITORING_INTERVAL", "time between metric samples; 10s"),
     setting("monitoring", "LOCKBAY_MONITORING", "whether history is kept, and alerts and trends are judged; true"),
+    setting("alert_interval", "LOCKBAY_ALERT_INTERVAL", "time between evaluations of the alert rules; 10s"),
     setting("audit", "LOCKBAY_AUDIT", "whether changes are entered into the audit trail; true"),
     setting("audit_masked_fields", "LOCKBAY_AUDIT_MASKED_FIELDS", "names of details that the audit trail shows masked, with commas between; destination"),
     setting("audit_mask_secret", "LOCKBAY_AUDIT_MASK_SECRET", "keys those masks, so that instances and restarts mask alike; none"),
@@ -196,6 +197,7 @@ pub struct Config {
     pub monitoring_interval: Span,
     #[serde(deserialize_with = "yes_or_no")]
     pub monitoring: bool,
+    pub alert_interval: Span,
     #[serde(deserialize_with = "yes_or_no")]
     pub audit: bool,
     pub audit_masked_fields: String,
@@ -238,6 +240,7 @@ impl Default for Config {
             session_ttl: seconds(5),
             monitoring_interval: seconds(10),
             monitoring: true,
+            alert_interval: seconds(10),
             audit: true,
             audit_masked_fields: "destination".into(),
             audit_mask_secret: None,
@@ -368,6 +371,7 @@ impl Config {
         within("dedup_horizon", self.dedup_horizon, second, day * 3_650)?;
         within("health_interval", self.health_interval, second, day)?;
         within("monitoring_interval", self.monitoring_interval, second * 10, day)?;
+        within("alert_interval", self.alert_interval, second * 10, Duration::from_secs(600))?;
         within("cleanup_interval", self.cleanup_interval, second * 10, day)?;
         within("saga_step_timeout", self.saga_step_timeout, second, day * 3_650)?;
         within("session_ttl", self.session_ttl, second * 5, day)?;

@@ -136,6 +136,28 @@ pub enum Event {
         /// What was seen.
         reason: String,
     },
+    /// An alert has begun to fire.
+    AlertFired {
+        /// Its rule.
+        rule: String,
+        /// How bad it is.
+        severity: String,
+        /// The number of the firing.
+        episode: u64,
+        /// In words.
+        summary: String,
+    },
+    /// An alert fires no longer.
+    AlertResolved {
+        /// Its rule.
+        rule: String,
+        /// How bad it was.
+        severity: String,
+        /// The number of the firing.
+        episode: u64,
+        /// In words.
+        summary: String,
+    },
 }
 
 impl Event {
@@ -159,6 +181,8 @@ impl Event {
             Event::AlertNotified { .. } => "alert_notified",
             Event::NotificationDead { .. } => "notification_dead",
             Event::StoreRolledBack { .. } => "store_rolled_back",
+            Event::AlertFired { .. } => "alert_fired",
+            Event::AlertResolved { .. } => "alert_resolved",
         }
     }
 
@@ -178,7 +202,9 @@ impl Event {
             | Event::SagaParked { saga_id: id, reason: text }
             | Event::SagaAbandoned { saga_id: id, reason: text }
             | Event::ScheduleTickFailed { job_id: id, error: text, .. } => id.len() + text.len(),
-            Event::AlertNotified { notice_id: id, channel: text, .. }
+            Event::AlertFired { rule: id, summary: text, .. }
+            | Event::AlertResolved { rule: id, summary: text, .. }
+            | Event::AlertNotified { notice_id: id, channel: text, .. }
             | Event::NotificationDead { notice_id: id, channel: text, .. } => id.len() + text.len(),
             Event::SystemUnhealthy { issues } => issues.iter().map(String::len).sum(),
             Event::SystemHealthy => 0,
@@ -205,6 +231,8 @@ impl Event {
         "alert_notified",
         "notification_dead",
         "store_rolled_back",
+        "alert_fired",
+        "alert_resolved",
     ];
 }
 

@@ -30,6 +30,7 @@ use crate::leader::Leadership;
 use crate::lease::Leases;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
+use crate::monitor::alert::Alerts;
 use crate::monitor::health::{Examiner, Health};
 use crate::monitor::history::History;
 use crate::monitor::notify::Notifier;
@@ -80,6 +81,7 @@ struct Inner {
     state: State,
     sweeper: Sweeper,
     schedules: Schedules,
+    alerts: Alerts,
     notifier: Notifier,
     life: Mutex<Life>,
     /// Set by the first shutdown, for which others wait.
@@ -107,6 +109,7 @@ struct Running {
     sweeper: JoinHandle<()>,
     schedules: JoinHandle<()>,
     history: JoinHandle<()>,
+    alerts: Vec<JoinHandle<()>>,
     notifier: JoinHandle<()>,
 }
 
@@ -144,6 +147,7 @@ impl LockBay {
             sweeper: tokio::spawn(self.0.sweeper.clone().watch()),
             schedules: tokio::spawn(self.0.schedules.clone().watch_over(stop.clone())),
             history: tokio::spawn(self.clone().sample(stop.clone())),
+            alerts: self.watch_alerts(&stop),
             notifier: tokio::spawn(self.0.notifier.clone().watch_over(stop.clone())),
             stop,
         });
@@ -172,6 +176,7 @@ impl LockBay {
                 let services = (running.sagas, running.schedules, running.state, running.sweeper);
                 drop(tokio::join!(running.elector, running.health));
                 drop(tokio::join!(running.history, running.notifier));
+                drop(futures_util::future::join_all(running.alerts).await);
                 drop(tokio::join!(services.0, services.1, services.2, services.3));
             }
         };
@@ -244,6 +249,11 @@ impl LockBay {
     /// Schedules.
     pub fn schedules(&self) -> &Schedules {
         &self.0.schedules
+    }
+
+    /// Alerts: what is judged, what fires, and the rules.
+    pub fn alerts(&self) -> &Alerts {
+        &self.0.alerts
     }
 
     /// Who is told of alerts, and what is kept quiet.
@@ -450,6 +460,7 @@ impl LockBay {
             jobs: &self.0.jobs,
             sagas: &self.0.sagas,
             sweeper: &self.0.sweeper,
+            alerts: &self.0.alerts,
             leadership: &self.0.leadership,
             metrics: &self.0.metrics,
             leader_ttl: self.0.config.leader_ttl.0,
@@ -486,6 +497,16 @@ impl LockBay {
             let refresh = move || bay.refresh_metrics();
             self.0.history.clone().record(self.0.opened, refresh, stop).await;
         }
+    }
+
+    /// Judges alerts while this instance leads, and tells of them, if monitoring is on.
+    fn watch_alerts(&self, stop: &CancellationToken) -> Vec<JoinHandle<()>> {
+        if !self.0.config.monitoring {
+            return Vec::new();
+        }
+        let judged = self.0.alerts.clone().watch_over(stop.clone());
+        let told = self.0.alerts.clone().tell_events(stop.clone());
+        vec![tokio::spawn(judged), tokio::spawn(told)]
     }
 
     async fn watch_health(self, stop: CancellationToken) {

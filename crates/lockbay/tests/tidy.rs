@@ -63,7 +63,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "monitor/",
         &[
-            "clock", "error", "event", "glob", "hex", "job", "keeper", "leader", "lease",
+            "clock", "config", "error", "event", "glob", "hex", "job", "keeper", "leader", "lease",
             "metrics", "name", "retire", "saga", "schedule", "scribe", "store", "sweep",
         ],
     ),

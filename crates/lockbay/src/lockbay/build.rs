@@ -18,7 +18,10 @@ use crate::leader::{Candidate, LEADER, Leadership};
 use crate::lease::Leases;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
+use crate::monitor::alert::Alerts;
 use crate::monitor::alert::Severity;
+use crate::monitor::alert::evaluator::Source;
+use crate::monitor::alert::service::Footing;
 use crate::monitor::history::{History, HistorySettings};
 use crate::monitor::notify::{Notifier, NotifySettings};
 use crate::saga::{SagaDefaults, Sagas, Tasks};
@@ -93,6 +96,7 @@ impl Ground {
         let state = State::new(self.store(), self.clock.clone(), self.metrics(), scribe());
         let finance = self.finance(&sagas, &ledger);
         let notifier = self.notifier(&leadership);
+        let alerts = self.alerts(&leadership, &notifier);
         let services = Services {
             store: &self.store,
             clock: &self.clock,
@@ -127,11 +131,25 @@ impl Ground {
             state,
             sweeper,
             schedules,
+            alerts,
             notifier,
             life: Mutex::new(Life::Open),
             down: tokio::sync::OnceCell::new(),
             health: tokio::sync::Mutex::default(),
         }
+    }
+
+    fn alerts(&self, leadership: &Leadership, notifier: &Notifier) -> Alerts {
+        let footing = Footing {
+            store: self.store(),
+            clock: self.clock.clone(),
+            metrics: self.metrics(),
+            bus: self.bus.clone(),
+            leadership: leadership.clone(),
+            scribe: self.scribe.clone(),
+        };
+        let interval = self.config.alert_interval.0;
+        Alerts::new(footing, Arc::new(Unmeasured), Arc::new(notifier.clone()), interval)
     }
 
     fn store(&self) -> Arc<dyn Store> {
@@ -232,5 +250,24 @@ impl Ground {
         let (clock, scribe) = (self.clock.clone(), self.scribe.clone());
         let provider = SimulatedProvider::new(self.store(), clock, scribe, Mischief::default());
         Finance::new(sagas.clone(), ledger.clone(), Arc::new(provider))
+    }
+}
+
+/// Nothing is measured.
+struct Unmeasured;
+
+#[async_trait::async_trait]
+impl Source for Unmeasured {
+    async fn tracks(
+        &self,
+        _: &str,
+        _: crate::clock::Timestamp,
+        _: crate::clock::Timestamp,
+    ) -> crate::Result<Vec<crate::monitor::series::Track>> {
+        Ok(Vec::new())
+    }
+
+    fn stale(&self, _: crate::clock::Timestamp, _: crate::clock::Timestamp) -> std::time::Duration {
+        std::time::Duration::ZERO
     }
 }

@@ -13,6 +13,7 @@ use crate::job::Jobs;
 use crate::keeper::Keeper;
 use crate::leader::Leadership;
 use crate::metrics::{Metric, Metrics};
+use crate::monitor::alert::Alerts;
 use crate::saga::Sagas;
 use crate::store::Store;
 use crate::sweep::Sweeper;
@@ -61,6 +62,7 @@ pub(crate) struct Examiner<'a> {
     pub(crate) jobs: &'a Jobs,
     pub(crate) sagas: &'a Sagas,
     pub(crate) sweeper: &'a Sweeper,
+    pub(crate) alerts: &'a Alerts,
     pub(crate) leadership: &'a Leadership,
     pub(crate) metrics: &'a Metrics,
     pub(crate) leader_ttl: Duration,
@@ -87,7 +89,8 @@ impl Examiner<'_> {
         let (cleanup, noted) = self.sweeper.examine();
         let cleanup = if answers { cleanup } else { Vec::new() };
         warnings.extend(noted);
-        let parts = [&store, &leader, &jobs, &sagas, &cleanup];
+        let alerts = if answers { self.alerts.examine() } else { Vec::new() };
+        let parts = [&store, &leader, &jobs, &sagas, &cleanup, &alerts];
         let issues: Vec<String> = parts.into_iter().flatten().cloned().collect();
         let health = Health {
             leader_election_healthy: answers && leader.is_empty(),
@@ -115,6 +118,8 @@ impl Examiner<'_> {
                 self.metrics.observe(Metric::StoreSeconds, took);
                 self.metrics.set_real(Metric::StoreRoundTrip, took.as_secs_f64() * 1e3);
                 self.metrics.set(Metric::StoreHalted, 0);
+                let warnings = i64::try_from(pong.warnings.len()).unwrap_or(i64::MAX);
+                self.metrics.set(Metric::StoreWarnings, warnings);
                 (Vec::new(), pong.warnings, None)
             }
             Err(error) => {
@@ -131,10 +136,14 @@ impl Examiner<'_> {
         // An instance that was never started does not run for leadership.
         let Some(started) = self.started else { return Vec::new() };
         match self.in_time(self.leadership.current()).await {
-            Ok(Some(_)) => Vec::new(),
+            Ok(Some(_)) => {
+                self.metrics.set(Metric::LeaderVacant, 0);
+                Vec::new()
+            }
             Ok(None) => {
                 let running = self.clock.tick().since(started);
                 let vacant = self.leadership.vacant_for().unwrap_or(running);
+                self.metrics.set_real(Metric::LeaderVacant, vacant.as_secs_f64());
                 // An election takes its time.
                 if vacant < self.leader_ttl * 2 {
                     return Vec::new();
@@ -152,7 +161,12 @@ impl Examiner<'_> {
             finding
                 .push(format!("renewals: {overdue} leases or claims could not be renewed in time"));
         }
-        match self.in_time(self.jobs.oldest_lapse()).await {
+        let oldest = self.in_time(self.jobs.oldest_lapse()).await;
+        if let Ok(age) = &oldest {
+            let unserved = age.unwrap_or_default().as_secs_f64();
+            self.metrics.set_real(Metric::ClaimsUnserved, unserved);
+        }
+        match oldest {
             Ok(Some(age)) if age > UNSERVED => finding.push(format!(
                 "jobs: a lapsed claim has waited for {} s; see `lockbay job list --status claimed`",
                 age.as_secs()
@@ -168,6 +182,7 @@ impl Examiner<'_> {
             Ok(waiting) => waiting,
             Err(error) => return vec![format!("sagas: {error}")],
         };
+        self.metrics.set(Metric::SagasWaiting, i64::try_from(waiting.parked).unwrap_or(i64::MAX));
         if waiting.parked > 0 {
             let (parked, more) =
                 (waiting.parked, if waiting.more_parked { " or more" } else { "" });
@@ -178,6 +193,7 @@ impl Examiner<'_> {
         // One that has just been started takes over what it finds.
         let running = self.started.map(|started| self.clock.tick().since(started));
         let waited = waiting.orphaned.zip(running).map(|(lapsed, running)| lapsed.min(running));
+        self.metrics.set_real(Metric::SagasOrphaned, waited.unwrap_or_default().as_secs_f64());
         match waited.filter(|waited| *waited > self.session_ttl + ORPHANED) {
             Some(waited) => vec![format!(
                 "sagas: an executor is gone, and nobody has taken over its sagas for {} s; see the \
