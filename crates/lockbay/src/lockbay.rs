@@ -28,7 +28,7 @@ use crate::leader::Leadership;
 use crate::lease::Leases;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
-use crate::monitor::health::{Examiner, Health};
+use crate::monitor::health::{Examiner, Health, Past};
 use crate::saga::{ClaimedTask, Sagas, TaskPoll, Tasks};
 use crate::schedule::Schedules;
 use crate::state::State;
@@ -76,7 +76,14 @@ struct Inner {
     life: Mutex<Life>,
     /// Set by the first shutdown, for which others wait.
     down: tokio::sync::OnceCell<()>,
-    health: tokio::sync::Mutex<Option<(Tick, Health)>>,
+    health: tokio::sync::Mutex<Looks>,
+}
+
+/// What health checks have found.
+#[derive(Default)]
+struct Looks {
+    last: Option<(Tick, Health)>,
+    past: Past,
 }
 
 /// Where an instance is in its life.
@@ -383,9 +390,9 @@ impl LockBay {
 
     /// Health as of now, at most a second old.
     pub async fn health(&self) -> Health {
-        let mut last = self.0.health.lock().await;
+        let mut looks = self.0.health.lock().await;
         let now = self.0.clock.tick();
-        if let Some((at, health)) = &*last
+        if let Some((at, health)) = &looks.last
             && now.since(*at) < HEALTH_FRESH
         {
             return health.clone();
@@ -401,15 +408,16 @@ impl LockBay {
             jobs: &self.0.jobs,
             sagas: &self.0.sagas,
             sweeper: &self.0.sweeper,
+            schedules: &self.0.schedules,
             leadership: &self.0.leadership,
             metrics: &self.0.metrics,
             leader_ttl: self.0.config.leader_ttl.0,
             session_ttl: self.0.config.session_ttl.0,
             started,
         };
-        let health = examiner.examine().await;
-        self.tell_change(last.as_ref().map(|(_, health)| health), &health);
-        *last = Some((self.0.clock.tick(), health.clone()));
+        let health = examiner.examine(&mut looks.past).await;
+        self.tell_change(looks.last.as_ref().map(|(_, health)| health), &health);
+        looks.last = Some((self.0.clock.tick(), health.clone()));
         health
     }
 

@@ -61,7 +61,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "monitor/",
         &[
             "clock", "error", "event", "job", "keeper", "leader", "lease", "metrics", "saga",
-            "store", "sweep",
+            "schedule", "store", "sweep",
         ],
     ),
     ("testing/", &["clock", "config", "error", "json", "lockbay", "saga", "store"]),
