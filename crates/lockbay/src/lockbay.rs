@@ -4,8 +4,10 @@
 //! nowhere else do jobs and leadership know of each other.
 
 mod build;
+mod gauges;
 mod retention;
 mod ticks;
+mod timed;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +31,8 @@ use crate::lease::Leases;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::monitor::health::{Examiner, Health, Past};
+use crate::monitor::history::History;
+use crate::monitor::trend::Trends;
 use crate::saga::{ClaimedTask, Sagas, TaskPoll, Tasks};
 use crate::schedule::Schedules;
 use crate::state::State;
@@ -61,6 +65,8 @@ struct Inner {
     clock: Clock,
     opened: Tick,
     metrics: Arc<Metrics>,
+    history: History,
+    trends: Trends,
     bus: Bus,
     keeper: Keeper,
     leadership: Leadership,
@@ -105,6 +111,7 @@ struct Running {
     state: JoinHandle<()>,
     sweeper: JoinHandle<()>,
     schedules: JoinHandle<()>,
+    history: JoinHandle<()>,
 }
 
 impl LockBay {
@@ -140,6 +147,7 @@ impl LockBay {
             state: tokio::spawn(self.0.state.clone().watch_over(stop.clone())),
             sweeper: tokio::spawn(self.0.sweeper.clone().watch()),
             schedules: tokio::spawn(self.0.schedules.clone().watch_over(stop.clone())),
+            history: tokio::spawn(self.clone().sample(stop.clone())),
             stop,
         });
     }
@@ -165,7 +173,7 @@ impl LockBay {
                 running.stop.cancel();
                 // A background task that panicked has nothing left to hand over.
                 let services = (running.sagas, running.schedules, running.state, running.sweeper);
-                drop(tokio::join!(running.elector, running.health));
+                drop(tokio::join!(running.elector, running.health, running.history));
                 drop(tokio::join!(services.0, services.1, services.2, services.3));
             }
         };
@@ -240,9 +248,15 @@ impl LockBay {
         &self.0.schedules
     }
 
-    /// What is measured.
+    /// What is measured. Gauges that are read from elsewhere are as of the last sample; see
+    /// [`refresh_metrics`](LockBay::refresh_metrics).
     pub fn metrics(&self) -> &Metrics {
         &self.0.metrics
+    }
+
+    /// What was measured over time, by all instances.
+    pub fn history(&self) -> &History {
+        &self.0.history
     }
 
     /// The settings.
@@ -435,6 +449,15 @@ impl LockBay {
         } else if !was_healthy && health.overall_healthy {
             tracing::info!("system_healthy");
             self.0.bus.tell(now, Event::SystemHealthy);
+        }
+    }
+
+    /// Samples the metrics, if they are to be.
+    async fn sample(self, stop: CancellationToken) {
+        if self.0.config.monitoring {
+            let bay = self.clone();
+            let refresh = move || bay.refresh_metrics();
+            self.0.history.clone().record(self.0.opened, refresh, stop).await;
         }
     }
 

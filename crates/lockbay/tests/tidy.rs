@@ -24,7 +24,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("hex.rs", &[]),
     ("glob.rs", &["error"]),
     ("config.rs", &["error", "name"]),
-    ("metrics.rs", &[]),
+    ("metrics", &[]),
     ("event.rs", &["clock"]),
     ("store/", &["clock", "error"]),
     ("keeper.rs", &["clock", "metrics", "store"]),

@@ -6,6 +6,7 @@ use parking_lot::Mutex;
 
 use super::retention::{self, Services};
 use super::ticks::SagaHandlers;
+use super::timed::Timed;
 use super::{Inner, Life};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -17,6 +18,8 @@ use crate::leader::{Candidate, LEADER, Leadership};
 use crate::lease::Leases;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
+use crate::monitor::history::{History, HistorySettings};
+use crate::monitor::trend::Trends;
 use crate::saga::{SagaDefaults, Sagas, Tasks};
 use crate::schedule::{ScheduleDefaults, Schedules};
 use crate::scribe::Scribe;
@@ -27,6 +30,9 @@ use crate::store::Store;
 pub(super) struct Ground {
     config: Config,
     instance_id: String,
+    /// As it was given.
+    bare: Arc<dyn Store>,
+    /// The same, with its commits timed: what the services stand on.
     store: Arc<dyn Store>,
     clock: Clock,
     metrics: Arc<Metrics>,
@@ -40,10 +46,23 @@ impl Ground {
         // Random, and never a name that somebody chose: two processes never share it.
         let instance_id = clock.random_id();
         let metrics = Arc::new(Metrics::default());
+        let bare = store;
+        let timed = Timed::new(Arc::clone(&bare), clock.clone(), Arc::clone(&metrics));
+        let store: Arc<dyn Store> = Arc::new(timed);
         let keeper = Keeper::new(Arc::clone(&store), clock.clone(), Arc::clone(&metrics));
         let name = config.instance_name.as_ref().unwrap_or(&instance_id);
         let scribe = if config.audit { Scribe::new(name) } else { Scribe::silent() };
-        Ground { config, instance_id, store, clock, metrics, bus: Bus::default(), keeper, scribe }
+        Ground {
+            config,
+            instance_id,
+            bare,
+            store,
+            clock,
+            metrics,
+            bus: Bus::default(),
+            keeper,
+            scribe,
+        }
     }
 
     pub(super) fn build(self) -> Inner {
@@ -67,14 +86,18 @@ impl Ground {
             ledger: &ledger,
             state: &state,
         };
+        let history = self.history();
+        let trends = Trends::new(history.clone(), self.clock.clone(), self.config.max_in_flight);
         let sweeper = retention::sweeper(&self.config, &services, &self.instance_id);
         Inner {
             opened: self.clock.tick(),
             config: self.config,
             instance_id: self.instance_id,
-            store: self.store,
+            store: self.bare,
             clock: self.clock,
             metrics: self.metrics,
+            trends,
+            history,
             bus: self.bus,
             keeper: self.keeper,
             leadership,
@@ -154,6 +177,15 @@ impl Ground {
             Arc::new(SagaHandlers(sagas.clone())),
             defaults,
         )
+    }
+
+    fn history(&self) -> History {
+        let settings = HistorySettings {
+            instance_id: self.instance_id.clone(),
+            instance_name: self.config.instance_name.clone(),
+            interval: self.config.monitoring_interval.0,
+        };
+        History::new(self.store(), self.clock.clone(), self.metrics(), settings)
     }
 
     /// Pays nobody, until somebody says who pays.

@@ -14,6 +14,7 @@ use crate::leader::Leadership;
 use crate::lease::LEASE;
 use crate::ledger::Ledger;
 use crate::metrics::{Metric, Metrics};
+use crate::monitor::history::HISTORY;
 use crate::retire::{Errand, Retire, Worked};
 use crate::saga::Sagas;
 use crate::state::{STATE, State};
@@ -45,6 +46,7 @@ pub(super) fn sweeper(config: &Config, services: &Services<'_>, instance_id: &st
         (Scope::Jobs, services.jobs.forgotten()),
         (Scope::Sagas, services.sagas.forgotten(vec![SIMULATED_PAYOUT])),
         (Scope::Leases, lapsed(LEASE, Grace::Ttl)),
+        (Scope::History, lapsed(HISTORY, Grace::None)),
         (Scope::StateKeys, Arc::new(state_keys)),
     ]
     .into();

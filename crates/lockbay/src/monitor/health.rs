@@ -162,6 +162,7 @@ impl Examiner<'_> {
         match answer {
             Ok(Pong { now, warnings, .. }) => {
                 self.metrics.observe(Metric::StoreSeconds, took);
+                self.metrics.set_real(Metric::StoreRoundTrip, took.as_secs_f64() * 1e3);
                 self.metrics.set(Metric::StoreHalted, 0);
                 let found = Finding { issues: Vec::new(), warnings };
                 Answer { found, times: Some((asked, now, took)), rolled_back: None }

@@ -145,6 +145,7 @@ impl Work<'_> {
                 | Scope::Jobs
                 | Scope::Sagas
                 | Scope::Leases
+                | Scope::History
                 | Scope::StateKeys => {
                     if let Some(chore) = self.chores.retire.get(&scope) {
                         let task = Task { rule, scope, pattern: &pattern, now };
@@ -333,6 +334,7 @@ impl Task<'_> {
             | Scope::Jobs
             | Scope::Sagas
             | Scope::Leases
+            | Scope::History
             | Scope::StateKeys
             | Scope::ForeignKeys => true,
         }
