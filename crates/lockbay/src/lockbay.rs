@@ -5,6 +5,7 @@
 
 mod build;
 mod gauges;
+mod report;
 mod retention;
 mod ticks;
 mod timed;
@@ -252,6 +253,11 @@ impl LockBay {
     /// [`refresh_metrics`](LockBay::refresh_metrics).
     pub fn metrics(&self) -> &Metrics {
         &self.0.metrics
+    }
+
+    /// Whether what is measured gets better or worse, since when, and how sure that is.
+    pub fn trends(&self) -> &Trends {
+        &self.0.trends
     }
 
     /// What was measured over time, by all instances.

@@ -22,6 +22,7 @@ mod listen;
 mod metrics;
 mod page;
 mod problem;
+mod report;
 mod saga;
 mod saga_operate;
 mod schedule;
@@ -105,6 +106,7 @@ pub(crate) fn router(app: App) -> Router {
         .merge(state::routes())
         .merge(cleanup::routes())
         .merge(events::routes())
+        .merge(report::routes())
         .layer(middleware::from_fn_with_state(app.clone(), guard::limit_in_flight));
     Router::new()
         .route("/", get(index))
@@ -126,6 +128,8 @@ async fn index() -> Response {
         "GET /metrics",
         "GET /api/advanced-state/health",
         "GET /api/advanced-state/metrics",
+        "GET /api/advanced-state/report?hours=&format=",
+        "GET /v1/trends?path=&hours=",
         "GET /v1/events?events=",
         "GET /v1/leader",
         "POST /v1/leader/resign",

@@ -3,5 +3,6 @@
 pub mod alert;
 pub mod health;
 pub mod history;
+pub mod report;
 pub mod series;
 pub mod trend;

@@ -79,7 +79,7 @@ impl Trends {
     /// # Errors
     /// `Invalid` for less than one hour or more than 720.
     pub async fn important(&self, hours: u32) -> Result<Vec<Named>> {
-        check(hours)?;
+        check_hours(hours)?;
         let mut all = Vec::new();
         let mut down: Option<String> = None;
         for watched in watch::important() {
@@ -99,7 +99,7 @@ impl Trends {
     /// # Errors
     /// `NotFound` if the path names nothing; `Invalid` for less than one hour or more than 720.
     pub async fn of(&self, path: &str, hours: u32) -> Result<Named> {
-        check(hours)?;
+        check_hours(hours)?;
         Ok(self.named(watch::find(path)?, hours).await)
     }
 
@@ -181,7 +181,8 @@ impl Trends {
     }
 }
 
-fn check(hours: u32) -> Result<()> {
+/// Refuses a window that history does not have.
+pub(crate) fn check_hours(hours: u32) -> Result<()> {
     if (1..=MAX_HOURS).contains(&hours) {
         return Ok(());
     }

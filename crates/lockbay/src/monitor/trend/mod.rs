@@ -28,6 +28,7 @@ use self::sample::{Series, count, deviation};
 use self::season::Season;
 use self::slope::Line;
 
+pub(crate) use self::ask::check_hours;
 pub use self::ask::{DEFAULT_HOURS, MAX_HOURS, Named, Trends};
 pub use self::limit::TimeToLimit;
 pub use self::sample::{MAX_POINTS, Point};
