@@ -5,6 +5,7 @@
 
 mod build;
 mod gauges;
+mod report;
 mod retention;
 mod ticks;
 mod timed;
@@ -31,9 +32,10 @@ use crate::lease::Leases;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::monitor::alert::Alerts;
-use crate::monitor::health::{Examiner, Health};
+use crate::monitor::health::{Examiner, Health, Past};
 use crate::monitor::history::History;
 use crate::monitor::notify::Notifier;
+use crate::monitor::trend::Trends;
 use crate::saga::{ClaimedTask, Sagas, TaskPoll, Tasks};
 use crate::schedule::Schedules;
 use crate::scribe::{Entry, Scribe};
@@ -68,6 +70,7 @@ struct Inner {
     opened: Tick,
     metrics: Arc<Metrics>,
     history: History,
+    trends: Trends,
     bus: Bus,
     keeper: Keeper,
     scribe: Scribe,
@@ -86,7 +89,14 @@ struct Inner {
     life: Mutex<Life>,
     /// Set by the first shutdown, for which others wait.
     down: tokio::sync::OnceCell<()>,
-    health: tokio::sync::Mutex<Option<(Tick, Health)>>,
+    health: tokio::sync::Mutex<Looks>,
+}
+
+/// What health checks have found.
+#[derive(Default)]
+struct Looks {
+    last: Option<(Tick, Health)>,
+    past: Past,
 }
 
 /// Where an instance is in its life.
@@ -267,6 +277,11 @@ impl LockBay {
         &self.0.metrics
     }
 
+    /// Whether what is measured gets better or worse, since when, and how sure that is.
+    pub fn trends(&self) -> &Trends {
+        &self.0.trends
+    }
+
     /// What was measured over time, by all instances.
     pub fn history(&self) -> &History {
         &self.0.history
@@ -442,9 +457,9 @@ impl LockBay {
 
     /// Health as of now, at most a second old.
     pub async fn health(&self) -> Health {
-        let mut last = self.0.health.lock().await;
+        let mut looks = self.0.health.lock().await;
         let now = self.0.clock.tick();
-        if let Some((at, health)) = &*last
+        if let Some((at, health)) = &looks.last
             && now.since(*at) < HEALTH_FRESH
         {
             return health.clone();
@@ -461,15 +476,16 @@ impl LockBay {
             sagas: &self.0.sagas,
             sweeper: &self.0.sweeper,
             alerts: &self.0.alerts,
+            schedules: &self.0.schedules,
             leadership: &self.0.leadership,
             metrics: &self.0.metrics,
             leader_ttl: self.0.config.leader_ttl.0,
             session_ttl: self.0.config.session_ttl.0,
             started,
         };
-        let health = examiner.examine().await;
-        self.tell_change(last.as_ref().map(|(_, health)| health), &health);
-        *last = Some((self.0.clock.tick(), health.clone()));
+        let health = examiner.examine(&mut looks.past).await;
+        self.tell_change(looks.last.as_ref().map(|(_, health)| health), &health);
+        looks.last = Some((self.0.clock.tick(), health.clone()));
         health
     }
 

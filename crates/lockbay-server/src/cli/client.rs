@@ -19,6 +19,8 @@ use crate::outbound::tls;
 /// How long a connection may take, and an answer.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+/// For an answer that goes on until somebody ends it.
+const FOREVER: Duration = Duration::from_secs(10 * 365 * 86_400);
 
 /// A server, and how its answers are shown.
 pub(crate) struct Client {
@@ -250,6 +252,55 @@ impl Client {
             request = request.json(&body);
         }
         self.send(request).await
+    }
+
+    /// Asks for a text of whatever kind, if it is not refused.
+    pub(super) async fn get_text(&self, what: &str, url: Url) -> Result<String, Failure> {
+        let answer = self.stream_within(Some(ANSWER_WITHIN), what, url, None).await?;
+        answer.text().await.map_err(|error| self.unreachable(ANSWER_WITHIN, &error))
+    }
+
+    /// Asks for an answer that goes on, from behind the message of this id.
+    pub(super) async fn stream(
+        &self,
+        what: &str,
+        url: Url,
+        after: Option<&str>,
+    ) -> Result<reqwest::Response, Failure> {
+        self.stream_within(None, what, url, after).await
+    }
+
+    async fn stream_within(
+        &self,
+        limit: Option<Duration>,
+        what: &str,
+        url: Url,
+        after: Option<&str>,
+    ) -> Result<reqwest::Response, Failure> {
+        // Without a limit of its own a request has that of the client.
+        let mut request = self.http.get(url).timeout(limit.unwrap_or(FOREVER));
+        if let Some(after) = after {
+            request = request.header("last-event-id", after);
+        }
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        let limit = limit.unwrap_or(ANSWER_WITHIN);
+        let answer = request.send().await.map_err(|error| self.unreachable(limit, &error))?;
+        if answer.status().is_success() {
+            return Ok(answer);
+        }
+        let status = answer.status();
+        let kind = answer.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+        if !kind.unwrap_or_default().starts_with("application/problem+json") {
+            return Err(self.stranger(status));
+        }
+        let body = answer.bytes().await.map_err(|error| self.unreachable(limit, &error))?.to_vec();
+        let refusal = Answer { status, replayed: false, is_problem: true, body };
+        match refusal.accepted(what) {
+            Ok(_) => Err(self.stranger(status)),
+            Err(failure) => Err(failure),
+        }
     }
 
     async fn send(&self, request: RequestBuilder) -> Result<Answer, Failure> {

@@ -8,12 +8,14 @@ mod alerts;
 mod cleanup;
 pub(crate) mod client;
 mod doctor;
+mod events;
 mod handler;
 mod job;
 mod leader;
 mod lease;
 mod ledger;
 pub(crate) mod output;
+mod report;
 mod saga;
 mod saga_operate;
 mod schedule;
@@ -77,6 +79,10 @@ enum Command {
     Health,
     /// Show what a server has done and how it is
     Metrics,
+    /// Say how the service does, what is wrong and what to do
+    Report(report::ReportArgs),
+    /// Follow what happens in a server
+    Events(events::EventsArgs),
     /// Who leads
     #[command(subcommand)]
     Leader(leader::LeaderCommand),
@@ -160,6 +166,8 @@ async fn obey(shared: &Shared, command: Command) -> Result<Ended, Failure> {
         Command::Doctor(args) => doctor::doctor(&args, shared).await,
         Command::Health => status::health(&Client::new(shared)?).await,
         Command::Metrics => status::metrics(&Client::new(shared)?).await,
+        Command::Report(args) => report::report(&Client::new(shared)?, &args).await,
+        Command::Events(args) => events::follow(&Client::new(shared)?, &args).await,
         Command::Leader(command) => leader::obey(&Client::new(shared)?, command).await,
         Command::Lease(command) => lease::obey(&Client::new(shared)?, command).await,
         Command::Job(command) => job::obey(&Client::new(shared)?, command).await,

@@ -23,6 +23,7 @@ mod metrics;
 mod notify;
 mod page;
 mod problem;
+mod report;
 mod saga;
 mod saga_operate;
 mod schedule;
@@ -107,6 +108,7 @@ pub(crate) fn router(app: App) -> Router {
         .merge(cleanup::routes())
         .merge(events::routes())
         .merge(notify::routes())
+        .merge(report::routes())
         .layer(middleware::from_fn_with_state(app.clone(), guard::limit_in_flight));
     Router::new()
         .route("/", get(index))
@@ -128,6 +130,8 @@ async fn index() -> Response {
         "GET /metrics",
         "GET /api/advanced-state/health",
         "GET /api/advanced-state/metrics",
+        "GET /api/advanced-state/report?hours=&format=",
+        "GET /v1/trends?path=&hours=",
         "GET /v1/events?events=",
         "GET /v1/leader",
         "POST /v1/leader/resign",

@@ -24,6 +24,7 @@ use crate::monitor::alert::evaluator::Source;
 use crate::monitor::alert::service::Footing;
 use crate::monitor::history::{History, HistorySettings};
 use crate::monitor::notify::{Notifier, NotifySettings};
+use crate::monitor::trend::Trends;
 use crate::saga::{SagaDefaults, Sagas, Tasks};
 use crate::schedule::{ScheduleDefaults, Schedules};
 use crate::scribe::{Masks, Scribe};
@@ -109,6 +110,7 @@ impl Ground {
             scribe: &self.scribe,
         };
         let history = self.history();
+        let trends = Trends::new(history.clone(), self.clock.clone(), self.config.max_in_flight);
         let sweeper = retention::sweeper(&self.config, &services, &self.instance_id);
         Inner {
             opened: self.clock.tick(),
@@ -117,6 +119,7 @@ impl Ground {
             store: self.bare,
             clock: self.clock,
             metrics: self.metrics,
+            trends,
             history,
             bus: self.bus,
             keeper: self.keeper,

@@ -9,12 +9,14 @@
 //!
 //! It knows no store and no metric; [`watch`] says what is looked at, and `ask` fetches it.
 
+mod ask;
 mod change;
 mod limit;
 mod noise;
 mod sample;
 mod season;
 mod slope;
+mod watch;
 
 use serde::Serialize;
 
@@ -26,6 +28,8 @@ use self::sample::{Series, count, deviation};
 use self::season::Season;
 use self::slope::Line;
 
+pub(crate) use self::ask::check_hours;
+pub use self::ask::{DEFAULT_HOURS, MAX_HOURS, Named, Trends};
 pub use self::limit::TimeToLimit;
 pub use self::sample::{MAX_POINTS, Point};
 pub use self::season::Baseline;
