@@ -81,8 +81,9 @@ impl Caller {
         CALLER.scope(self, work).await
     }
 
-    /// Whoever asks now, for work that goes on in a task of its own.
-    pub(crate) fn current() -> Caller {
+    /// Whoever asks now, for work that goes on in a task of its own; nobody outside of a
+    /// [`scope`](Caller::scope).
+    pub fn current() -> Caller {
         CALLER.try_with(Clone::clone).unwrap_or_default()
     }
 }
