@@ -1,5 +1,7 @@
 //! Reading the audit trail as it stands in a store.
 
+#![allow(dead_code)] // every test binary uses its own part of it
+
 use lockbay::store::log::{lines, range};
 use lockbay::store::{Key, Kind, MAX_PAGE, Partition, Revision, Store};
 use serde_json::Value;
