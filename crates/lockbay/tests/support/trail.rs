@@ -1,6 +1,6 @@
 //! Reading the audit trail as it stands in a store.
 
-#![allow(dead_code)] // every test binary uses its own part of it
+#![allow(dead_code, unreachable_pub)] // every test binary uses its own part of it
 
 use lockbay::store::log::{lines, range};
 use lockbay::store::{Key, Kind, MAX_PAGE, Partition, Revision, Store};
