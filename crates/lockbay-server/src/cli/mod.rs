@@ -62,9 +62,21 @@ struct Shared {
     /// The bearer token to show it
     #[arg(long, global = true, env = "LOCKBAY_TOKEN", hide_env_values = true)]
     token: Option<String>,
+    /// Who asks, for the audit trail; nothing proves it [default: $USER]
+    #[arg(long, global = true, env = "LOCKBAY_ACTOR", hide_env_values = true)]
+    actor: Option<String>,
     /// Do not ask before a change that hurts
     #[arg(long, short, global = true)]
     yes: bool,
+}
+
+impl Shared {
+    /// Who asks.
+    fn actor(&self) -> String {
+        let named = |name: &String| !name.is_empty();
+        let user = || std::env::var("USER").ok().filter(named);
+        self.actor.clone().filter(named).or_else(user).unwrap_or_else(|| "command line".into())
+    }
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,11 +1,12 @@
 //! The HTTP API: which path leads to which handler, and what happens around every one.
 //!
 //! One file per group of paths. A handler extracts, converts, calls the library, and converts the
-//! answer; it decides nothing. A request goes through here in this order: a panic becomes a
-//! problem, headers that every call shares are checked, the number of requests in flight is
+//! answer; it decides nothing. A request goes through here in this order: it gets its name, a panic
+//! becomes a problem, headers that every call shares are checked, the number of requests in flight is
 //! limited (probes are not, so that a busy server does not look dead), and then comes the handler.
 
 mod abandoned;
+mod caller;
 mod cleanup;
 mod events;
 mod extract;
@@ -129,6 +130,7 @@ pub(crate) fn router(app: App) -> Router {
         .layer(middleware::from_fn(guard::check_headers))
         .layer(middleware::map_response(guard::mark_response))
         .layer(CatchPanicLayer::custom(guard::panicked))
+        .layer(middleware::from_fn_with_state(app.clone(), caller::name_request))
         .with_state(app)
 }
 

@@ -37,12 +37,13 @@ fn scribe(config: &Config, instance: &str, clock: &Clock) -> Scribe {
         return Scribe::silent();
     }
     let secret = config.audit_mask_secret.as_ref().map(|secret| secret.0.clone());
-    let secret = secret.unwrap_or_else(|| clock.random_id());
+    let clock = clock.clone();
+    let secret = move || secret.unwrap_or_else(|| clock.random_id());
     // A configuration that was not checked masks everything that it can be read to name.
     let names = config.masked_fields().unwrap_or_else(|_| {
         config.audit_masked_fields.split(',').map(|name| name.trim().to_owned()).collect()
     });
-    Scribe::new(instance, Masks::new(names, &secret))
+    Scribe::new(instance, Masks::new(names, secret))
 }
 
 /// What every service stands on.
