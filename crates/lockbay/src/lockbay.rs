@@ -4,8 +4,10 @@
 //! nowhere else do jobs and leadership know of each other.
 
 mod build;
+mod gauges;
 mod retention;
 mod ticks;
+mod timed;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +32,7 @@ use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::monitor::alert::Alerts;
 use crate::monitor::health::{Examiner, Health};
+use crate::monitor::history::History;
 use crate::monitor::notify::Notifier;
 use crate::saga::{ClaimedTask, Sagas, TaskPoll, Tasks};
 use crate::schedule::Schedules;
@@ -63,6 +66,7 @@ struct Inner {
     clock: Clock,
     opened: Tick,
     metrics: Arc<Metrics>,
+    history: History,
     bus: Bus,
     keeper: Keeper,
     leadership: Leadership,
@@ -104,6 +108,7 @@ struct Running {
     schedules: JoinHandle<()>,
     alerts: Vec<JoinHandle<()>>,
     notifier: JoinHandle<()>,
+    history: JoinHandle<()>,
 }
 
 impl LockBay {
@@ -141,6 +146,7 @@ impl LockBay {
             schedules: tokio::spawn(self.0.schedules.clone().watch_over(stop.clone())),
             alerts: self.watch_alerts(&stop),
             notifier: tokio::spawn(self.0.notifier.clone().watch_over(stop.clone())),
+            history: tokio::spawn(self.clone().sample(stop.clone())),
             stop,
         });
     }
@@ -166,7 +172,12 @@ impl LockBay {
                 running.stop.cancel();
                 // A background task that panicked has nothing left to hand over.
                 let services = (running.sagas, running.schedules, running.state, running.sweeper);
-                drop(tokio::join!(running.elector, running.health, running.notifier));
+                drop(tokio::join!(
+                    running.elector,
+                    running.health,
+                    running.notifier,
+                    running.history
+                ));
                 drop(futures_util::future::join_all(running.alerts).await);
                 drop(tokio::join!(services.0, services.1, services.2, services.3));
             }
@@ -252,9 +263,15 @@ impl LockBay {
         &self.0.notifier
     }
 
-    /// What is measured.
+    /// What is measured. Gauges that are read from elsewhere are as of the last sample; see
+    /// [`refresh_metrics`](LockBay::refresh_metrics).
     pub fn metrics(&self) -> &Metrics {
         &self.0.metrics
+    }
+
+    /// What was measured over time, by all instances.
+    pub fn history(&self) -> &History {
+        &self.0.history
     }
 
     /// The settings.
@@ -452,6 +469,15 @@ impl LockBay {
         let judged = self.0.alerts.clone().watch_over(stop.clone());
         let told = self.0.alerts.clone().tell_events(stop.clone());
         vec![tokio::spawn(judged), tokio::spawn(told)]
+    }
+
+    /// Samples the metrics, if they are to be.
+    async fn sample(self, stop: CancellationToken) {
+        if self.0.config.monitoring {
+            let bay = self.clone();
+            let refresh = move || bay.refresh_metrics();
+            self.0.history.clone().record(self.0.opened, refresh, stop).await;
+        }
     }
 
     async fn watch_health(self, stop: CancellationToken) {

@@ -37,7 +37,7 @@ enum Instrument {
 
 /// What a metric says at one moment.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Reading {
+pub enum Sampled {
     /// Of a counter.
     Counter(u64),
     /// Of a gauge.
@@ -162,16 +162,16 @@ impl Metrics {
     }
 
     /// All metrics as they are now, in the order of [`TABLE`].
-    pub fn readings(&self) -> Vec<Reading> {
-        let reading = |instrument: &Instrument| match instrument {
-            Instrument::Counter(counter) => Reading::Counter(counter.get()),
-            Instrument::Gauge(gauge) => Reading::Gauge(gauge.get()),
+    pub fn sample(&self) -> Vec<Sampled> {
+        let sampled = |instrument: &Instrument| match instrument {
+            Instrument::Counter(counter) => Sampled::Counter(counter.get()),
+            Instrument::Gauge(gauge) => Sampled::Gauge(gauge.get()),
             Instrument::Histogram(histogram) => {
                 let (buckets, sum) = histogram.read();
-                Reading::Histogram(Box::new(buckets), sum)
+                Sampled::Histogram(Box::new(buckets), sum)
             }
         };
-        self.instruments.iter().map(reading).collect()
+        self.instruments.iter().map(sampled).collect()
     }
 
     /// All of them in the OpenMetrics text format.

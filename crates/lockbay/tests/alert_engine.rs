@@ -7,9 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lockbay::clock::{Clock, Timestamp};
-use lockbay::monitor::alert::decide::{
-    MAX_GAP, Phase, Reason, Seen, Standing, Terms, decide, end,
-};
+use lockbay::monitor::alert::decide::{MAX_GAP, Phase, Reason, Seen, Standing, Terms, decide, end};
 use lockbay::monitor::alert::judge::Tracks;
 use lockbay::monitor::alert::round::{Kept, go_round};
 use lockbay::monitor::alert::rule::{OnNoData, Operator, Rule};
@@ -89,9 +87,8 @@ impl World {
 
     /// Another leads from now on, and knows what is stored.
     fn hand_over(&mut self) -> &mut Self {
-        let read = |(name, text): (&String, &String)| {
-            (name.clone(), serde_json::from_str(text).unwrap())
-        };
+        let read =
+            |(name, text): (&String, &String)| (name.clone(), serde_json::from_str(text).unwrap());
         self.kept = self.stored.iter().map(read).collect();
         self
     }
@@ -255,7 +252,9 @@ fn what_cannot_be_read_changes_nothing_and_says_why() {
     world.now += INTERVAL;
     world.judge(&rules, &Broken);
     assert_eq!(world.phase("r"), Phase::Firing);
-    assert!(matches!(&world.kept["r"].standing.reason, Some(Reason::Error(why)) if why.contains("store")));
+    assert!(
+        matches!(&world.kept["r"].standing.reason, Some(Reason::Error(why)) if why.contains("store"))
+    );
     world.after(10, &rules, 6.0);
     assert_eq!(world.turns(), [(0, Turn::Fired)]);
 }
@@ -324,8 +323,13 @@ fn every_small_case_is_legal() {
                                     reason: None,
                                 };
                                 let interval = INTERVAL;
-                                let terms =
-                                    Terms { hold_for, keep_firing_for, cooldown, on_no_data, interval };
+                                let terms = Terms {
+                                    hold_for,
+                                    keep_firing_for,
+                                    cooldown,
+                                    on_no_data,
+                                    interval,
+                                };
                                 for seen in &seen {
                                     check(&before, &terms, seen, at);
                                     cases += 1;
@@ -352,7 +356,8 @@ fn check(before: &Standing, terms: &Terms, seen: &Seen, at: Timestamp) {
     let passed = at.since(before.evaluated_at);
     let paused = passed > INTERVAL * MAX_GAP;
     if turn == Some(Turn::Fired) {
-        let waited = if before.phase == Phase::Pending { before.counted + passed } else { Duration::ZERO };
+        let waited =
+            if before.phase == Phase::Pending { before.counted + passed } else { Duration::ZERO };
         assert!(waited >= terms.hold_for, "fired early: {case}");
         assert!(!paused || terms.hold_for.is_zero(), "fired over a pause: {case}");
         let cool = before.resolved_at.is_none_or(|over| at.since(over) >= terms.cooldown);
@@ -360,13 +365,18 @@ fn check(before: &Standing, terms: &Terms, seen: &Seen, at: Timestamp) {
         assert_eq!(after.fired_at, Some(at), "{case}");
     }
     if turn == Some(Turn::Resolved) {
-        let waited =
-            if before.phase == Phase::Recovering { before.counted + passed } else { Duration::ZERO };
+        let waited = if before.phase == Phase::Recovering {
+            before.counted + passed
+        } else {
+            Duration::ZERO
+        };
         assert!(waited >= terms.keep_firing_for, "resolved early: {case}");
         assert!(!paused || terms.keep_firing_for.is_zero(), "resolved over a pause: {case}");
         assert_eq!(after.resolved_at, Some(at), "{case}");
     }
-    if matches!(seen, Seen::Failed(_)) || (*seen == Seen::Missing && terms.on_no_data == OnNoData::Keep) {
+    if matches!(seen, Seen::Failed(_))
+        || (*seen == Seen::Missing && terms.on_no_data == OnNoData::Keep)
+    {
         assert_eq!(after.phase, before.phase, "{case}");
         assert_eq!(after.counted, before.counted, "{case}");
     }
@@ -431,7 +441,8 @@ fn random_restarts_change_nothing_that_is_told() {
                     (Some(Turn::Fired), Turn::Resolved) => {
                         last.is_some_and(|last| last.episode == moved.episode)
                     }
-                    (None | Some(Turn::Resolved), Turn::Resolved) | (Some(Turn::Fired), Turn::Fired) => false,
+                    (None | Some(Turn::Resolved), Turn::Resolved)
+                    | (Some(Turn::Fired), Turn::Fired) => false,
                 };
                 assert!(legal, "seed {seed}: {last:?} then {moved:?}");
                 last = Some(moved);

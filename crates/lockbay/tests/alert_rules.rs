@@ -63,7 +63,11 @@ mod counters {
 
     #[test]
     fn the_first_increment_ever_is_seen() {
-        moves(&rule(FAILED, ">", "0.0", 1, ""), &[(FAILED, "0x3 1x8")], &["30s fired", "90s resolved"]);
+        moves(
+            &rule(FAILED, ">", "0.0", 1, ""),
+            &[(FAILED, "0x3 1x8")],
+            &["30s fired", "90s resolved"],
+        );
     }
 
     #[test]
@@ -97,7 +101,11 @@ mod counters {
 
     #[test]
     fn increments_of_all_instances_add_up() {
-        moves(&on_counter(""), &[(FAILED, "0 3x12"), (FAILED, "0 3x12")], &["10s fired", "70s resolved"]);
+        moves(
+            &on_counter(""),
+            &[(FAILED, "0 3x12"), (FAILED, "0 3x12")],
+            &["10s fired", "70s resolved"],
+        );
     }
 
     #[test]
@@ -456,7 +464,8 @@ mod ratios {
 
     #[test]
     fn both_windows_must_hold() {
-        let by = format!("divide_by = {{ metric_path = \"{STARTED}\" }}\nconfirm_window_minutes = 1");
+        let by =
+            format!("divide_by = {{ metric_path = \"{STARTED}\" }}\nconfirm_window_minutes = 1");
         let rule = rule(FAILED, ">", "0.1", 5, &by);
         // The long window holds until 190 s; the short one has only what went well from 70 s on.
         let series = [(FAILED, "0 20x18"), (STARTED, "0 +10x18")];
@@ -518,7 +527,8 @@ mod burn_rates {
 
     #[test]
     fn a_burn_within_the_budget_fires_nothing() {
-        for rule in ["saga_success_burn_fast", "saga_success_burn_medium", "saga_success_burn_slow"] {
+        for rule in ["saga_success_burn_fast", "saga_success_burn_medium", "saga_success_burn_slow"]
+        {
             let found = burn(rule, "0 +1x199", "0 +100x199", "moves = []");
             assert!(found.is_empty(), "{found:?}");
         }

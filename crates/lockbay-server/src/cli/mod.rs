@@ -13,6 +13,7 @@ mod job;
 mod leader;
 mod lease;
 mod ledger;
+mod metrics;
 pub(crate) mod output;
 mod saga;
 mod saga_operate;
@@ -75,8 +76,8 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     /// Say whether a server is healthy: exit code 0 if it is, 1 if not, 2 if it is not reached
     Health,
-    /// Show what a server has done and how it is
-    Metrics,
+    /// Show what a server has done and how it is, or with --path how one metric went
+    Metrics(metrics::MetricsArgs),
     /// Who leads
     #[command(subcommand)]
     Leader(leader::LeaderCommand),
@@ -159,7 +160,7 @@ async fn obey(shared: &Shared, command: Command) -> Result<Ended, Failure> {
         }),
         Command::Doctor(args) => doctor::doctor(&args, shared).await,
         Command::Health => status::health(&Client::new(shared)?).await,
-        Command::Metrics => status::metrics(&Client::new(shared)?).await,
+        Command::Metrics(args) => metrics::obey(&Client::new(shared)?, args).await,
         Command::Leader(command) => leader::obey(&Client::new(shared)?, command).await,
         Command::Lease(command) => lease::obey(&Client::new(shared)?, command).await,
         Command::Job(command) => job::obey(&Client::new(shared)?, command).await,

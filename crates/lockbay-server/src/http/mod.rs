@@ -12,6 +12,7 @@ mod finance;
 mod guard;
 mod handler;
 mod health;
+mod history;
 mod job;
 mod job_list;
 mod leader;
@@ -35,6 +36,7 @@ use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router, middleware};
+use lockbay::metrics::Metric;
 use lockbay::{ErrorKind, LockBay};
 use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -66,6 +68,8 @@ impl App {
         let max_in_flight = usize::try_from(bay.config().max_in_flight)
             .unwrap_or(Semaphore::MAX_PERMITS)
             .min(Semaphore::MAX_PERMITS);
+        let limit = i64::try_from(max_in_flight).unwrap_or(i64::MAX);
+        bay.metrics().set(Metric::MaxInFlight, limit);
         App {
             bay,
             stopping,
@@ -73,6 +77,11 @@ impl App {
             waiting: Arc::new(Semaphore::new(max_in_flight.div_ceil(2))),
             max_in_flight,
         }
+    }
+
+    /// How many requests are being served, those that wait included.
+    fn requests_in_flight(&self) -> usize {
+        self.max_in_flight - self.in_flight.available_permits()
     }
 
     /// Those who wait have permits of their own, so that they cannot keep out those who would end
@@ -88,6 +97,7 @@ impl App {
 pub(crate) fn router(app: App) -> Router {
     let limited = Router::new()
         .merge(metrics::routes())
+        .merge(history::routes())
         .merge(leader::routes())
         .merge(lease::routes())
         .merge(job::routes())
@@ -123,6 +133,8 @@ async fn index() -> Response {
         "GET /metrics",
         "GET /api/advanced-state/health",
         "GET /api/advanced-state/metrics",
+        "GET /v1/metrics/history?path=&minutes=",
+        "GET /v1/metrics/paths",
         "GET /v1/leader",
         "POST /v1/leader/resign",
         "GET /v1/leases",

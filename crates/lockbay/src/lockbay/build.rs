@@ -6,6 +6,7 @@ use parking_lot::Mutex;
 
 use super::retention::{self, Services};
 use super::ticks::SagaHandlers;
+use super::timed::Timed;
 use super::{Inner, Life};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -18,9 +19,9 @@ use crate::lease::Leases;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::monitor::alert::Alerts;
-use crate::monitor::alert::evaluator::Source;
-use crate::monitor::alert::service::Footing;
 use crate::monitor::alert::Severity;
+use crate::monitor::alert::service::Footing;
+use crate::monitor::history::{History, HistorySettings};
 use crate::monitor::notify::{Notifier, NotifySettings};
 use crate::saga::{SagaDefaults, Sagas, Tasks};
 use crate::schedule::{ScheduleDefaults, Schedules};
@@ -32,6 +33,9 @@ use crate::store::Store;
 pub(super) struct Ground {
     config: Config,
     instance_id: String,
+    /// As it was given.
+    bare: Arc<dyn Store>,
+    /// The same, with its commits timed: what the services stand on.
     store: Arc<dyn Store>,
     clock: Clock,
     metrics: Arc<Metrics>,
@@ -45,10 +49,23 @@ impl Ground {
         // Random, and never a name that somebody chose: two processes never share it.
         let instance_id = clock.random_id();
         let metrics = Arc::new(Metrics::default());
+        let bare = store;
+        let timed = Timed::new(Arc::clone(&bare), clock.clone(), Arc::clone(&metrics));
+        let store: Arc<dyn Store> = Arc::new(timed);
         let keeper = Keeper::new(Arc::clone(&store), clock.clone(), Arc::clone(&metrics));
         let name = config.instance_name.as_ref().unwrap_or(&instance_id);
         let scribe = if config.audit { Scribe::new(name) } else { Scribe::silent() };
-        Ground { config, instance_id, store, clock, metrics, bus: Bus::default(), keeper, scribe }
+        Ground {
+            config,
+            instance_id,
+            bare,
+            store,
+            clock,
+            metrics,
+            bus: Bus::default(),
+            keeper,
+            scribe,
+        }
     }
 
     pub(super) fn build(self) -> Inner {
@@ -63,7 +80,8 @@ impl Ground {
         let state = State::new(self.store(), self.clock.clone(), self.metrics());
         let finance = self.finance(&sagas, &ledger);
         let notifier = self.notifier(&leadership);
-        let alerts = self.alerts(&leadership, &notifier);
+        let history = self.history();
+        let alerts = self.alerts(&leadership, &history, &notifier);
         let services = Services {
             store: &self.store,
             clock: &self.clock,
@@ -79,9 +97,10 @@ impl Ground {
             opened: self.clock.tick(),
             config: self.config,
             instance_id: self.instance_id,
-            store: self.store,
+            store: self.bare,
             clock: self.clock,
             metrics: self.metrics,
+            history,
             bus: self.bus,
             keeper: self.keeper,
             leadership,
@@ -102,7 +121,7 @@ impl Ground {
         }
     }
 
-    fn alerts(&self, leadership: &Leadership, notifier: &Notifier) -> Alerts {
+    fn alerts(&self, leadership: &Leadership, history: &History, notifier: &Notifier) -> Alerts {
         let footing = Footing {
             store: self.store(),
             clock: self.clock.clone(),
@@ -112,7 +131,8 @@ impl Ground {
             scribe: self.scribe.clone(),
         };
         let interval = self.config.alert_interval.0;
-        Alerts::new(footing, Arc::new(Unmeasured), Arc::new(notifier.clone()), interval)
+        let (source, audience) = (Arc::new(history.clone()), Arc::new(notifier.clone()));
+        Alerts::new(footing, source, audience, interval)
     }
 
     fn store(&self) -> Arc<dyn Store> {
@@ -196,29 +216,19 @@ impl Ground {
         )
     }
 
+    fn history(&self) -> History {
+        let settings = HistorySettings {
+            instance_id: self.instance_id.clone(),
+            instance_name: self.config.instance_name.clone(),
+            interval: self.config.monitoring_interval.0,
+        };
+        History::new(self.store(), self.clock.clone(), self.metrics(), settings)
+    }
+
     /// Pays nobody, until somebody says who pays.
     fn finance(&self, sagas: &Sagas, ledger: &Ledger) -> Finance {
         let provider =
             SimulatedProvider::new(self.store(), self.clock.clone(), Mischief::default());
         Finance::new(sagas.clone(), ledger.clone(), Arc::new(provider))
-    }
-}
-
-/// Nothing is measured.
-struct Unmeasured;
-
-#[async_trait::async_trait]
-impl Source for Unmeasured {
-    async fn tracks(
-        &self,
-        _: &str,
-        _: crate::clock::Timestamp,
-        _: crate::clock::Timestamp,
-    ) -> crate::Result<Vec<crate::monitor::series::Track>> {
-        Ok(Vec::new())
-    }
-
-    fn stale(&self, _: crate::clock::Timestamp, _: crate::clock::Timestamp) -> std::time::Duration {
-        std::time::Duration::ZERO
     }
 }

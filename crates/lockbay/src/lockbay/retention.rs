@@ -14,6 +14,7 @@ use crate::leader::Leadership;
 use crate::lease::LEASE;
 use crate::ledger::Ledger;
 use crate::metrics::{Metric, Metrics};
+use crate::monitor::history::HISTORY;
 use crate::monitor::notify::{Letters, NoticeStatus};
 use crate::retire::{Errand, Retire, Worked};
 use crate::saga::Sagas;
@@ -48,6 +49,7 @@ pub(super) fn sweeper(config: &Config, services: &Services<'_>, instance_id: &st
         (Scope::Jobs, services.jobs.forgotten()),
         (Scope::Sagas, services.sagas.forgotten(vec![SIMULATED_PAYOUT])),
         (Scope::Leases, lapsed(LEASE, Grace::Ttl)),
+        (Scope::History, lapsed(HISTORY, Grace::None)),
         (Scope::StateKeys, Arc::new(state_keys)),
         (Scope::Notices, letters(NoticeStatus::Delivered)),
         (Scope::DeadNotices, letters(NoticeStatus::Dead)),

@@ -13,9 +13,9 @@ use crate::job::Jobs;
 use crate::keeper::Keeper;
 use crate::leader::Leadership;
 use crate::metrics::{Metric, Metrics};
+use crate::monitor::alert::Alerts;
 use crate::saga::Sagas;
 use crate::store::Store;
-use crate::monitor::alert::Alerts;
 use crate::sweep::Sweeper;
 
 /// A round trip longer than this is an issue.
@@ -116,6 +116,7 @@ impl Examiner<'_> {
         match answer {
             Ok(pong) => {
                 self.metrics.observe(Metric::StoreSeconds, took);
+                self.metrics.set_real(Metric::StoreRoundTrip, took.as_secs_f64() * 1e3);
                 self.metrics.set(Metric::StoreHalted, 0);
                 let warnings = i64::try_from(pong.warnings.len()).unwrap_or(i64::MAX);
                 self.metrics.set(Metric::StoreWarnings, warnings);

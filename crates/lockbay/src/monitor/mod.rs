@@ -2,5 +2,6 @@
 
 pub mod alert;
 pub mod health;
+pub mod history;
 pub mod notify;
 pub mod series;

@@ -147,6 +147,7 @@ impl Work<'_> {
                 | Scope::Leases
                 | Scope::Notices
                 | Scope::DeadNotices
+                | Scope::History
                 | Scope::StateKeys => {
                     if let Some(chore) = self.chores.retire.get(&scope) {
                         let task = Task { rule, scope, pattern: &pattern, now };
@@ -335,6 +336,7 @@ impl Task<'_> {
             | Scope::Jobs
             | Scope::Sagas
             | Scope::Leases
+            | Scope::History
             | Scope::StateKeys
             | Scope::ForeignKeys
             | Scope::Notices

@@ -59,13 +59,21 @@ const SPEEDS: [(&str, f64, u32, u32, Severity); 3] = [
 pub(super) fn rules(objective: &Objective) -> Vec<Rule> {
     let of = |&(speed, factor, long, short, severity): &(&str, f64, u32, u32, Severity)| {
         let name = format!("{}_burn_{speed}", objective.name);
-        let description = format!("{} use up their error budget {factor} times too fast", objective.part);
+        let description =
+            format!("{} use up their error budget {factor} times too fast", objective.part);
         let condition = (Operator::Above, factor * objective.budget);
         let by = DivideBy { metric_path: objective.begun.into(), minimum: objective.minimum };
         Rule {
             divide_by: Some(by),
             confirm_window_minutes: Some(short),
-            ..rule(&name, objective.failed, condition, long, (severity, objective.part), &description)
+            ..rule(
+                &name,
+                objective.failed,
+                condition,
+                long,
+                (severity, objective.part),
+                &description,
+            )
         }
     };
     SPEEDS.iter().map(of).collect()

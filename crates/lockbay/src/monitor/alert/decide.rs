@@ -24,7 +24,9 @@ const MAX_COUNTED: u32 = 2;
 pub const RESOLVED_FOR: Duration = Duration::from_secs(300);
 
 /// Where an alert is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// The condition does not hold.

@@ -51,13 +51,20 @@ pub fn judge(rule: &Rule, tracks: &dyn Tracks, at: Timestamp) -> Seen {
     let Some(window) = rule.confirm_window() else { return Seen::Holds(value_seen) };
     match value(rule, tracks, window, at) {
         Err(error) => Seen::Failed(error),
-        Ok(Came::To(close)) if rule.operator.holds(close, rule.threshold) => Seen::Holds(value_seen),
+        Ok(Came::To(close)) if rule.operator.holds(close, rule.threshold) => {
+            Seen::Holds(value_seen)
+        }
         Ok(Came::To(_) | Came::Nothing) => Seen::Fails(Some(value_seen)),
         Ok(Came::Missing) => Seen::Missing,
     }
 }
 
-fn value(rule: &Rule, tracks: &dyn Tracks, window: Duration, at: Timestamp) -> Result<Came, String> {
+fn value(
+    rule: &Rule,
+    tracks: &dyn Tracks,
+    window: Duration,
+    at: Timestamp,
+) -> Result<Came, String> {
     let of = come_to(rule, &rule.metric_path, tracks, window, at)?;
     let Some(by) = &rule.divide_by else { return Ok(of) };
     let divisor = come_to(rule, &by.metric_path, tracks, window, at)?;

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::rule::{MAX_RULES, Origin, Rule};
 use super::round::Kept;
+use super::rule::{MAX_RULES, Origin, Rule};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::scribe::{Entry, Scribe};
@@ -145,8 +145,11 @@ pub(super) async fn states(store: &dyn Store) -> Result<BTreeMap<String, (Kept, 
             Ok(kept) => drop(states.insert(record.key.id.into(), (kept, record.revision))),
             Err(error) => {
                 let key = record.key;
-                return Err(Error::new(ErrorKind::Internal, format!("stored {key} cannot be read"))
-                    .with_source(error));
+                return Err(Error::new(
+                    ErrorKind::Internal,
+                    format!("stored {key} cannot be read"),
+                )
+                .with_source(error));
             }
         }
     }

@@ -265,7 +265,10 @@ impl Rule {
         check_aggregation(aggregation, &series)?;
         self.check_quantile(aggregation)?;
         if !self.threshold.is_finite() {
-            return Err(Error::invalid(format!("threshold is a finite number, not {}", self.threshold)));
+            return Err(Error::invalid(format!(
+                "threshold is a finite number, not {}",
+                self.threshold
+            )));
         }
         let window = self.window_minutes;
         if !(1..=MAX_WINDOW_MINUTES).contains(&window) {
@@ -299,9 +302,9 @@ impl Rule {
                 aggregation.name()
             ))),
             Some(share) if share > 0.0 && share < 1.0 => Ok(()),
-            Some(share) => {
-                Err(Error::invalid(format!("quantile lies between 0 and 1, such as 0.95, not {share}")))
-            }
+            Some(share) => Err(Error::invalid(format!(
+                "quantile lies between 0 and 1, such as 0.95, not {share}"
+            ))),
         }
     }
 
@@ -324,7 +327,9 @@ impl Rule {
     fn check_texts(&self) -> Result<()> {
         if self.labels.len() > MAX_LABELS {
             let many = self.labels.len();
-            return Err(Error::invalid(format!("a rule has {MAX_LABELS} labels at most, not {many}")));
+            return Err(Error::invalid(format!(
+                "a rule has {MAX_LABELS} labels at most, not {many}"
+            )));
         }
         for (name, value) in &self.labels {
             check_name("label", name, 64)?;
@@ -394,7 +399,9 @@ impl Rule {
         let (path, window, by) = (&self.metric_path, self.window_minutes, by.unwrap_or_default());
         let (sign, threshold) = (self.operator.sign(), self.threshold);
         let value = shown(value);
-        format!("{what}: {how} of {path}{by} over {window} min is {value}, alert if {sign} {threshold}")
+        format!(
+            "{what}: {how} of {path}{by} over {window} min is {value}, alert if {sign} {threshold}"
+        )
     }
 }
 

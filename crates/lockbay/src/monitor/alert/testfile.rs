@@ -152,7 +152,8 @@ fn run_one(test: &Test, rules: &[Rule], interval: Duration) -> Known<Outcome> {
         return Err(Error::invalid(format!("a test has {MOST_STEPS} steps at most, not {steps}")));
     }
     let pauses = test.pauses.iter().map(|text| pause(text)).collect::<Known<Vec<_>>>()?;
-    let mut states = test.states.iter().map(|text| state(text, rules)).collect::<Known<Vec<_>>>()?;
+    let mut states =
+        test.states.iter().map(|text| state(text, rules)).collect::<Known<Vec<_>>>()?;
     states.sort_by_key(|(at, ..)| *at);
     // As history has it: two and a half intervals.
     let tracks = Synthetic { tracks, stale: interval * 5 / 2 };
@@ -204,12 +205,13 @@ fn differ(wanted: &[String], moves: &[Transition], differences: &mut Vec<String>
         let turn = match turn {
             "fired" => Turn::Fired,
             "resolved" => Turn::Resolved,
-            other => return Err(Error::invalid(format!("an alert fired or resolved, not {other:?}"))),
+            other => {
+                return Err(Error::invalid(format!("an alert fired or resolved, not {other:?}")));
+            }
         };
         expected.push((moment(at)?, turn, rule.to_owned()));
     }
-    let found: Vec<_> =
-        moves.iter().map(|m| (m.at.since(BEGIN), m.turn, m.rule.clone())).collect();
+    let found: Vec<_> = moves.iter().map(|m| (m.at.since(BEGIN), m.turn, m.rule.clone())).collect();
     let line = |(at, turn, rule): &(Duration, Turn, String)| {
         let turn = if *turn == Turn::Fired { "fired" } else { "resolved" };
         format!("{}s {turn} {rule}", at.as_secs())
@@ -249,7 +251,9 @@ fn words(text: &str) -> Known<[&str; 3]> {
     let mut words = text.splitn(3, char::is_whitespace).map(str::trim);
     match (words.next(), words.next(), words.next()) {
         (Some(at), Some(what), Some(rule)) if !rule.is_empty() => Ok([at, what, rule]),
-        _ => Err(Error::invalid(format!("an expectation is like \"90s fired NAME\", not {text:?}"))),
+        _ => {
+            Err(Error::invalid(format!("an expectation is like \"90s fired NAME\", not {text:?}")))
+        }
     }
 }
 
