@@ -4,6 +4,7 @@
 //! a store, and `demo`, in one too, starts its own servers; all others are clients of a server's HTTP API and know nothing that another program
 //! could not know. Exit codes: 0 done, 1 refused or failed, 2 unreachable or wrong usage.
 
+mod alert_rules;
 mod alerts;
 mod cleanup;
 pub(crate) mod client;
@@ -123,7 +124,7 @@ enum Command {
     /// What is kept for how long, and cleaning up
     #[command(subcommand)]
     Cleanup(cleanup::CleanupCommand),
-    /// Keeping alerts quiet, and what became of those that were told
+    /// What is judged and what fires, its rules and their tests, and who is told
     #[command(subcommand)]
     Alerts(alerts::AlertsCommand),
     /// Measure what the services reach here, beside the bare store doing the same writes

@@ -6,6 +6,7 @@
 //! limited (probes are not, so that a busy server does not look dead), and then comes the handler.
 
 mod abandoned;
+mod alert;
 mod caller;
 mod cleanup;
 mod events;
@@ -118,6 +119,7 @@ pub(crate) fn router(app: App) -> Router {
         .merge(state::routes())
         .merge(cleanup::routes())
         .merge(events::routes())
+        .merge(alert::routes())
         .merge(notify::routes())
         .merge(report::routes())
         .layer(middleware::from_fn_with_state(app.clone(), guard::limit_in_flight));
@@ -184,6 +186,10 @@ async fn index() -> Response {
         "GET|PUT|DELETE /v1/cleanup/rules/{name}",
         "POST /v1/cleanup/run",
         "POST /v1/cleanup/optimize-memory",
+        "GET /v1/alerts?state=",
+        "GET /v1/alerts/rules",
+        "GET|PUT|DELETE /v1/alerts/rules/{name}",
+        "POST /v1/alerts/rules/{name}/test",
         "GET|POST|DELETE /v1/alerts/silences",
         "GET|DELETE /v1/alerts/silences/{id}",
         "GET /v1/alerts/notifications?status=",
