@@ -146,6 +146,9 @@ pub const SETTINGS: &[Setting] = &[
     setting("monitoring_interval", "ADVANCED_MONITORING_INTERVAL", "time between metric samples; 30s"),
     setting("monitoring", "LOCKBAY_MONITORING", "whether history is kept, and alerts and trends are judged; true"),
     setting("audit", "LOCKBAY_AUDIT", "whether changes are entered into the audit trail; true"),
+    setting("audit_key", "LOCKBAY_AUDIT_KEY", "signs the audit trail: 32 bytes in hexadecimal digits or base64; to change it, the new one, a comma, and the old one; none: one is made and kept in the store"),
+    setting("audit_seal_interval", "LOCKBAY_AUDIT_SEAL_INTERVAL", "time between two seals of the audit trail; 10s"),
+    setting("audit_retention", "LOCKBAY_AUDIT_RETENTION", "how long entries of the audit trail are kept; 400d"),
     setting("health_interval", "LOCKBAY_HEALTH_INTERVAL", "time between health checks; 5s"),
     setting("payout_provider", "LOCKBAY_PAYOUT_PROVIDER", "who pays money out: simulated, simulated:refused=10,unknown=5,delay_ms=20, or the URL of an endpoint; simulated"),
     setting("payout_secret", "LOCKBAY_PAYOUT_SECRET", "signs what the endpoint that pays out is sent; none"),
@@ -183,6 +186,9 @@ pub struct Config {
     pub monitoring: bool,
     #[serde(deserialize_with = "yes_or_no")]
     pub audit: bool,
+    pub audit_key: Option<Hidden>,
+    pub audit_seal_interval: Span,
+    pub audit_retention: Span,
     pub health_interval: Span,
     pub payout_provider: String,
     pub payout_secret: Option<Hidden>,
@@ -214,6 +220,9 @@ impl Default for Config {
             monitoring_interval: seconds(30),
             monitoring: true,
             audit: true,
+            audit_key: None,
+            audit_seal_interval: seconds(10),
+            audit_retention: seconds(400 * 86_400),
             health_interval: seconds(5),
             payout_provider: "simulated".into(),
             payout_secret: None,
@@ -311,6 +320,13 @@ impl Config {
         within("dedup_horizon", self.dedup_horizon, second, day * 3_650)?;
         within("health_interval", self.health_interval, second, day)?;
         within("monitoring_interval", self.monitoring_interval, second * 10, day)?;
+        within(
+            "audit_seal_interval",
+            self.audit_seal_interval,
+            second,
+            Duration::from_secs(3_600),
+        )?;
+        within("audit_retention", self.audit_retention, second * 10, day * 3_650)?;
         within("cleanup_interval", self.cleanup_interval, second * 10, day)?;
         within("saga_step_timeout", self.saga_step_timeout, second, day * 3_650)?;
         within("session_ttl", self.session_ttl, second * 5, day)?;

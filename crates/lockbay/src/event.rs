@@ -104,6 +104,11 @@ pub enum Event {
         /// Why.
         error: String,
     },
+    /// The audit trail is not as it was sealed.
+    AuditBroken {
+        /// What was found first.
+        reason: String,
+    },
     /// The store has lost acknowledged data; effects are halted.
     StoreRolledBack {
         /// What was seen.
@@ -129,6 +134,7 @@ impl Event {
             Event::SessionTakenOver { .. } => "session_taken_over",
             Event::ScheduleMisfired { .. } => "schedule_misfired",
             Event::ScheduleTickFailed { .. } => "schedule_tick_failed",
+            Event::AuditBroken { .. } => "audit_broken",
             Event::StoreRolledBack { .. } => "store_rolled_back",
         }
     }
@@ -149,6 +155,7 @@ impl Event {
         "session_taken_over",
         "schedule_misfired",
         "schedule_tick_failed",
+        "audit_broken",
         "store_rolled_back",
     ];
 }

@@ -6,7 +6,9 @@ use parking_lot::Mutex;
 
 use super::retention::{self, Services};
 use super::ticks::SagaHandlers;
+use super::trail;
 use super::{Inner, Life};
+use crate::audit::{Audit, AuditSettings, Keys};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::event::Bus;
@@ -57,6 +59,7 @@ impl Ground {
         let ledger = Ledger::new(self.store(), self.clock.clone(), self.metrics());
         let state = State::new(self.store(), self.clock.clone(), self.metrics());
         let finance = self.finance(&sagas, &ledger);
+        let audit = self.audit(&leadership);
         let services = Services {
             store: &self.store,
             clock: &self.clock,
@@ -66,6 +69,7 @@ impl Ground {
             sagas: &sagas,
             ledger: &ledger,
             state: &state,
+            audit: &audit,
         };
         let sweeper = retention::sweeper(&self.config, &services, &self.instance_id);
         Inner {
@@ -85,6 +89,7 @@ impl Ground {
             finance,
             tasks,
             state,
+            audit,
             sweeper,
             schedules,
             life: Mutex::new(Life::Open),
@@ -153,6 +158,27 @@ impl Ground {
             (jobs.clone(), leadership.clone()),
             Arc::new(SagaHandlers(sagas.clone())),
             defaults,
+        )
+    }
+
+    fn audit(&self, leadership: &Leadership) -> Audit {
+        let config = &self.config;
+        let given = config.audit_key.as_ref().map(|key| key.0.as_str());
+        // A wrong one was refused with the other settings; of a handle that was built without that,
+        // the trail is sealed with a key of the store.
+        let keys = Keys::parse(given).unwrap_or_default();
+        let settings = AuditSettings {
+            interval: config.audit_seal_interval.0,
+            retention: config.audit_retention.0,
+            keys,
+            instance: config.instance_name.as_ref().unwrap_or(&self.instance_id).clone(),
+        };
+        Audit::new(
+            (self.store(), self.clock.clone()),
+            (self.metrics(), self.bus.clone()),
+            leadership.clone(),
+            settings,
+            trail::record_of,
         )
     }
 

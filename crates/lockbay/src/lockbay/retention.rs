@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use crate::audit::Audit;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::Result;
@@ -30,6 +31,7 @@ pub(super) struct Services<'a> {
     pub(super) sagas: &'a Sagas,
     pub(super) ledger: &'a Ledger,
     pub(super) state: &'a State,
+    pub(super) audit: &'a Audit,
 }
 
 pub(super) fn sweeper(config: &Config, services: &Services<'_>, instance_id: &str) -> Sweeper {
@@ -45,6 +47,7 @@ pub(super) fn sweeper(config: &Config, services: &Services<'_>, instance_id: &st
         (Scope::Jobs, services.jobs.forgotten()),
         (Scope::Sagas, services.sagas.forgotten(vec![SIMULATED_PAYOUT])),
         (Scope::Leases, lapsed(LEASE, Grace::Ttl)),
+        (Scope::Audit, services.audit.beginning()),
         (Scope::StateKeys, Arc::new(state_keys)),
     ]
     .into();
@@ -59,6 +62,7 @@ pub(super) fn sweeper(config: &Config, services: &Services<'_>, instance_id: &st
         retentions: Retentions {
             result_ttl: config.result_ttl.0,
             dedup_horizon: config.dedup_horizon.0,
+            audit: config.audit_retention.0,
         },
         interval: config.cleanup_interval.0,
         foreign_keys: config.cleanup_foreign_keys,

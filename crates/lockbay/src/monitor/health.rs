@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::audit::Audit;
 use crate::clock::{Clock, Tick, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::Jobs;
@@ -61,6 +62,7 @@ pub(crate) struct Examiner<'a> {
     pub(crate) jobs: &'a Jobs,
     pub(crate) sagas: &'a Sagas,
     pub(crate) sweeper: &'a Sweeper,
+    pub(crate) audit: &'a Audit,
     pub(crate) leadership: &'a Leadership,
     pub(crate) metrics: &'a Metrics,
     pub(crate) leader_ttl: Duration,
@@ -87,7 +89,8 @@ impl Examiner<'_> {
         let (cleanup, noted) = self.sweeper.examine();
         let cleanup = if answers { cleanup } else { Vec::new() };
         warnings.extend(noted);
-        let parts = [&store, &leader, &jobs, &sagas, &cleanup];
+        let audit = self.audit.examine();
+        let parts = [&store, &leader, &jobs, &sagas, &cleanup, &audit];
         let issues: Vec<String> = parts.into_iter().flatten().cloned().collect();
         let health = Health {
             leader_election_healthy: answers && leader.is_empty(),

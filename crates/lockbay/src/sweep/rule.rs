@@ -65,13 +65,16 @@ pub enum Scope {
     /// State values without a time to live that were not written for the rule's TTL. Named by
     /// their key.
     StateKeys,
+    /// The beginning of the audit trail that a signed checkpoint says may be gone. It has no name,
+    /// and the setting `audit_retention` says what may be gone; a rule can only keep it longer.
+    Audit,
     /// Keys of others on the same Redis that were not used for the rule's TTL.
     ForeignKeys,
 }
 
 impl Scope {
     /// All of them.
-    pub const ALL: [Scope; 9] = [
+    pub const ALL: [Scope; 10] = [
         Scope::ExpiredState,
         Scope::StaleState,
         Scope::Leftovers,
@@ -80,6 +83,7 @@ impl Scope {
         Scope::Sagas,
         Scope::Leases,
         Scope::StateKeys,
+        Scope::Audit,
         Scope::ForeignKeys,
     ];
 
@@ -90,7 +94,8 @@ impl Scope {
             | Scope::JobResults
             | Scope::Jobs
             | Scope::Sagas
-            | Scope::Leases => true,
+            | Scope::Leases
+            | Scope::Audit => true,
             Scope::StaleState | Scope::Leftovers | Scope::StateKeys | Scope::ForeignKeys => false,
         }
     }
@@ -244,6 +249,7 @@ fn scopes_of_built_in(name: &str) -> Option<&'static [Scope]> {
 pub(crate) struct Retentions {
     pub(crate) result_ttl: Duration,
     pub(crate) dedup_horizon: Duration,
+    pub(crate) audit: Duration,
 }
 
 struct BuiltIn {
@@ -257,7 +263,7 @@ struct BuiltIn {
 }
 
 #[rustfmt::skip]
-const BUILT_IN: [BuiltIn; 8] = [
+const BUILT_IN: [BuiltIn; 9] = [
     BuiltIn { name: "temp_state", pattern: "temp_state:*", ttl: |_| HOUR, strategy: Strategy::Immediate, batch_size: 500, priority: 90,
         scopes: &[Scope::ExpiredState, Scope::StateKeys, Scope::ForeignKeys] },
     BuiltIn { name: "leader_election", pattern: "*", ttl: |_| HOUR, strategy: Strategy::Batch, batch_size: 200, priority: 80,
@@ -274,6 +280,8 @@ const BUILT_IN: [BuiltIn; 8] = [
         scopes: &[Scope::Jobs] },
     BuiltIn { name: "saga", pattern: "*", ttl: |_| DAY * 400, strategy: Strategy::Batch, batch_size: 200, priority: 20,
         scopes: &[Scope::Sagas, Scope::Leftovers] },
+    BuiltIn { name: "audit", pattern: "*", ttl: |times| times.audit, strategy: Strategy::Batch, batch_size: 100, priority: 10,
+        scopes: &[Scope::Audit] },
 ];
 
 /// The rules that come with LockBay.

@@ -145,6 +145,7 @@ impl Work<'_> {
                 | Scope::Jobs
                 | Scope::Sagas
                 | Scope::Leases
+                | Scope::Audit
                 | Scope::StateKeys => {
                     if let Some(chore) = self.chores.retire.get(&scope) {
                         let task = Task { rule, scope, pattern: &pattern, now };
@@ -328,7 +329,7 @@ impl Task<'_> {
     /// expired, and leftovers, go whatever they are called.
     fn rule_names(&self) -> bool {
         match self.scope {
-            Scope::ExpiredState | Scope::StaleState | Scope::Leftovers => false,
+            Scope::ExpiredState | Scope::StaleState | Scope::Leftovers | Scope::Audit => false,
             Scope::JobResults
             | Scope::Jobs
             | Scope::Sagas
