@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::audit::Audit;
 use crate::clock::{Clock, Tick, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::Jobs;
@@ -77,6 +78,7 @@ pub(crate) struct Examiner<'a> {
     pub(crate) sweeper: &'a Sweeper,
     pub(crate) alerts: &'a Alerts,
     pub(crate) schedules: &'a Schedules,
+    pub(crate) audit: &'a Audit,
     pub(crate) leadership: &'a Leadership,
     pub(crate) metrics: &'a Metrics,
     pub(crate) leader_ttl: Duration,
@@ -112,6 +114,7 @@ impl Examiner<'_> {
             parts.push(("schedules", schedules.await));
             parts.push(("clock", surroundings::clocks(asked, told, took)));
             parts.push(("alerts", Finding { issues: self.alerts.examine(), warnings: Vec::new() }));
+            parts.push(("audit", Finding { issues: self.audit.examine(), warnings: Vec::new() }));
             parts.push(("disk", surroundings::disk(self.volume().await)));
         }
         let checks: Vec<Check> =

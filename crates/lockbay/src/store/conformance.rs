@@ -7,6 +7,8 @@
 // A test kit: it fails by panicking.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs)]
 
+mod logs;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -85,6 +87,7 @@ pub async fn all(store: &dyn Store, clock: &Clock) {
     a_hint_wakes_the_watcher(store).await;
     upkeep_counts_and_weighs_what_is_there(store).await;
     upkeep_gives_back_until_there_is_no_more(store).await;
+    logs::all(store).await;
 }
 
 async fn a_put_is_read_back_with_its_revision_and_deadline(store: &dyn Store) {
@@ -420,6 +423,7 @@ pub async fn a_store_that_loses_data_is_found_out(
 pub async fn differential(store: &dyn Store, oracle: &dyn Store, seed: u64, rounds: usize) {
     let dice = Clock::manual(seed);
     let kind = Kind::new("differential");
+    let kind_of_logs = Kind::new("differential-log");
     let space = format!("{seed:x}/");
     let pick = |n: u64| dice.random() % n;
     let any_key = || Key::new(Partition::FIRST, kind, format!("{space}{}", pick(12)));
@@ -442,7 +446,13 @@ pub async fn differential(store: &dyn Store, oracle: &dyn Store, seed: u64, roun
                 })
                 .collect()
         };
-        let writes: Vec<Write> = (0..1 + pick(3)).map(|_| random_write(&dice, any_key())).collect();
+        let mut writes: Vec<Write> =
+            (0..1 + pick(3)).map(|_| random_write(&dice, any_key())).collect();
+        let appended = (0..pick(6) / 3).map(|n| {
+            let key = Key::new(Partition::FIRST, kind_of_logs, format!("{space}{}", pick(2)));
+            Write::Append { key, line: format!("{round}.{n}").into_bytes() }
+        });
+        writes.extend(appended);
         let build = |guards| Commit::new(Partition::FIRST, guards, writes.clone(), vec![]).unwrap();
         let (mine, oracles) = (build(guards(&ours)), build(guards(&theirs)));
         let repeats = 1 + pick(8) / 7;
@@ -476,6 +486,16 @@ pub async fn differential(store: &dyn Store, oracle: &dyn Store, seed: u64, roun
             };
             assert_eq!((list(&a, &ours), a.more), (list(&b, &theirs), b.more), "{}", context());
         }
+    }
+    for log in 0..2 {
+        let log = Key::new(Partition::FIRST, kind_of_logs, format!("{space}{log}"));
+        let round_of = |revisions: &[Revision], at| revisions.iter().position(|seen| *seen == at);
+        let lines = async |store: &dyn Store, revisions: &[Revision]| -> Vec<_> {
+            let lines = logs::walk(store, &log, Revision::ZERO, 7).await;
+            lines.into_iter().map(|(at, text)| (round_of(revisions, at), text)).collect()
+        };
+        let (mine, oracles) = (lines(store, &ours).await, lines(oracle, &theirs).await);
+        assert_eq!(mine, oracles, "seed {seed:#x}: {log}");
     }
 }
 
