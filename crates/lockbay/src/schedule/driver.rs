@@ -19,6 +19,7 @@ use super::Schedules;
 use super::decide::{Overlap, Plan, plan};
 use super::expression::Expression;
 use super::record::{self, Content, Found, LastRun, Open, SCHEDULE, Standing, TickId, TickOutcome};
+use super::stuck::Mark;
 use super::tick::{Ended, Run};
 use crate::clock::{Tick, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
@@ -188,6 +189,7 @@ impl Schedules {
             running: HashMap::new(),
             ended: Vec::new(),
             complained: None,
+            stuck: self.0.stuck.mark(),
         };
         let task = tokio::spawn(self.0.work.track_future(driver.run(found)));
         Driven { known, nudge, task }
@@ -209,6 +211,7 @@ struct Driver {
     ended: Vec<(TickId, Ended)>,
     /// When it was told that the schedule stands still.
     complained: Option<Tick>,
+    stuck: Mark,
 }
 
 /// What to do after a round.
@@ -432,10 +435,12 @@ impl Driver {
         if !is_known {
             match definition.expression() {
                 Ok(expression) => {
+                    self.stuck.moves();
                     let of = (definition.schedule_expression.clone(), definition.time_zone.clone());
                     self.expression = Some((of, expression));
                 }
                 Err(error) => {
+                    self.stuck.stands_still();
                     self.complain(&error);
                     self.expression = None;
                 }
