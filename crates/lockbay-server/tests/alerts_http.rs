@@ -75,14 +75,14 @@ fn rules_that_cannot_be_meant_are_refused_and_nothing_is_stored() {
     let server = server();
     for (field, value, word) in [
         ("metric_path", json!("saga_metrics.saga_failed"), "saga_metrics.sagas_failed"),
-        ("operator", json!("=>"), "operator"),
-        ("threshold", json!("many"), "threshold"),
+        ("operator", json!("=>"), "=>"),
+        ("threshold", json!("many"), "many"),
         ("window_minutes", json!(0), "window_minutes"),
         ("window_minutes", json!(20_000), "window_minutes"),
-        ("severity", json!("fatal"), "severity"),
+        ("severity", json!("fatal"), "fatal"),
         ("aggregation", json!("last"), "increase"),
         ("quantile", json!(0.5), "quantile"),
-        ("for_seconds", json!(-1), "for_seconds"),
+        ("for_seconds", json!(-1), "-1"),
         ("colour", json!("red"), "colour"),
         ("name", json!("another"), "another"),
     ] {
@@ -123,7 +123,7 @@ fn the_command_line_lists_puts_tests_and_deletes_rules() {
 #[test]
 fn the_shipped_tests_of_rules_pass_and_a_wrong_expectation_fails_with_a_diff() {
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../ops/alerts/built-in.test.toml");
-    let passed = support::lockbay(&["alerts", "test", root]);
+    let passed = support::lockbay().args(["alerts", "test", root]).output().expect("it runs");
     assert_eq!(passed.status.code(), Some(0), "{}", stdout(&passed));
     let dir = tempfile::tempdir().expect("a directory");
     let file = dir.path().join("wrong.toml");
@@ -131,7 +131,10 @@ fn the_shipped_tests_of_rules_pass_and_a_wrong_expectation_fails_with_a_diff() {
         .expect("the file")
         .replace("0s fired saga_parked", "10s fired saga_parked");
     std::fs::write(&file, text).expect("written");
-    let failed = support::lockbay(&["alerts", "test", file.to_str().expect("UTF-8")]);
+    let failed = support::lockbay()
+        .args(["alerts", "test", file.to_str().expect("UTF-8")])
+        .output()
+        .expect("it runs");
     assert_eq!(failed.status.code(), Some(1));
     let told = stdout(&failed);
     assert!(
@@ -139,6 +142,9 @@ fn the_shipped_tests_of_rules_pass_and_a_wrong_expectation_fails_with_a_diff() {
         "{told}"
     );
     std::fs::write(&file, "rule = 3").expect("written");
-    let odd = support::lockbay(&["alerts", "test", file.to_str().expect("UTF-8")]);
+    let odd = support::lockbay()
+        .args(["alerts", "test", file.to_str().expect("UTF-8")])
+        .output()
+        .expect("it runs");
     assert_eq!(odd.status.code(), Some(2));
 }

@@ -309,6 +309,20 @@ fn every_event_stands_in_the_operations_document() {
     assert_same("events", &names, "docs/operations.md", "Events");
 }
 
+/// Whoever is told of an alert finds what to do under the name of its rule.
+#[test]
+fn every_shipped_alert_rule_has_a_runbook_heading() {
+    let document = read(&root().join("docs/operations.md"));
+    let part = document.split("\n## ").find(|part| part.starts_with("Runbooks"));
+    let part = part.unwrap_or_default();
+    let headings: BTreeSet<&str> =
+        part.lines().filter_map(|line| line.strip_prefix("### ")).collect();
+    let rules = lockbay::monitor::alert::builtin::rules();
+    let names: BTreeSet<&str> = rules.iter().map(|rule| rule.name.as_str()).collect();
+    assert!(names.len() > 20, "rules are shipped");
+    assert_eq!(headings, names, "headings under Runbooks, and rules that are shipped");
+}
+
 #[test]
 fn every_error_kind_stands_in_the_errors_document() {
     let names = ErrorKind::ALL.iter().map(|kind| kind.name().to_owned()).collect();

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::decide::{Overlap, Plan, plan};
 use super::expression::Expression;
 use super::record::{self, Content, Found, LastRun, Open, SCHEDULE, Standing, TickId, TickOutcome};
+use super::stuck::Mark;
 use super::tick::{Ended, Run};
 use super::{Schedules, trail};
 use crate::clock::{Tick, Timestamp};
@@ -188,6 +189,7 @@ impl Schedules {
             running: HashMap::new(),
             ended: Vec::new(),
             complained: None,
+            stuck: self.0.stuck.mark(),
         };
         let task = tokio::spawn(self.0.work.track_future(driver.run(found)));
         Driven { known, nudge, task }
@@ -209,6 +211,7 @@ struct Driver {
     ended: Vec<(TickId, Ended)>,
     /// When it was told that the schedule stands still.
     complained: Option<Tick>,
+    stuck: Mark,
 }
 
 /// What to do after a round.
@@ -433,10 +436,12 @@ impl Driver {
         if !is_known {
             match definition.expression() {
                 Ok(expression) => {
+                    self.stuck.moves();
                     let of = (definition.schedule_expression.clone(), definition.time_zone.clone());
                     self.expression = Some((of, expression));
                 }
                 Err(error) => {
+                    self.stuck.stands_still();
                     self.complain(&error);
                     self.expression = None;
                 }

@@ -26,6 +26,7 @@ mod handler;
 mod list;
 mod operate;
 mod record;
+mod stuck;
 mod tick;
 mod trail;
 
@@ -104,6 +105,8 @@ struct Inner {
     turns: Semaphore,
     /// Why ticks that run here do not get on, by the keys of their jobs; one for each turn at most.
     troubles: Mutex<HashMap<String, String>>,
+    /// Schedules driven here that stand still because their expression or zone cannot be read.
+    stuck: stuck::Stuck,
     /// Drivers, and ticks that run.
     work: TaskTracker,
     /// Fires when no more ticks are to be begun.
@@ -118,6 +121,7 @@ impl Schedules {
         handlers: Arc<dyn TickHandlers>,
         defaults: ScheduleDefaults,
     ) -> Self {
+        let stuck = stuck::Stuck::new(Arc::clone(&metrics));
         Schedules(Arc::new(Inner {
             time: StoreTime::new(clock.clone()),
             store,
@@ -131,6 +135,7 @@ impl Schedules {
             defaults,
             turns: Semaphore::new(MAX_TICKS_AT_ONCE),
             troubles: Mutex::default(),
+            stuck,
             work: TaskTracker::new(),
             closing: CancellationToken::new(),
         }))

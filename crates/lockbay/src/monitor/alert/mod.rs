@@ -5,7 +5,7 @@
 //! once, whoever leads then.
 
 pub mod backtest;
-mod builtin;
+pub mod builtin;
 mod burn;
 pub mod decide;
 pub mod evaluator;
