@@ -6,6 +6,7 @@
 //! limited (probes are not, so that a busy server does not look dead), and then comes the handler.
 
 mod abandoned;
+mod audit;
 mod cleanup;
 mod extract;
 mod finance;
@@ -100,6 +101,7 @@ pub(crate) fn router(app: App) -> Router {
         .merge(ledger::routes())
         .merge(state::routes())
         .merge(cleanup::routes())
+        .merge(audit::routes())
         .layer(middleware::from_fn_with_state(app.clone(), guard::limit_in_flight));
     Router::new()
         .route("/", get(index))
@@ -158,6 +160,13 @@ async fn index() -> Response {
         "GET|PUT|DELETE /v1/cleanup/rules/{name}",
         "POST /v1/cleanup/run",
         "POST /v1/cleanup/optimize-memory",
+        "GET /v1/audit?entity=&actor=&action=&from=&until=&order=",
+        "GET /v1/audit/verify?records=",
+        "GET /v1/audit/history?entity=",
+        "GET /v1/audit/proof?revision=",
+        "GET /v1/audit/export?from=&until=",
+        "GET /v1/audit/checkpoints",
+        "GET /v1/audit/key",
     ];
     Json(json!({ "name": "lockbay", "version": env!("CARGO_PKG_VERSION"), "calls": &calls[..] }))
         .into_response()
