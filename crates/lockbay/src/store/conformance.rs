@@ -423,7 +423,6 @@ pub async fn a_store_that_loses_data_is_found_out(
 pub async fn differential(store: &dyn Store, oracle: &dyn Store, seed: u64, rounds: usize) {
     let dice = Clock::manual(seed);
     let kind = Kind::new("differential");
-    let kind_of_logs = Kind::new("differential-log");
     let space = format!("{seed:x}/");
     let pick = |n: u64| dice.random() % n;
     let any_key = || Key::new(Partition::FIRST, kind, format!("{space}{}", pick(12)));
@@ -448,11 +447,7 @@ pub async fn differential(store: &dyn Store, oracle: &dyn Store, seed: u64, roun
         };
         let mut writes: Vec<Write> =
             (0..1 + pick(3)).map(|_| random_write(&dice, any_key())).collect();
-        let appended = (0..pick(6) / 3).map(|n| {
-            let key = Key::new(Partition::FIRST, kind_of_logs, format!("{space}{}", pick(2)));
-            Write::Append { key, line: format!("{round}.{n}").into_bytes() }
-        });
-        writes.extend(appended);
+        writes.extend(logs::some_lines(&dice, &space, round));
         let build = |guards| Commit::new(Partition::FIRST, guards, writes.clone(), vec![]).unwrap();
         let (mine, oracles) = (build(guards(&ours)), build(guards(&theirs)));
         let repeats = 1 + pick(8) / 7;
@@ -487,16 +482,7 @@ pub async fn differential(store: &dyn Store, oracle: &dyn Store, seed: u64, roun
             assert_eq!((list(&a, &ours), a.more), (list(&b, &theirs), b.more), "{}", context());
         }
     }
-    for log in 0..2 {
-        let log = Key::new(Partition::FIRST, kind_of_logs, format!("{space}{log}"));
-        let round_of = |revisions: &[Revision], at| revisions.iter().position(|seen| *seen == at);
-        let lines = async |store: &dyn Store, revisions: &[Revision]| -> Vec<_> {
-            let lines = logs::walk(store, &log, Revision::ZERO, 7).await;
-            lines.into_iter().map(|(at, text)| (round_of(revisions, at), text)).collect()
-        };
-        let (mine, oracles) = (lines(store, &ours).await, lines(oracle, &theirs).await);
-        assert_eq!(mine, oracles, "seed {seed:#x}: {log}");
-    }
+    logs::agree((store, &ours), (oracle, &theirs), &space).await;
 }
 
 /// Deadlines in a differential run are far away or long gone, so that the clocks cannot disagree.

@@ -56,6 +56,21 @@ pub async fn lead(bay: &LockBay, clock: &Clock) {
     panic!("nobody was elected");
 }
 
+/// Ends an instance on a manual clock.
+pub async fn end(bay: &LockBay, clock: &Clock) {
+    let ending = bay.shutdown();
+    let stepping = async {
+        loop {
+            clock.advance(Duration::from_millis(1));
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        () = ending => {}
+        () = stepping => {}
+    }
+}
+
 /// A memory with so many entries in so many checkpoints, everything sealed.
 pub async fn sealed(entries: usize, each: usize, seals: usize) -> (Clock, Arc<Memory>) {
     let clock = Clock::manual(7);
@@ -67,6 +82,7 @@ pub async fn sealed(entries: usize, each: usize, seals: usize) -> (Clock, Arc<Me
         clock.advance(Duration::from_micros(50_000));
         bay.audit().seal_now().await.unwrap();
     }
+    end(&bay, &clock).await;
     (clock, memory)
 }
 

@@ -4,6 +4,7 @@
 use super::{
     Commit, Guard, Key, Kind, Partition, Reply, Revision, Store, Write, committed, refused,
 };
+use crate::clock::Clock;
 use crate::error::ErrorKind;
 use crate::store::{MAX_VALUE_BYTES, Range, log};
 
@@ -39,6 +40,39 @@ pub(super) async fn walk(
             return lines;
         }
         range = range.after(page.records.last().map(|record| record.key.id.to_string()));
+    }
+}
+
+/// A log of a differential run.
+fn differential(space: &str, which: u64) -> Key {
+    Key::new(Partition::FIRST, Kind::new("differential-log"), format!("{space}{which}"))
+}
+
+/// Lines that a round of a differential run appends: in most rounds none.
+pub(super) fn some_lines(dice: &Clock, space: &str, round: usize) -> Vec<Write> {
+    let line = |n| Write::Append {
+        key: differential(space, dice.random() % 2),
+        line: format!("{round}.{n}").into_bytes(),
+    };
+    (0..dice.random() % 6 / 3).map(line).collect()
+}
+
+/// Asserts that the logs of a differential run are the same in both stores, by the commits that
+/// each knows its revisions of.
+pub(super) async fn agree(
+    (store, ours): (&dyn Store, &[Revision]),
+    (oracle, theirs): (&dyn Store, &[Revision]),
+    space: &str,
+) {
+    let numbered = |lines: Vec<(Revision, Vec<u8>)>, known: &[Revision]| -> Vec<_> {
+        let number = |at| known.iter().position(|seen| *seen == at);
+        lines.into_iter().map(|(at, text)| (number(at), text)).collect()
+    };
+    for which in 0..2 {
+        let log = differential(space, which);
+        let mine = numbered(walk(store, &log, Revision::ZERO, 7).await, ours);
+        let oracles = numbered(walk(oracle, &log, Revision::ZERO, 7).await, theirs);
+        assert_eq!(mine, oracles, "{log}");
     }
 }
 
