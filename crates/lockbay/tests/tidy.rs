@@ -278,7 +278,8 @@ fn every_kind_of_record_is_entered_or_says_why_not() {
         let told = quoted(entered);
         let known = told.iter().all(|entity| entities.contains(entity));
         let says_why = entered == "none" && told.is_empty() && why.split(' ').count() > 1;
-        if !(says_why || (!told.is_empty() && known && !why.is_empty())) {
+        let is_entered = !told.is_empty() && known && !why.is_empty();
+        if !says_why && !is_entered {
             wrong.push(format!("{kind} is entered as {entered:?}, because {why:?}"));
         }
     }
