@@ -113,10 +113,50 @@ pub enum Event {
         /// Why.
         error: String,
     },
+    /// A channel has delivered a notice of alerts.
+    AlertNotified {
+        /// Which notice.
+        notice_id: String,
+        /// Which channel.
+        channel: String,
+        /// Whether its alerts fire or are over.
+        status: String,
+    },
+    /// A channel gave up a notice of alerts, which is a dead letter now.
+    NotificationDead {
+        /// Which notice.
+        notice_id: String,
+        /// Which channel.
+        channel: String,
+        /// Why the last attempt failed.
+        reason: String,
+    },
     /// The store has lost acknowledged data; effects are halted.
     StoreRolledBack {
         /// What was seen.
         reason: String,
+    },
+    /// An alert has begun to fire.
+    AlertFired {
+        /// Its rule.
+        rule: String,
+        /// How bad it is.
+        severity: String,
+        /// The number of the firing.
+        episode: u64,
+        /// In words.
+        summary: String,
+    },
+    /// An alert fires no longer.
+    AlertResolved {
+        /// Its rule.
+        rule: String,
+        /// How bad it was.
+        severity: String,
+        /// The number of the firing.
+        episode: u64,
+        /// In words.
+        summary: String,
     },
 }
 
@@ -138,7 +178,11 @@ impl Event {
             Event::SessionTakenOver { .. } => "session_taken_over",
             Event::ScheduleMisfired { .. } => "schedule_misfired",
             Event::ScheduleTickFailed { .. } => "schedule_tick_failed",
+            Event::AlertNotified { .. } => "alert_notified",
+            Event::NotificationDead { .. } => "notification_dead",
             Event::StoreRolledBack { .. } => "store_rolled_back",
+            Event::AlertFired { .. } => "alert_fired",
+            Event::AlertResolved { .. } => "alert_resolved",
         }
     }
 
@@ -158,6 +202,10 @@ impl Event {
             | Event::SagaParked { saga_id: id, reason: text }
             | Event::SagaAbandoned { saga_id: id, reason: text }
             | Event::ScheduleTickFailed { job_id: id, error: text, .. } => id.len() + text.len(),
+            Event::AlertFired { rule: id, summary: text, .. }
+            | Event::AlertResolved { rule: id, summary: text, .. }
+            | Event::AlertNotified { notice_id: id, channel: text, .. }
+            | Event::NotificationDead { notice_id: id, channel: text, .. } => id.len() + text.len(),
             Event::SystemUnhealthy { issues } => issues.iter().map(String::len).sum(),
             Event::SystemHealthy => 0,
         };
@@ -180,7 +228,11 @@ impl Event {
         "session_taken_over",
         "schedule_misfired",
         "schedule_tick_failed",
+        "alert_notified",
+        "notification_dead",
         "store_rolled_back",
+        "alert_fired",
+        "alert_resolved",
     ];
 }
 

@@ -21,7 +21,7 @@ use crate::clock::{Clock, Tick};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Bus, Event, Tail, Told};
-use crate::finance::Finance;
+use crate::finance::{Finance, Mischief, SimulatedProvider};
 use crate::job::{
     Claim, ClaimRequest, JobContext, JobFailure, JobOutcome, JobSuccess, Jobs, RunOptions,
 };
@@ -31,13 +31,16 @@ use crate::leader::Leadership;
 use crate::lease::Leases;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
+use crate::monitor::alert::Alerts;
 use crate::monitor::health::{Examiner, Health, Past};
 use crate::monitor::history::History;
+use crate::monitor::notify::Notifier;
 use crate::monitor::trend::Trends;
 use crate::saga::{ClaimedTask, Sagas, TaskPoll, Tasks};
 use crate::schedule::Schedules;
+use crate::scribe::{Entry, Scribe};
 use crate::state::State;
-use crate::store::{self, Store};
+use crate::store::{self, Commit, Partition, Store};
 use crate::sweep::Sweeper;
 
 use build::Ground;
@@ -70,6 +73,7 @@ struct Inner {
     trends: Trends,
     bus: Bus,
     keeper: Keeper,
+    scribe: Scribe,
     leadership: Leadership,
     leases: Leases,
     jobs: Jobs,
@@ -80,6 +84,8 @@ struct Inner {
     state: State,
     sweeper: Sweeper,
     schedules: Schedules,
+    alerts: Alerts,
+    notifier: Notifier,
     life: Mutex<Life>,
     /// Set by the first shutdown, for which others wait.
     down: tokio::sync::OnceCell<()>,
@@ -113,6 +119,8 @@ struct Running {
     sweeper: JoinHandle<()>,
     schedules: JoinHandle<()>,
     history: JoinHandle<()>,
+    alerts: Vec<JoinHandle<()>>,
+    notifier: JoinHandle<()>,
 }
 
 impl LockBay {
@@ -149,6 +157,8 @@ impl LockBay {
             sweeper: tokio::spawn(self.0.sweeper.clone().watch()),
             schedules: tokio::spawn(self.0.schedules.clone().watch_over(stop.clone())),
             history: tokio::spawn(self.clone().sample(stop.clone())),
+            alerts: self.watch_alerts(&stop),
+            notifier: tokio::spawn(self.0.notifier.clone().watch_over(stop.clone())),
             stop,
         });
     }
@@ -174,7 +184,9 @@ impl LockBay {
                 running.stop.cancel();
                 // A background task that panicked has nothing left to hand over.
                 let services = (running.sagas, running.schedules, running.state, running.sweeper);
-                drop(tokio::join!(running.elector, running.health, running.history));
+                drop(tokio::join!(running.elector, running.health));
+                drop(tokio::join!(running.history, running.notifier));
+                drop(futures_util::future::join_all(running.alerts).await);
                 drop(tokio::join!(services.0, services.1, services.2, services.3));
             }
         };
@@ -249,6 +261,16 @@ impl LockBay {
         &self.0.schedules
     }
 
+    /// Alerts: what is judged, what fires, and the rules.
+    pub fn alerts(&self) -> &Alerts {
+        &self.0.alerts
+    }
+
+    /// Who is told of alerts, and what is kept quiet.
+    pub fn notifications(&self) -> &Notifier {
+        &self.0.notifier
+    }
+
     /// What is measured. Gauges that are read from elsewhere are as of the last sample; see
     /// [`refresh_metrics`](LockBay::refresh_metrics).
     pub fn metrics(&self) -> &Metrics {
@@ -273,6 +295,31 @@ impl LockBay {
     /// The store underneath.
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.0.store
+    }
+
+    /// Accepts the store as it is after it was found rolled back, and enters who did; see
+    /// [`Store::accept`].
+    ///
+    /// # Errors
+    /// As the store has them. If it was accepted and that could not be entered, the error says so;
+    /// accepting it again is harmless.
+    pub async fn accept_store(&self) -> Result<()> {
+        let inner = &self.0;
+        inner.store.accept().await?;
+        let entry = Entry::new("store", inner.store.describe().backend, "accepted");
+        let Some(entered) = inner.scribe.enter(&entry) else { return Ok(()) };
+        let commit = Commit::new(Partition::FIRST, Vec::new(), vec![entered], Vec::new())?;
+        inner.store.commit(&commit).await.map(drop).map_err(|error| {
+            let message = "the store was accepted, and that could not be entered: accept it again";
+            Error::new(error.kind(), message).with_source(error)
+        })
+    }
+
+    /// A payout provider that only pretends, and misbehaves so; for
+    /// [`Finance::pay_through`].
+    pub fn simulated_provider(&self, mischief: Mischief) -> SimulatedProvider {
+        let (store, clock) = (Arc::clone(&self.0.store), self.0.clock.clone());
+        SimulatedProvider::new(store, clock, self.0.scribe.clone(), mischief)
     }
 
     /// The clock.
@@ -429,6 +476,8 @@ impl LockBay {
             sagas: &self.0.sagas,
             sweeper: &self.0.sweeper,
             schedules: &self.0.schedules,
+            alerts: &self.0.alerts,
+            history: &self.0.history,
             leadership: &self.0.leadership,
             metrics: &self.0.metrics,
             leader_ttl: self.0.config.leader_ttl.0,
@@ -465,6 +514,16 @@ impl LockBay {
             let refresh = move || bay.refresh_metrics();
             self.0.history.clone().record(self.0.opened, refresh, stop).await;
         }
+    }
+
+    /// Judges alerts while this instance leads, and tells of them, if monitoring is on.
+    fn watch_alerts(&self, stop: &CancellationToken) -> Vec<JoinHandle<()>> {
+        if !self.0.config.monitoring {
+            return Vec::new();
+        }
+        let judged = self.0.alerts.clone().watch_over(stop.clone());
+        let told = self.0.alerts.clone().tell_events(stop.clone());
+        vec![tokio::spawn(judged), tokio::spawn(told)]
     }
 
     async fn watch_health(self, stop: CancellationToken) {

@@ -4,6 +4,7 @@
 //! a store, and `demo`, in one too, starts its own servers; all others are clients of a server's HTTP API and know nothing that another program
 //! could not know. Exit codes: 0 done, 1 refused or failed, 2 unreachable or wrong usage.
 
+mod alerts;
 mod cleanup;
 pub(crate) mod client;
 mod doctor;
@@ -109,6 +110,9 @@ enum Command {
     /// What is kept for how long, and cleaning up
     #[command(subcommand)]
     Cleanup(cleanup::CleanupCommand),
+    /// Keeping alerts quiet, and what became of those that were told
+    #[command(subcommand)]
+    Alerts(alerts::AlertsCommand),
     /// Measure what the services reach here, beside the bare store doing the same writes
     Bench(bench::BenchArgs),
     /// Write completions for a shell
@@ -173,6 +177,7 @@ async fn obey(shared: &Shared, command: Command) -> Result<Ended, Failure> {
         Command::Ledger(command) => ledger::obey(&Client::new(shared)?, command).await,
         Command::State(command) => state::obey(&Client::new(shared)?, command).await,
         Command::Cleanup(command) => cleanup::obey(&Client::new(shared)?, command).await,
+        Command::Alerts(command) => alerts::obey(&Client::new(shared)?, command).await,
         Command::Bench(args) => {
             bench::run(args, shared.json).await?;
             Ok(Ended::Done)

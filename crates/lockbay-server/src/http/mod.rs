@@ -20,6 +20,7 @@ mod lease;
 mod ledger;
 mod listen;
 mod metrics;
+mod notify;
 mod page;
 mod problem;
 mod report;
@@ -107,6 +108,7 @@ pub(crate) fn router(app: App) -> Router {
         .merge(cleanup::routes())
         .merge(events::routes())
         .merge(report::routes())
+        .merge(notify::routes())
         .layer(middleware::from_fn_with_state(app.clone(), guard::limit_in_flight));
     Router::new()
         .route("/", get(index))
@@ -115,6 +117,7 @@ pub(crate) fn router(app: App) -> Router {
         .fallback(no_such_route)
         .method_not_allowed_fallback(no_such_method)
         .layer(middleware::from_fn(guard::check_headers))
+        .layer(middleware::from_fn(guard::span))
         .layer(middleware::map_response(guard::mark_response))
         .layer(CatchPanicLayer::custom(guard::panicked))
         .with_state(app)
@@ -168,6 +171,12 @@ async fn index() -> Response {
         "GET|PUT|DELETE /v1/cleanup/rules/{name}",
         "POST /v1/cleanup/run",
         "POST /v1/cleanup/optimize-memory",
+        "GET|POST|DELETE /v1/alerts/silences",
+        "GET|DELETE /v1/alerts/silences/{id}",
+        "GET /v1/alerts/notifications?status=",
+        "POST /v1/alerts/notifications/test",
+        "GET /v1/alerts/notifications/{id}",
+        "POST /v1/alerts/notifications/{id}/retry",
     ];
     Json(json!({ "name": "lockbay", "version": env!("CARGO_PKG_VERSION"), "calls": &calls[..] }))
         .into_response()

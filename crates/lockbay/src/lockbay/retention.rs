@@ -15,8 +15,10 @@ use crate::lease::LEASE;
 use crate::ledger::Ledger;
 use crate::metrics::{Metric, Metrics};
 use crate::monitor::history::HISTORY;
+use crate::monitor::notify::{Letters, NoticeStatus};
 use crate::retire::{Errand, Retire, Worked};
 use crate::saga::Sagas;
+use crate::scribe::Scribe;
 use crate::state::{STATE, State};
 use crate::store::{Fence, Store};
 use crate::sweep::{Chores, Grace, Lapsed, Retentions, Scope, StateKeys, SweepSettings, Sweeper};
@@ -31,6 +33,7 @@ pub(super) struct Services<'a> {
     pub(super) sagas: &'a Sagas,
     pub(super) ledger: &'a Ledger,
     pub(super) state: &'a State,
+    pub(super) scribe: &'a Scribe,
 }
 
 pub(super) fn sweeper(config: &Config, services: &Services<'_>, instance_id: &str) -> Sweeper {
@@ -38,6 +41,8 @@ pub(super) fn sweeper(config: &Config, services: &Services<'_>, instance_id: &st
     let lapsed = |kind, grace| -> Arc<dyn Retire> {
         Arc::new(Lapsed { store: Arc::clone(store), kind, grace })
     };
+    let letters =
+        |status| -> Arc<dyn Retire> { Arc::new(Letters { store: Arc::clone(store), status }) };
     let state_keys = StateKeys { store: Arc::clone(store), kind: STATE };
     let retire: BTreeMap<Scope, Arc<dyn Retire>> = [
         (Scope::ExpiredState, lapsed(STATE, Grace::None)),
@@ -48,6 +53,8 @@ pub(super) fn sweeper(config: &Config, services: &Services<'_>, instance_id: &st
         (Scope::Leases, lapsed(LEASE, Grace::Ttl)),
         (Scope::History, lapsed(HISTORY, Grace::None)),
         (Scope::StateKeys, Arc::new(state_keys)),
+        (Scope::Notices, letters(NoticeStatus::Delivered)),
+        (Scope::DeadNotices, letters(NoticeStatus::Dead)),
     ]
     .into();
     let holds: Arc<dyn Errand> = Arc::new(LapsedHolds(services.ledger.clone()));
@@ -74,6 +81,7 @@ pub(super) fn sweeper(config: &Config, services: &Services<'_>, instance_id: &st
         services.leadership.clone(),
         settings,
         chores,
+        services.scribe.clone(),
     )
 }
 

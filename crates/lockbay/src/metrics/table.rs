@@ -90,6 +90,16 @@ pub enum Metric {
     ProcessFiles,
     ProcessStart,
     ProcessCpu,
+    AlertsFiring,
+    SagasWaiting,
+    SagasOrphaned,
+    ClaimsUnserved,
+    LeaderVacant,
+    StoreWarnings,
+    SchedulesStuck,
+    NotificationsDelivered,
+    NotificationFailures,
+    NotificationsDead,
 }
 
 /// How a metric behaves.
@@ -267,4 +277,14 @@ pub const TABLE: &[Row] = &[
     gauge(Metric::ProcessFiles, "process_open_fds", "system_metrics.process_open_fds", Unit::None, Merge::Sum, "Files and connections that the process has open"),
     gauge(Metric::ProcessStart, "process_start_time_seconds", "system_metrics.process_start_time_seconds", Unit::Seconds, Merge::Max, "When the process started, in seconds since 1970"),
     counter(Metric::ProcessCpu, "process_cpu_seconds", "system_metrics.process_cpu_ms", Unit::Milliseconds, "Time that the processors spent on the process"),
+    gauge(Metric::AlertsFiring, "lockbay_alerts_firing", "system_metrics.alerts_firing", Unit::None, Merge::Max, "Alerts that fire, as the leader judges them; 0 elsewhere"),
+    gauge(Metric::SagasWaiting, "lockbay_sagas_waiting", "saga_metrics.waiting_sagas", Unit::None, Merge::Max, "Parked sagas that wait for a person, as the last health check found them; counted up to a thousand"),
+    gauge(Metric::SagasOrphaned, "lockbay_sagas_orphaned_seconds", "saga_metrics.orphaned_seconds", Unit::Seconds, Merge::Max, "How long sagas whose executor is gone have waited for another"),
+    gauge(Metric::ClaimsUnserved, "lockbay_claims_unserved_seconds", "job_idempotency_metrics.unserved_seconds", Unit::Seconds, Merge::Max, "How long the oldest lapsed claim of a job has waited to be taken over"),
+    gauge(Metric::LeaderVacant, "lockbay_leader_vacant_seconds", "system_metrics.leader_vacant_seconds", Unit::Seconds, Merge::Max, "How long nobody has led"),
+    gauge(Metric::StoreWarnings, "lockbay_store_warnings", "system_metrics.store_warnings", Unit::None, Merge::Max, "Settings of the store that weaken a promise, as the last health check found them"),
+    gauge(Metric::SchedulesStuck, "lockbay_schedules_stuck", "schedule_metrics.schedules_stuck", Unit::None, Merge::Max, "Schedules that this instance drives as the leader and that stand still because their expression or zone cannot be read"),
+    counter(Metric::NotificationsDelivered, "lockbay_notifications_delivered", "system_metrics.notifications_delivered", Unit::None, "Notices of alerts that a channel delivered"),
+    counter(Metric::NotificationFailures, "lockbay_notification_failures", "system_metrics.notification_failures", Unit::None, "Attempts to deliver a notice of alerts that failed"),
+    gauge(Metric::NotificationsDead, "lockbay_notifications_dead", "system_metrics.notifications_dead", Unit::None, Merge::Max, "Dead letters among the notices, counted by the leader up to a thousand"),
 ];

@@ -17,6 +17,8 @@ use crate::job::Jobs;
 use crate::keeper::Keeper;
 use crate::leader::Leadership;
 use crate::metrics::{Metric, Metrics};
+use crate::monitor::alert::Alerts;
+use crate::monitor::history::History;
 use crate::saga::Sagas;
 use crate::schedule::Schedules;
 use crate::store::{Pong, Store, Volume};
@@ -75,6 +77,8 @@ pub(crate) struct Examiner<'a> {
     pub(crate) sagas: &'a Sagas,
     pub(crate) sweeper: &'a Sweeper,
     pub(crate) schedules: &'a Schedules,
+    pub(crate) alerts: &'a Alerts,
+    pub(crate) history: &'a History,
     pub(crate) leadership: &'a Leadership,
     pub(crate) metrics: &'a Metrics,
     pub(crate) leader_ttl: Duration,
@@ -108,6 +112,9 @@ impl Examiner<'_> {
             parts.push(("cleanup", Finding { issues, warnings }));
             let schedules = surroundings::schedules(self.schedules, self.clock, past, SLOW_STORE);
             parts.push(("schedules", schedules.await));
+            let issues = self.alerts.examine();
+            parts.push(("history", surroundings::history(self.history.stands_still())));
+            parts.push(("alerts", Finding { issues, warnings: Vec::new() }));
             parts.push(("clock", surroundings::clocks(asked, told, took)));
             parts.push(("disk", surroundings::disk(self.volume().await)));
         }
@@ -164,6 +171,8 @@ impl Examiner<'_> {
                 self.metrics.observe(Metric::StoreSeconds, took);
                 self.metrics.set_real(Metric::StoreRoundTrip, took.as_secs_f64() * 1e3);
                 self.metrics.set(Metric::StoreHalted, 0);
+                let weak = i64::try_from(warnings.len()).unwrap_or(i64::MAX);
+                self.metrics.set(Metric::StoreWarnings, weak);
                 let found = Finding { issues: Vec::new(), warnings };
                 Answer { found, times: Some((asked, now, took)), rolled_back: None }
             }
@@ -182,10 +191,14 @@ impl Examiner<'_> {
         // An instance that was never started does not run for leadership.
         let Some(started) = self.started else { return Finding::default() };
         match self.in_time(self.leadership.current()).await {
-            Ok(Some(_)) => Finding::default(),
+            Ok(Some(_)) => {
+                self.metrics.set(Metric::LeaderVacant, 0);
+                Finding::default()
+            }
             Ok(None) => {
                 let running = self.clock.tick().since(started);
                 let vacant = self.leadership.vacant_for().unwrap_or(running);
+                self.metrics.set_real(Metric::LeaderVacant, vacant.as_secs_f64());
                 // An election takes its time.
                 if vacant < self.leader_ttl * 2 {
                     return Finding::default();
@@ -207,7 +220,12 @@ impl Examiner<'_> {
                 .issues
                 .push(format!("renewals: {overdue} leases or claims could not be renewed in time"));
         }
-        match self.in_time(self.jobs.oldest_lapse()).await {
+        let oldest = self.in_time(self.jobs.oldest_lapse()).await;
+        if let Ok(age) = &oldest {
+            let unserved = age.unwrap_or_default().as_secs_f64();
+            self.metrics.set_real(Metric::ClaimsUnserved, unserved);
+        }
+        match oldest {
             Ok(Some(age)) if age > UNSERVED => finding.issues.push(format!(
                 "jobs: a lapsed claim has waited for {} s; see `lockbay job list --status claimed`",
                 age.as_secs()
@@ -223,6 +241,7 @@ impl Examiner<'_> {
             Ok(waiting) => waiting,
             Err(error) => return Finding::issue(format!("sagas: {error}")),
         };
+        self.metrics.set(Metric::SagasWaiting, i64::try_from(waiting.parked).unwrap_or(i64::MAX));
         let mut finding = Finding::default();
         if waiting.parked > 0 {
             let (parked, more) =
@@ -234,6 +253,7 @@ impl Examiner<'_> {
         // One that has just been started takes over what it finds.
         let running = self.started.map(|started| self.clock.tick().since(started));
         let waited = waiting.orphaned.zip(running).map(|(lapsed, running)| lapsed.min(running));
+        self.metrics.set_real(Metric::SagasOrphaned, waited.unwrap_or_default().as_secs_f64());
         if let Some(waited) = waited.filter(|waited| *waited > self.session_ttl + ORPHANED) {
             finding.issues.push(format!(
                 "sagas: an executor is gone, and nobody has taken over its sagas for {} s; see the \

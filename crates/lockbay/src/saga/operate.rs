@@ -133,12 +133,13 @@ impl Sagas {
         let before = Before::of(&saga);
         // Until it is executed here, what was written may be executed by nobody.
         let sight = executor.as_ref().map(|_| Sight { sagas: self, kept: false });
-        let adding = saga.add(Addition {
+        let addition = Addition {
             entry: &entry,
             at: self.0.time.now().max(saga.state.changed),
             effects,
             executor: session.as_ref().map(Session::guard),
-        })?;
+        };
+        let adding = saga.add(addition, &self.0.scribe)?;
         let asked = self.0.clock.tick();
         let reply = match self.0.store.commit(&adding.commit).await {
             Err(error) if error.kind() != ErrorKind::Unknown => {

@@ -27,6 +27,7 @@ mod list;
 mod operate;
 mod record;
 mod tick;
+mod trail;
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -44,6 +45,7 @@ use crate::event::Bus;
 use crate::job::{JobFailure, JobSuccess, Jobs};
 use crate::leader::Leadership;
 use crate::metrics::Metrics;
+use crate::scribe::Scribe;
 use crate::store::Store;
 use crate::store::time::StoreTime;
 
@@ -97,6 +99,7 @@ struct Inner {
     handlers: Handlers,
     defaults: ScheduleDefaults,
     time: StoreTime,
+    scribe: Scribe,
     /// One for each tick that runs here.
     turns: Semaphore,
     /// Why ticks that run here do not get on, by the keys of their jobs; one for each turn at most.
@@ -109,7 +112,7 @@ struct Inner {
 
 impl Schedules {
     pub(crate) fn new(
-        (store, clock): (Arc<dyn Store>, Clock),
+        (store, clock, scribe): (Arc<dyn Store>, Clock, Scribe),
         (metrics, bus): (Arc<Metrics>, Bus),
         (jobs, leadership): (Jobs, Leadership),
         handlers: Arc<dyn TickHandlers>,
@@ -119,6 +122,7 @@ impl Schedules {
             time: StoreTime::new(clock.clone()),
             store,
             clock,
+            scribe,
             metrics,
             bus,
             jobs,

@@ -70,11 +70,15 @@ pub enum Scope {
     StateKeys,
     /// Keys of others on the same Redis that were not used for the rule's TTL.
     ForeignKeys,
+    /// Notices of alerts that every channel delivered. Named by their group.
+    Notices,
+    /// Notices of alerts that a channel gave up. Named by their group.
+    DeadNotices,
 }
 
 impl Scope {
     /// All of them.
-    pub const ALL: [Scope; 10] = [
+    pub const ALL: [Scope; 12] = [
         Scope::ExpiredState,
         Scope::StaleState,
         Scope::Leftovers,
@@ -85,6 +89,8 @@ impl Scope {
         Scope::History,
         Scope::StateKeys,
         Scope::ForeignKeys,
+        Scope::Notices,
+        Scope::DeadNotices,
     ];
 
     /// Whether what may go is found without looking at what stays.
@@ -95,7 +101,9 @@ impl Scope {
             | Scope::Jobs
             | Scope::Sagas
             | Scope::Leases
-            | Scope::History => true,
+            | Scope::History
+            | Scope::Notices
+            | Scope::DeadNotices => true,
             Scope::StaleState | Scope::Leftovers | Scope::StateKeys | Scope::ForeignKeys => false,
         }
     }
@@ -262,7 +270,7 @@ struct BuiltIn {
 }
 
 #[rustfmt::skip]
-const BUILT_IN: [BuiltIn; 9] = [
+const BUILT_IN: [BuiltIn; 11] = [
     BuiltIn { name: "temp_state", pattern: "temp_state:*", ttl: |_| HOUR, strategy: Strategy::Immediate, batch_size: 500, priority: 90,
         scopes: &[Scope::ExpiredState, Scope::StateKeys, Scope::ForeignKeys] },
     BuiltIn { name: "leader_election", pattern: "*", ttl: |_| HOUR, strategy: Strategy::Batch, batch_size: 200, priority: 80,
@@ -281,6 +289,10 @@ const BUILT_IN: [BuiltIn; 9] = [
         scopes: &[Scope::Sagas, Scope::Leftovers] },
     BuiltIn { name: "history", pattern: "*", ttl: |_| Duration::ZERO, strategy: Strategy::Batch, batch_size: 100, priority: 10,
         scopes: &[Scope::History] },
+    BuiltIn { name: "notifications", pattern: "*", ttl: |_| DAY * 7, strategy: Strategy::Batch, batch_size: 200, priority: 15,
+        scopes: &[Scope::Notices] },
+    BuiltIn { name: "dead_letters", pattern: "*", ttl: |_| DAY * 30, strategy: Strategy::Batch, batch_size: 200, priority: 14,
+        scopes: &[Scope::DeadNotices] },
 ];
 
 /// The rules that come with LockBay.
