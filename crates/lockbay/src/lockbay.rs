@@ -491,6 +491,7 @@ impl LockBay {
             alerts: &self.0.alerts,
             schedules: &self.0.schedules,
             audit: &self.0.audit,
+            history: &self.0.history,
             leadership: &self.0.leadership,
             metrics: &self.0.metrics,
             leader_ttl: self.0.config.leader_ttl.0,

@@ -3,10 +3,10 @@
 
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
-#[path = "support/stepped.rs"]
-mod stepped;
 #[path = "support/sealed.rs"]
 mod sealed;
+#[path = "support/stepped.rs"]
+mod stepped;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,8 +18,8 @@ use lockbay::store::faulty::Faults;
 use lockbay::store::memory::Memory;
 use lockbay::store::{Commit, Order, Partition, Store, Write};
 use lockbay::{ErrorKind, LockBay};
-use stepped::{World, seconds};
 use sealed::{CHECKPOINTS, ENTRIES, append, end, entry, lead, log, records, sealed, verdict};
+use stepped::{World, seconds};
 
 fn instance(memory: &Arc<Memory>, clock: &Clock, config: Config) -> LockBay {
     LockBay::with_store(config, Arc::new(memory.client()), clock.clone())
