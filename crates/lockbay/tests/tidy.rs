@@ -29,34 +29,37 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("store/", &["clock", "error"]),
     ("keeper.rs", &["clock", "metrics", "store"]),
     ("retire.rs", &["clock", "error", "store"]),
-    ("scribe.rs", &["hex", "store"]),
-    ("leader.rs", &["clock", "error", "event", "keeper", "metrics", "store"]),
-    ("lease.rs", &["clock", "error", "keeper", "metrics", "name", "store"]),
+    ("scribe.rs", &["error", "hex", "name", "store"]),
+    ("leader.rs", &["clock", "error", "event", "keeper", "metrics", "scribe", "store"]),
+    ("lease.rs", &["clock", "error", "keeper", "metrics", "name", "scribe", "store"]),
     (
         "job/",
         &[
             "clock", "config", "error", "event", "hex", "json", "keeper", "metrics", "name",
-            "retire", "store",
+            "retire", "scribe", "store",
         ],
     ),
     (
         "saga/",
         &[
             "clock", "config", "error", "event", "hex", "json", "keeper", "metrics", "name",
-            "retire", "store",
+            "retire", "scribe", "store",
         ],
     ),
     (
         "schedule/",
         &[
             "clock", "config", "error", "event", "job", "json", "keeper", "leader", "metrics",
-            "name", "store",
+            "name", "scribe", "store",
         ],
     ),
-    ("sweep/", &["clock", "error", "glob", "leader", "metrics", "name", "retire", "store"]),
-    ("finance/", &["clock", "error", "json", "ledger", "name", "saga", "store"]),
-    ("ledger/", &["clock", "error", "json", "metrics", "name", "store"]),
-    ("state/", &["clock", "error", "glob", "json", "metrics", "name", "store"]),
+    (
+        "sweep/",
+        &["clock", "error", "glob", "leader", "metrics", "name", "retire", "scribe", "store"],
+    ),
+    ("finance/", &["clock", "error", "json", "ledger", "name", "saga", "scribe", "store"]),
+    ("ledger/", &["clock", "error", "json", "metrics", "name", "scribe", "store"]),
+    ("state/", &["clock", "error", "glob", "json", "metrics", "name", "scribe", "store"]),
     (
         "monitor/",
         &[
@@ -246,6 +249,40 @@ fn every_kind_of_record_stands_in_the_store_document() {
         }
     }
     assert_same("kinds of records", &kinds, "docs/store.md", "Kinds of records");
+}
+
+#[test]
+fn every_kind_of_record_is_entered_or_says_why_not() {
+    let kinds = table(&read(&root().join("docs/store.md")), "Kinds of records");
+    let kinds: BTreeSet<String> = kinds.iter().filter_map(|row| first_name(row)).collect();
+    assert_same("kinds of records", &kinds, "docs/audit-entries.md", "Coverage");
+    let document = read(&root().join("docs/audit-entries.md"));
+    let entries = table(&document, "Entries");
+    let entities: BTreeSet<String> = entries.iter().filter_map(|row| first_name(row)).collect();
+    let entities: BTreeSet<&str> =
+        entities.iter().filter_map(|entity| entity.split('/').next()).collect();
+    let mut wrong = Vec::new();
+    let coverage = table(&document, "Coverage");
+    for row in coverage.iter().filter(|row| first_name(row).is_some()) {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let [kind, entered, why] = cells[..] else { panic!("a row of three cells: {row}") };
+        let told = quoted(entered);
+        let known = told.iter().all(|entity| entities.contains(entity));
+        let says_why = entered == "none" && told.is_empty() && why.split(' ').count() > 1;
+        if !(says_why || (!told.is_empty() && known && !why.is_empty())) {
+            wrong.push(format!("{kind} is entered as {entered:?}, because {why:?}"));
+        }
+    }
+    assert_none(&wrong);
+    // And what the code enters is what the table says.
+    let mut entered = BTreeSet::new();
+    for file in library() {
+        let outside_tests = file.text.split("#[cfg(test)]").next().unwrap_or_default();
+        let names = outside_tests.split("Entry::new(\"").skip(1);
+        entered.extend(names.filter_map(|rest| rest.split('"').next()).map(str::to_owned));
+    }
+    let entities: BTreeSet<String> = entities.into_iter().map(str::to_owned).collect();
+    assert_eq!(entered, entities, "entities that the code enters, and those of the table");
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod alerts;
 mod cleanup;
 pub(crate) mod client;
 mod doctor;
+mod events;
 mod handler;
 mod job;
 mod leader;
@@ -16,6 +17,7 @@ mod lease;
 mod ledger;
 mod metrics;
 pub(crate) mod output;
+mod report;
 mod saga;
 mod saga_operate;
 mod schedule;
@@ -61,9 +63,21 @@ struct Shared {
     /// The bearer token to show it
     #[arg(long, global = true, env = "LOCKBAY_TOKEN", hide_env_values = true)]
     token: Option<String>,
+    /// Who asks, for the audit trail; nothing proves it [default: $USER]
+    #[arg(long, global = true, env = "LOCKBAY_ACTOR", hide_env_values = true)]
+    actor: Option<String>,
     /// Do not ask before a change that hurts
     #[arg(long, short, global = true)]
     yes: bool,
+}
+
+impl Shared {
+    /// Who asks.
+    fn actor(&self) -> String {
+        let named = |name: &String| !name.is_empty();
+        let user = || std::env::var("USER").ok().filter(named);
+        self.actor.clone().filter(named).or_else(user).unwrap_or_else(|| "command line".into())
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -77,6 +91,10 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     /// Say whether a server is healthy: exit code 0 if it is, 1 if not, 2 if it is not reached
     Health,
+    /// Say how the service does, what is wrong and what to do
+    Report(report::ReportArgs),
+    /// Follow what happens in a server
+    Events(events::EventsArgs),
     /// Show what a server has done and how it is, or with --path how one metric went
     Metrics(metrics::MetricsArgs),
     /// Who leads
@@ -161,6 +179,8 @@ async fn obey(shared: &Shared, command: Command) -> Result<Ended, Failure> {
         }),
         Command::Doctor(args) => doctor::doctor(&args, shared).await,
         Command::Health => status::health(&Client::new(shared)?).await,
+        Command::Report(args) => report::report(&Client::new(shared)?, &args).await,
+        Command::Events(args) => events::follow(&Client::new(shared)?, &args).await,
         Command::Metrics(args) => metrics::obey(&Client::new(shared)?, args).await,
         Command::Leader(command) => leader::obey(&Client::new(shared)?, command).await,
         Command::Lease(command) => lease::obey(&Client::new(shared)?, command).await,

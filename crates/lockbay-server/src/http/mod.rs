@@ -1,13 +1,15 @@
 //! The HTTP API: which path leads to which handler, and what happens around every one.
 //!
 //! One file per group of paths. A handler extracts, converts, calls the library, and converts the
-//! answer; it decides nothing. A request goes through here in this order: a panic becomes a
-//! problem, headers that every call shares are checked, the number of requests in flight is
+//! answer; it decides nothing. A request goes through here in this order: it gets its name, a panic
+//! becomes a problem, headers that every call shares are checked, the number of requests in flight is
 //! limited (probes are not, so that a busy server does not look dead), and then comes the handler.
 
 mod abandoned;
 mod alert;
+mod caller;
 mod cleanup;
+mod events;
 mod extract;
 mod finance;
 mod guard;
@@ -24,6 +26,7 @@ mod metrics;
 mod notify;
 mod page;
 mod problem;
+mod report;
 mod saga;
 mod saga_operate;
 mod schedule;
@@ -60,6 +63,8 @@ pub(crate) struct App {
     in_flight: Arc<Semaphore>,
     /// Calls that wait for somebody else, of which there may be half as many.
     waiting: Arc<Semaphore>,
+    /// Who follows the events.
+    listeners: events::Listeners,
     max_in_flight: usize,
 }
 
@@ -76,6 +81,7 @@ impl App {
             stopping,
             in_flight: Arc::new(Semaphore::new(max_in_flight)),
             waiting: Arc::new(Semaphore::new(max_in_flight.div_ceil(2))),
+            listeners: events::Listeners::default(),
             max_in_flight,
         }
     }
@@ -112,8 +118,10 @@ pub(crate) fn router(app: App) -> Router {
         .merge(ledger::routes())
         .merge(state::routes())
         .merge(cleanup::routes())
+        .merge(events::routes())
         .merge(alert::routes())
         .merge(notify::routes())
+        .merge(report::routes())
         .layer(middleware::from_fn_with_state(app.clone(), guard::limit_in_flight));
     Router::new()
         .route("/", get(index))
@@ -124,6 +132,7 @@ pub(crate) fn router(app: App) -> Router {
         .layer(middleware::from_fn(guard::check_headers))
         .layer(middleware::map_response(guard::mark_response))
         .layer(CatchPanicLayer::custom(guard::panicked))
+        .layer(middleware::from_fn_with_state(app.clone(), caller::name_request))
         .with_state(app)
 }
 
@@ -135,6 +144,9 @@ async fn index() -> Response {
         "GET /metrics",
         "GET /api/advanced-state/health",
         "GET /api/advanced-state/metrics",
+        "GET /api/advanced-state/report?hours=&format=",
+        "GET /v1/trends?path=&hours=",
+        "GET /v1/events?events=",
         "GET /v1/metrics/history?path=&minutes=",
         "GET /v1/metrics/paths",
         "GET /v1/leader",

@@ -23,11 +23,27 @@ use crate::monitor::alert::Severity;
 use crate::monitor::alert::service::Footing;
 use crate::monitor::history::{History, HistorySettings};
 use crate::monitor::notify::{Notifier, NotifySettings};
+use crate::monitor::trend::Trends;
 use crate::saga::{SagaDefaults, Sagas, Tasks};
 use crate::schedule::{ScheduleDefaults, Schedules};
-use crate::scribe::Scribe;
+use crate::scribe::{Masks, Scribe};
 use crate::state::State;
 use crate::store::Store;
+
+/// Without a secret, masks can be compared within the life of this process alone.
+fn scribe(config: &Config, instance: &str, clock: &Clock) -> Scribe {
+    if !config.audit {
+        return Scribe::silent();
+    }
+    let secret = config.audit_mask_secret.as_ref().map(|secret| secret.0.clone());
+    let clock = clock.clone();
+    let secret = move || secret.unwrap_or_else(|| clock.random_id());
+    // A configuration that was not checked masks everything that it can be read to name.
+    let names = config.masked_fields().unwrap_or_else(|_| {
+        config.audit_masked_fields.split(',').map(|name| name.trim().to_owned()).collect()
+    });
+    Scribe::new(instance, Masks::new(names, secret))
+}
 
 /// What every service stands on.
 pub(super) struct Ground {
@@ -54,7 +70,7 @@ impl Ground {
         let store: Arc<dyn Store> = Arc::new(timed);
         let keeper = Keeper::new(Arc::clone(&store), clock.clone(), Arc::clone(&metrics));
         let name = config.instance_name.as_ref().unwrap_or(&instance_id);
-        let scribe = if config.audit { Scribe::new(name) } else { Scribe::silent() };
+        let scribe = scribe(&config, name, &clock);
         Ground {
             config,
             instance_id,
@@ -70,14 +86,15 @@ impl Ground {
 
     pub(super) fn build(self) -> Inner {
         let leadership = self.leadership();
-        let leases =
-            Leases::new(self.store(), self.clock.clone(), self.keeper.clone(), self.metrics());
+        let scribe = || self.scribe.clone();
+        let (clock, keeper) = (self.clock.clone(), self.keeper.clone());
+        let leases = Leases::new(self.store(), clock, keeper, self.metrics(), scribe());
         let jobs = self.jobs();
         let tasks = Tasks::new(self.store(), self.clock.clone(), self.metrics());
         let sagas = self.sagas(&tasks);
         let schedules = self.schedules(&jobs, &leadership, &sagas);
-        let ledger = Ledger::new(self.store(), self.clock.clone(), self.metrics());
-        let state = State::new(self.store(), self.clock.clone(), self.metrics());
+        let ledger = Ledger::new(self.store(), self.clock.clone(), self.metrics(), scribe());
+        let state = State::new(self.store(), self.clock.clone(), self.metrics(), scribe());
         let finance = self.finance(&sagas, &ledger);
         let notifier = self.notifier(&leadership);
         let history = self.history();
@@ -91,7 +108,9 @@ impl Ground {
             sagas: &sagas,
             ledger: &ledger,
             state: &state,
+            scribe: &self.scribe,
         };
+        let trends = Trends::new(history.clone(), self.clock.clone(), self.config.max_in_flight);
         let sweeper = retention::sweeper(&self.config, &services, &self.instance_id);
         Inner {
             opened: self.clock.tick(),
@@ -100,9 +119,11 @@ impl Ground {
             store: self.bare,
             clock: self.clock,
             metrics: self.metrics,
+            trends,
             history,
             bus: self.bus,
             keeper: self.keeper,
+            scribe: self.scribe,
             leadership,
             leases,
             jobs,
@@ -151,7 +172,8 @@ impl Ground {
             ttl: self.config.leader_ttl.0,
         };
         let (clock, keeper, bus) = (self.clock.clone(), self.keeper.clone(), self.bus.clone());
-        Leadership::new(self.store(), clock, keeper, self.metrics(), bus, candidate)
+        let scribe = self.scribe.clone();
+        Leadership::new(self.store(), clock, keeper, self.metrics(), bus, scribe, candidate)
     }
 
     fn jobs(&self) -> Jobs {
@@ -165,7 +187,8 @@ impl Ground {
             holder,
         };
         let (clock, keeper, bus) = (self.clock.clone(), self.keeper.clone(), self.bus.clone());
-        Jobs::new(self.store(), clock, keeper, self.metrics(), bus, defaults, LEADER)
+        let scribe = self.scribe.clone();
+        Jobs::new(self.store(), clock, keeper, self.metrics(), bus, defaults, LEADER, scribe)
     }
 
     fn sagas(&self, tasks: &Tasks) -> Sagas {
@@ -181,7 +204,8 @@ impl Ground {
             instance_name: config.instance_name.clone(),
         };
         let (clock, keeper, bus) = (self.clock.clone(), self.keeper.clone(), self.bus.clone());
-        Sagas::new(self.store(), clock, keeper, self.metrics(), bus, defaults, tasks.steps())
+        let (metrics, scribe) = (self.metrics(), self.scribe.clone());
+        Sagas::new(self.store(), clock, keeper, metrics, bus, defaults, tasks.steps(), scribe)
     }
 
     fn schedules(&self, jobs: &Jobs, leadership: &Leadership, sagas: &Sagas) -> Schedules {
@@ -190,12 +214,21 @@ impl Ground {
             timeout: self.config.saga_step_timeout.0,
         };
         Schedules::new(
-            (self.store(), self.clock.clone()),
+            (self.store(), self.clock.clone(), self.scribe.clone()),
             (self.metrics(), self.bus.clone()),
             (jobs.clone(), leadership.clone()),
             Arc::new(SagaHandlers(sagas.clone())),
             defaults,
         )
+    }
+
+    fn history(&self) -> History {
+        let settings = HistorySettings {
+            instance_id: self.instance_id.clone(),
+            instance_name: self.config.instance_name.clone(),
+            interval: self.config.monitoring_interval.0,
+        };
+        History::new(self.store(), self.clock.clone(), self.metrics(), settings)
     }
 
     fn notifier(&self, leadership: &Leadership) -> Notifier {
@@ -216,19 +249,10 @@ impl Ground {
         )
     }
 
-    fn history(&self) -> History {
-        let settings = HistorySettings {
-            instance_id: self.instance_id.clone(),
-            instance_name: self.config.instance_name.clone(),
-            interval: self.config.monitoring_interval.0,
-        };
-        History::new(self.store(), self.clock.clone(), self.metrics(), settings)
-    }
-
     /// Pays nobody, until somebody says who pays.
     fn finance(&self, sagas: &Sagas, ledger: &Ledger) -> Finance {
-        let provider =
-            SimulatedProvider::new(self.store(), self.clock.clone(), Mischief::default());
+        let (clock, scribe) = (self.clock.clone(), self.scribe.clone());
+        let provider = SimulatedProvider::new(self.store(), clock, scribe, Mischief::default());
         Finance::new(sagas.clone(), ledger.clone(), Arc::new(provider))
     }
 }

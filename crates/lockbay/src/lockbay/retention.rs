@@ -18,6 +18,7 @@ use crate::monitor::history::HISTORY;
 use crate::monitor::notify::{Letters, NoticeStatus};
 use crate::retire::{Errand, Retire, Worked};
 use crate::saga::Sagas;
+use crate::scribe::Scribe;
 use crate::state::{STATE, State};
 use crate::store::{Fence, Store};
 use crate::sweep::{Chores, Grace, Lapsed, Retentions, Scope, StateKeys, SweepSettings, Sweeper};
@@ -32,6 +33,7 @@ pub(super) struct Services<'a> {
     pub(super) sagas: &'a Sagas,
     pub(super) ledger: &'a Ledger,
     pub(super) state: &'a State,
+    pub(super) scribe: &'a Scribe,
 }
 
 pub(super) fn sweeper(config: &Config, services: &Services<'_>, instance_id: &str) -> Sweeper {
@@ -79,6 +81,7 @@ pub(super) fn sweeper(config: &Config, services: &Services<'_>, instance_id: &st
         services.leadership.clone(),
         settings,
         chores,
+        services.scribe.clone(),
     )
 }
 

@@ -15,12 +15,12 @@ use tokio::sync::Notify;
 use tokio::task::{Id, JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::Schedules;
 use super::decide::{Overlap, Plan, plan};
 use super::expression::Expression;
 use super::record::{self, Content, Found, LastRun, Open, SCHEDULE, Standing, TickId, TickOutcome};
 use super::stuck::Mark;
 use super::tick::{Ended, Run};
+use super::{Schedules, trail};
 use crate::clock::{Tick, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
@@ -311,7 +311,8 @@ impl Driver {
             let mut told = self.decide(&mut content, expression.as_ref(), now);
             told.plan.skipped += dropped;
             let is_left = content.standing == Standing::Ending && content.open.is_empty();
-            match self.commit(found.revision, (!is_left).then_some(&content)).await {
+            let left = (!is_left).then_some(&content);
+            match self.commit(found.revision, left, &told).await {
                 Some(revision) => {
                     self.ended.clear();
                     self.tell(&told);
@@ -451,11 +452,18 @@ impl Driver {
 
     /// Commits a change under the leader's fence; `None` if it is not known to be committed. It is
     /// sent again while its outcome is unknown, or what it did would be told to nobody.
-    async fn commit(&mut self, from: Revision, content: Option<&Content>) -> Option<Revision> {
+    async fn commit(
+        &mut self,
+        from: Revision,
+        content: Option<&Content>,
+        told: &Told,
+    ) -> Option<Revision> {
         let inner = Arc::clone(&self.schedules.0);
+        let done = (&told.plan, &*told.ended);
+        let entered = trail::advance(&inner.scribe, &self.job_id, from, done, content);
         let leader = Guard::Held(self.right.fence().clone());
         let mut asked = inner.clock.tick();
-        let commit = match record::advance(&self.job_id, from, leader, content) {
+        let commit = match record::advance(&self.job_id, from, leader, content, entered) {
             Ok(commit) => commit,
             Err(error) => {
                 self.complain(&error);

@@ -28,6 +28,7 @@ mod operate;
 mod record;
 mod stuck;
 mod tick;
+mod trail;
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -45,6 +46,7 @@ use crate::event::Bus;
 use crate::job::{JobFailure, JobSuccess, Jobs};
 use crate::leader::Leadership;
 use crate::metrics::Metrics;
+use crate::scribe::Scribe;
 use crate::store::Store;
 use crate::store::time::StoreTime;
 
@@ -98,6 +100,7 @@ struct Inner {
     handlers: Handlers,
     defaults: ScheduleDefaults,
     time: StoreTime,
+    scribe: Scribe,
     /// One for each tick that runs here.
     turns: Semaphore,
     /// Why ticks that run here do not get on, by the keys of their jobs; one for each turn at most.
@@ -112,7 +115,7 @@ struct Inner {
 
 impl Schedules {
     pub(crate) fn new(
-        (store, clock): (Arc<dyn Store>, Clock),
+        (store, clock, scribe): (Arc<dyn Store>, Clock, Scribe),
         (metrics, bus): (Arc<Metrics>, Bus),
         (jobs, leadership): (Jobs, Leadership),
         handlers: Arc<dyn TickHandlers>,
@@ -123,6 +126,7 @@ impl Schedules {
             time: StoreTime::new(clock.clone()),
             store,
             clock,
+            scribe,
             metrics,
             bus,
             jobs,

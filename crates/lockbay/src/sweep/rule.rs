@@ -101,9 +101,9 @@ impl Scope {
             | Scope::Jobs
             | Scope::Sagas
             | Scope::Leases
+            | Scope::History
             | Scope::Notices
-            | Scope::DeadNotices
-            | Scope::History => true,
+            | Scope::DeadNotices => true,
             Scope::StaleState | Scope::Leftovers | Scope::StateKeys | Scope::ForeignKeys => false,
         }
     }
@@ -287,12 +287,12 @@ const BUILT_IN: [BuiltIn; 11] = [
         scopes: &[Scope::Jobs] },
     BuiltIn { name: "saga", pattern: "*", ttl: |_| DAY * 400, strategy: Strategy::Batch, batch_size: 200, priority: 20,
         scopes: &[Scope::Sagas, Scope::Leftovers] },
+    BuiltIn { name: "history", pattern: "*", ttl: |_| Duration::ZERO, strategy: Strategy::Batch, batch_size: 100, priority: 10,
+        scopes: &[Scope::History] },
     BuiltIn { name: "notifications", pattern: "*", ttl: |_| DAY * 7, strategy: Strategy::Batch, batch_size: 200, priority: 15,
         scopes: &[Scope::Notices] },
     BuiltIn { name: "dead_letters", pattern: "*", ttl: |_| DAY * 30, strategy: Strategy::Batch, batch_size: 200, priority: 14,
         scopes: &[Scope::DeadNotices] },
-    BuiltIn { name: "history", pattern: "*", ttl: |_| Duration::ZERO, strategy: Strategy::Batch, batch_size: 100, priority: 10,
-        scopes: &[Scope::History] },
 ];
 
 /// The rules that come with LockBay.

@@ -116,6 +116,8 @@ impl Work<'_> {
         let batch = usize::try_from(rule.batch_size).unwrap_or(usize::MAX);
         let mut deleter = Deleter {
             store: &**self.store,
+            scribe: &self.book.scribe,
+            rule: &rule.name,
             term: self.term,
             mode: self.wanted.mode,
             pace: Pace::new(batch),
@@ -145,9 +147,9 @@ impl Work<'_> {
                 | Scope::Jobs
                 | Scope::Sagas
                 | Scope::Leases
+                | Scope::History
                 | Scope::Notices
                 | Scope::DeadNotices
-                | Scope::History
                 | Scope::StateKeys => {
                     if let Some(chore) = self.chores.retire.get(&scope) {
                         let task = Task { rule, scope, pattern: &pattern, now };

@@ -309,9 +309,8 @@ impl Alerts {
         };
         let mut entry = Entry::new("alert", &moved.rule, action);
         entry.reason = Some(&moved.summary);
-        entry.detail.insert("severity".into(), moved.severity.name().into());
-        entry.detail.insert("episode".into(), moved.episode.into());
-        self.0.scribe.enter(&entry)
+        let entry = entry.with("severity", moved.severity.name()).with("episode", moved.episode);
+        self.0.scribe.enter_own(&entry)
     }
 
     /// Sends a commit until its outcome is clear, within limits.

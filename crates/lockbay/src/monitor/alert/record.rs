@@ -72,7 +72,7 @@ impl Book {
         rule.check()?;
         let key = key_of(RULE, &rule.name);
         let value = encode(&Stored::Put(Box::new(rule.clone())))?;
-        let detail = serde_json::to_value(&rule).ok();
+        let shown = serde_json::to_string(&rule).unwrap_or_default();
         for _ in 0..TRIES {
             let there = self.there(&key).await?;
             let limit = MAX_RULES + self.built_in.len();
@@ -82,7 +82,7 @@ impl Book {
             }
             let mut entry = Entry::new("alert-rule", &rule.name, "put");
             entry.previous = there.as_ref().map(|record| record.revision);
-            entry.detail.extend(detail.clone().map(|rule| ("rule".to_owned(), rule)));
+            entry = entry.with("rule", &*shown);
             let (key, value) = (key.clone(), value.clone());
             let put = Write::Put { key, value, deadline: Deadline::Never };
             if self.write(guard(there.as_ref(), put.key()), put, &entry).await? {
