@@ -18,7 +18,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::cli::output;
 use crate::http;
@@ -79,7 +81,7 @@ impl ServeArgs {
 /// Serves until told to stop.
 pub(crate) async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     let config = args.config().map_err(told)?;
-    start_log();
+    let _spans = start_log()?;
     if args.until_stdin_closes {
         std::thread::spawn(end_with_stdin);
     }
@@ -145,15 +147,25 @@ fn raise_file_limit() {
     }
 }
 
-/// Logs to stderr, at `info` unless RUST_LOG says otherwise.
-fn start_log() {
+/// Logs to stderr, at `info` unless RUST_LOG says otherwise. Gives what keeps the export of spans
+/// alive, if this build has one.
+fn start_log() -> anyhow::Result<impl Sized> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let log = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(!plain && std::io::stderr().is_terminal())
-        .init();
+        .with_filter(filter);
+    let registry = tracing_subscriber::registry().with(log);
+    #[cfg(feature = "otlp")]
+    let (registry, kept) = {
+        let (layer, kept) = crate::otlp::layer()?.unzip();
+        (registry.with(layer), kept)
+    };
+    #[cfg(not(feature = "otlp"))]
+    let kept = ();
+    registry.init();
+    Ok(kept)
 }
 
 /// The signals that end the server.

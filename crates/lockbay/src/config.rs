@@ -17,6 +17,8 @@ use crate::name::check_name;
 
 /// The longest claim of a job between heartbeats.
 pub const MAX_CLAIM_TTL: Duration = Duration::from_secs(24 * 3600);
+/// Each field of an entry is compared with every one of them.
+const MAX_MASKED_FIELDS: usize = 64;
 /// The most retries of a job.
 pub const MAX_RETRIES: u32 = 1_000;
 
@@ -146,9 +148,12 @@ pub const SETTINGS: &[Setting] = &[
     setting("saga_concurrency", "LOCKBAY_SAGA_CONCURRENCY", "sagas worked on at once; 10000"),
     setting("saga_queue", "LOCKBAY_SAGA_QUEUE", "sagas accepted beyond that, which wait; 100000"),
     setting("session_ttl", "LOCKBAY_SESSION_TTL", "how long others wait before they take over the sagas of an instance that is not heard of; 5s"),
-    setting("monitoring_interval", "ADVANCED_MONITORING_INTERVAL", "time between metric samples; 30s"),
+    setting("monitoring_interval", "ADVANCED_MONITORING_INTERVAL", "time between metric samples; 10s"),
     setting("monitoring", "LOCKBAY_MONITORING", "whether history is kept, and alerts and trends are judged; true"),
+    setting("alert_interval", "LOCKBAY_ALERT_INTERVAL", "time between evaluations of the alert rules; 10s"),
     setting("audit", "LOCKBAY_AUDIT", "whether changes are entered into the audit trail; true"),
+    setting("audit_masked_fields", "LOCKBAY_AUDIT_MASKED_FIELDS", "names of details that the audit trail shows masked, with commas between; destination"),
+    setting("audit_mask_secret", "LOCKBAY_AUDIT_MASK_SECRET", "keys those masks, so that instances and restarts mask alike; none"),
     setting("health_interval", "LOCKBAY_HEALTH_INTERVAL", "time between health checks; 5s"),
     setting("payout_provider", "LOCKBAY_PAYOUT_PROVIDER", "who pays money out: simulated, simulated:refused=10,unknown=5,delay_ms=20, or the URL of an endpoint; simulated"),
     setting("payout_secret", "LOCKBAY_PAYOUT_SECRET", "signs what the endpoint that pays out is sent; none"),
@@ -192,8 +197,11 @@ pub struct Config {
     pub monitoring_interval: Span,
     #[serde(deserialize_with = "yes_or_no")]
     pub monitoring: bool,
+    pub alert_interval: Span,
     #[serde(deserialize_with = "yes_or_no")]
     pub audit: bool,
+    pub audit_masked_fields: String,
+    pub audit_mask_secret: Option<Hidden>,
     pub health_interval: Span,
     pub payout_provider: String,
     pub payout_secret: Option<Hidden>,
@@ -230,9 +238,12 @@ impl Default for Config {
             saga_concurrency: 10_000,
             saga_queue: 100_000,
             session_ttl: seconds(5),
-            monitoring_interval: seconds(30),
+            monitoring_interval: seconds(10),
             monitoring: true,
+            alert_interval: seconds(10),
             audit: true,
+            audit_masked_fields: "destination".into(),
+            audit_mask_secret: None,
             health_interval: seconds(5),
             payout_provider: "simulated".into(),
             payout_secret: None,
@@ -315,14 +326,36 @@ impl Config {
     /// Names in this process's environment that look like settings and are none: most likely
     /// misspelt. They are told, not refused, as another version may know them.
     pub fn unknown_environment() -> Vec<String> {
-        const OTHERS: [&str; 3] =
-            ["LOCKBAY_URL", "LOCKBAY_TOKEN", "LOCKBAY_HANDLERS_ALLOW_PRIVATE"];
+        const OTHERS: [&str; 4] =
+            ["LOCKBAY_ACTOR", "LOCKBAY_URL", "LOCKBAY_TOKEN", "LOCKBAY_HANDLERS_ALLOW_PRIVATE"];
         let known = |name: &str| {
             let base = name.strip_suffix("_FILE").unwrap_or(name);
             OTHERS.contains(&base) || SETTINGS.iter().any(|setting| setting.env == base)
         };
         let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
         names.filter(|name| name.starts_with("LOCKBAY_") && !known(name)).collect()
+    }
+
+    /// The names of `audit_masked_fields`.
+    ///
+    /// # Errors
+    /// `Invalid` for one that cannot be a name, or too many.
+    pub fn masked_fields(&self) -> Result<Vec<String>> {
+        let names = self.audit_masked_fields.split(',').map(str::trim);
+        let names: Vec<String> = names.filter(|name| !name.is_empty()).map(str::to_owned).collect();
+        if names.len() > MAX_MASKED_FIELDS {
+            let message = format!("audit_masked_fields has at most {MAX_MASKED_FIELDS} names");
+            return Err(Error::invalid(message));
+        }
+        let is_name = |name: &String| {
+            name.len() <= 64 && name.bytes().all(|byte| byte == b'_' || byte.is_ascii_lowercase())
+        };
+        match names.iter().find(|name| !is_name(name)) {
+            None => Ok(names),
+            Some(name) => Err(Error::invalid(format!(
+                "audit_masked_fields has names of lowercase letters and underscores, not {name:?}"
+            ))),
+        }
     }
 
     /// Refuses values that cannot work together.
@@ -338,6 +371,7 @@ impl Config {
         within("dedup_horizon", self.dedup_horizon, second, day * 3_650)?;
         within("health_interval", self.health_interval, second, day)?;
         within("monitoring_interval", self.monitoring_interval, second * 10, day)?;
+        within("alert_interval", self.alert_interval, second * 10, Duration::from_secs(600))?;
         within("cleanup_interval", self.cleanup_interval, second * 10, day)?;
         within("saga_step_timeout", self.saga_step_timeout, second, day * 3_650)?;
         within("session_ttl", self.session_ttl, second * 5, day)?;
@@ -354,6 +388,7 @@ impl Config {
             return Err(Error::invalid("max_in_flight is at least 1"));
         }
         check_payout_provider(&self.payout_provider)?;
+        self.masked_fields()?;
         within("alert_group_wait", self.alert_group_wait, Duration::ZERO, day)?;
         if !SEVERITIES.contains(&self.alert_min_severity.as_str()) {
             let (known, given) = (SEVERITIES.join(", "), &self.alert_min_severity);

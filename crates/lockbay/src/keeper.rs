@@ -284,6 +284,9 @@ impl Keeper {
         let ready = rights.iter().filter_map(|right| Some((right, touch(right, right.0.ttl)?)));
         let (rights, commits): (Vec<&Right>, Vec<Commit>) = ready.unzip();
         let answers = shared.store.commit_all(&commits).await;
+        if answers.iter().any(Result::is_ok) {
+            shared.metrics.observe(Metric::RenewalSeconds, shared.clock.tick().since(attempt));
+        }
         for (right, answer) in rights.into_iter().zip(answers) {
             let fence = right.fence();
             match answer {

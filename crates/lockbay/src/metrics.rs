@@ -1,190 +1,64 @@
-//! Every metric, in one table: name, type and help.
+//! What is measured: counting, reading back by path, and the export for Prometheus.
 //!
 //! A metric is a row of [`TABLE`]; counting is one atomic addition. The rows are exported in the
-//! Prometheus text format and can be read back by [`Metric`], for health, reports and alerts.
+//! OpenMetrics and in the older Prometheus text format, and can be read back by [`Metric`] and by
+//! the guide's dotted paths, for health, reports, history and alerts.
 
-use parking_lot::Mutex;
-use prometheus_client::encoding::text::encode;
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
-use prometheus_client::registry::Registry;
+mod histogram;
+mod path;
+mod process;
+mod table;
+mod text;
 
 use std::time::Duration;
 
-/// What is measured. The order is that of [`TABLE`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[allow(missing_docs)] // each row of TABLE says what it is
-pub enum Metric {
-    JobsClaimed,
-    JobsCompleted,
-    JobsFailed,
-    JobsCancelled,
-    JobsTakenOver,
-    DuplicatesPrevented,
-    CoordinationConflicts,
-    ClaimsFenced,
-    JobSeconds,
-    IsLeader,
-    LeaderElections,
-    LeaderLosses,
-    LeasesGranted,
-    LeaseConflicts,
-    Renewals,
-    RenewalErrors,
-    RightsLost,
-    LedgerRefusals,
-    LedgerUnbalanced,
-    StoreSeconds,
-    StoreErrors,
-    StoreHalted,
-    Healthy,
-    SagasStarted,
-    SagasCompleted,
-    SagasFailed,
-    SagasCompensated,
-    SagasParked,
-    SagasAbandoned,
-    SagasTakenOver,
-    SagasRunning,
-    SessionsTakenOver,
-    StepsExecuted,
-    StepsCompensated,
-    StepsUnknown,
-    SagaSeconds,
-    StepSeconds,
-    TasksClaimed,
-    TasksCompleted,
-    TasksFailed,
-    TasksLapsed,
-    StateHits,
-    StateMisses,
-    StateWritten,
-    StateInvalidated,
-    StateConflicts,
-    StateLoads,
-    StateLoadsShared,
-    StateStaleServed,
-    StateIntentsFinished,
-    CleanupCycles,
-    CleanupKeysCleaned,
-    CleanupErrors,
-    CleanupBytesFreed,
-    CleanupSeconds,
-    HoldsLapsed,
-    TicksBegun,
-    TicksCompleted,
-    TicksFailed,
-    TicksSkipped,
-    TicksMisfired,
-    TickLateness,
-    NotificationsDelivered,
-    NotificationFailures,
-    NotificationsDead,
-}
+use parking_lot::Mutex;
+use prometheus_client::registry::Registry;
+use serde::Serialize;
+use std::sync::atomic::AtomicU64;
 
-/// How a metric behaves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Type {
-    /// Only grows, within the life of a process.
-    Counter,
-    /// Goes up and down.
-    Gauge,
-    /// A distribution of seconds.
-    Histogram,
-}
+pub use histogram::{BOUNDS, BUCKETS, quantile_of};
+pub use path::{PARTS, Part, Series, alike, find, paths};
+pub(crate) use process::Process;
+pub use table::{Merge, Metric, Row, TABLE, Type, Unit};
+pub use text::Format;
 
-/// One metric.
-#[derive(Debug, Clone, Copy)]
-pub struct Row {
-    /// Which.
-    pub metric: Metric,
-    /// As exported, without the `_total` that counters get.
-    pub name: &'static str,
-    /// How it behaves.
-    pub kind: Type,
-    /// What it tells.
-    pub help: &'static str,
-}
+use histogram::Histogram;
 
-const fn row(metric: Metric, name: &'static str, kind: Type, help: &'static str) -> Row {
-    Row { metric, name, kind, help }
-}
+type Counter = prometheus_client::metrics::counter::Counter;
+type Gauge = prometheus_client::metrics::gauge::Gauge<f64, AtomicU64>;
 
-/// All metrics.
-#[rustfmt::skip]
-pub const TABLE: &[Row] = &[
-    row(Metric::JobsClaimed, "lockbay_jobs_claimed", Type::Counter, "Job claims granted"),
-    row(Metric::JobsCompleted, "lockbay_jobs_completed", Type::Counter, "Jobs completed"),
-    row(Metric::JobsFailed, "lockbay_jobs_failed", Type::Counter, "Job attempts that failed"),
-    row(Metric::JobsCancelled, "lockbay_jobs_cancelled", Type::Counter, "Jobs cancelled"),
-    row(Metric::JobsTakenOver, "lockbay_jobs_taken_over", Type::Counter, "Claims taken over after the holder's lapsed"),
-    row(Metric::DuplicatesPrevented, "lockbay_duplicates_prevented", Type::Counter, "Claims answered with an earlier outcome"),
-    row(Metric::CoordinationConflicts, "lockbay_coordination_conflicts", Type::Counter, "Claims refused because the job is in progress"),
-    row(Metric::ClaimsFenced, "lockbay_claims_fenced", Type::Counter, "Heartbeats, completions and failures refused because the claim was gone"),
-    row(Metric::JobSeconds, "lockbay_job_duration_seconds", Type::Histogram, "Time from claim to completion of jobs run by this instance"),
-    row(Metric::IsLeader, "lockbay_is_leader", Type::Gauge, "1 while this instance leads"),
-    row(Metric::LeaderElections, "lockbay_leader_elections", Type::Counter, "Elections won by this instance"),
-    row(Metric::LeaderLosses, "lockbay_leader_losses", Type::Counter, "Leaderships of this instance that ended"),
-    row(Metric::LeasesGranted, "lockbay_leases_granted", Type::Counter, "Named leases granted"),
-    row(Metric::LeaseConflicts, "lockbay_lease_conflicts", Type::Counter, "Named leases refused because they are held"),
-    row(Metric::Renewals, "lockbay_renewals", Type::Counter, "Leases and claims renewed by this instance for itself"),
-    row(Metric::RenewalErrors, "lockbay_renewal_errors", Type::Counter, "Renewals that got no answer"),
-    row(Metric::RightsLost, "lockbay_rights_lost", Type::Counter, "Leases and claims of this instance that were lost"),
-    row(Metric::LedgerRefusals, "lockbay_ledger_refusals", Type::Counter, "Movements of money that the rules of the ledger forbade"),
-    row(Metric::LedgerUnbalanced, "lockbay_ledger_unbalanced", Type::Gauge, "Currencies that did not come to zero in the last trial balance"),
-    row(Metric::StoreSeconds, "lockbay_store_round_trip_seconds", Type::Histogram, "Round trip of the health check's ping"),
-    row(Metric::StoreErrors, "lockbay_store_errors", Type::Counter, "Health check pings that failed"),
-    row(Metric::StoreHalted, "lockbay_store_halted", Type::Gauge, "1 while the store is found rolled back"),
-    row(Metric::Healthy, "lockbay_healthy", Type::Gauge, "1 while the last health check was good"),
-    row(Metric::SagasStarted, "lockbay_sagas_started", Type::Counter, "Sagas accepted by this instance"),
-    row(Metric::SagasCompleted, "lockbay_sagas_completed", Type::Counter, "Sagas whose last step was done by this instance"),
-    row(Metric::SagasFailed, "lockbay_sagas_failed", Type::Counter, "Sagas that turned around because a step failed or the time was over"),
-    row(Metric::SagasCompensated, "lockbay_sagas_compensated", Type::Counter, "Sagas whose last effect was undone by this instance"),
-    row(Metric::SagasParked, "lockbay_sagas_parked", Type::Counter, "Times that a saga came to need a person"),
-    row(Metric::SagasAbandoned, "lockbay_sagas_abandoned", Type::Counter, "Sagas that a person gave up"),
-    row(Metric::SagasTakenOver, "lockbay_sagas_taken_over", Type::Counter, "Sagas that this instance went on with after their executor was gone"),
-    row(Metric::SagasRunning, "lockbay_sagas_running", Type::Gauge, "Sagas that this instance executes"),
-    row(Metric::SessionsTakenOver, "lockbay_sessions_taken_over", Type::Counter, "Sessions of other instances that were taken over"),
-    row(Metric::StepsExecuted, "lockbay_steps_executed", Type::Counter, "Steps done"),
-    row(Metric::StepsCompensated, "lockbay_steps_compensated", Type::Counter, "Steps undone"),
-    row(Metric::StepsUnknown, "lockbay_steps_unknown", Type::Counter, "Attempts of steps whose outcome is unknown"),
-    row(Metric::SagaSeconds, "lockbay_saga_duration_seconds", Type::Histogram, "Time from the start of a saga to its end"),
-    row(Metric::StepSeconds, "lockbay_step_duration_seconds", Type::Histogram, "Time of an attempt of a step or a compensation"),
-    row(Metric::TasksClaimed, "lockbay_tasks_claimed", Type::Counter, "Tasks given to workers that poll"),
-    row(Metric::TasksCompleted, "lockbay_tasks_completed", Type::Counter, "Tasks that workers completed"),
-    row(Metric::TasksFailed, "lockbay_tasks_failed", Type::Counter, "Tasks that workers reported as failed"),
-    row(Metric::TasksLapsed, "lockbay_tasks_lapsed", Type::Counter, "Tasks whose claim lapsed, so that their outcome is unknown"),
-    row(Metric::StateHits, "lockbay_state_hits", Type::Counter, "Reads of state answered by what is at hand"),
-    row(Metric::StateMisses, "lockbay_state_misses", Type::Counter, "Reads of state that asked the store"),
-    row(Metric::StateWritten, "lockbay_state_keys_written", Type::Counter, "Values set"),
-    row(Metric::StateInvalidated, "lockbay_state_keys_invalidated", Type::Counter, "Values removed by an invalidation or deletion, and tags invalidated"),
-    row(Metric::StateConflicts, "lockbay_state_conflicts", Type::Counter, "Values not set because another version was there"),
-    row(Metric::StateLoads, "lockbay_state_loads", Type::Counter, "Calls of loaders"),
-    row(Metric::StateLoadsShared, "lockbay_state_loads_shared", Type::Counter, "Callers that waited for the load of another"),
-    row(Metric::StateStaleServed, "lockbay_state_stale_served", Type::Counter, "Older values served because the store or a loader failed"),
-    row(Metric::StateIntentsFinished, "lockbay_state_intents_finished", Type::Counter, "Invalidations by pattern that this instance finished as the leader because their caller had not"),
-    row(Metric::CleanupCycles, "lockbay_cleanup_cycles", Type::Counter, "Cleanup cycles that this instance finished as the leader"),
-    row(Metric::CleanupKeysCleaned, "lockbay_cleanup_keys_cleaned", Type::Counter, "Records and keys that this instance cleaned up as the leader"),
-    row(Metric::CleanupErrors, "lockbay_cleanup_errors", Type::Counter, "What cleanup could not read, judge or delete"),
-    row(Metric::CleanupBytesFreed, "lockbay_cleanup_bytes_freed", Type::Counter, "Bytes that cleanup freed within the store, measured on samples"),
-    row(Metric::CleanupSeconds, "lockbay_cleanup_duration_seconds", Type::Histogram, "Time of a cleanup cycle"),
-    row(Metric::HoldsLapsed, "lockbay_holds_lapsed", Type::Counter, "Holds that this instance voided after their deadline"),
-    row(Metric::TicksBegun, "lockbay_ticks_begun", Type::Counter, "Ticks of schedules that were begun because they were due"),
-    row(Metric::TicksCompleted, "lockbay_ticks_completed", Type::Counter, "Ticks whose job was completed"),
-    row(Metric::TicksFailed, "lockbay_ticks_failed", Type::Counter, "Ticks whose job failed for good or was cancelled"),
-    row(Metric::TicksSkipped, "lockbay_ticks_skipped", Type::Counter, "Ticks that did not run because the one before them still did, or because the schedule was paused or deleted first"),
-    row(Metric::TicksMisfired, "lockbay_ticks_misfired", Type::Counter, "Ticks that did not run because they were too late"),
-    row(Metric::TickLateness, "lockbay_tick_lateness_seconds", Type::Histogram, "By how much ticks ran after they were due, jitter not counted"),
-    row(Metric::NotificationsDelivered, "lockbay_notifications_delivered", Type::Counter, "Notices of alerts that a channel delivered"),
-    row(Metric::NotificationFailures, "lockbay_notification_failures", Type::Counter, "Attempts to deliver a notice of alerts that failed"),
-    row(Metric::NotificationsDead, "lockbay_notifications_dead", Type::Gauge, "Dead letters among the notices, counted by the leader up to a thousand"),
-];
-
+#[derive(Clone)]
 enum Instrument {
     Counter(Counter),
     Gauge(Gauge),
     Histogram(Histogram),
+}
+
+/// What a metric says at one moment.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Sampled {
+    /// Of a counter.
+    Counter(u64),
+    /// Of a gauge.
+    Gauge(f64),
+    /// Of a histogram: the observations in each bucket, and their sum.
+    Histogram(Box<[u64; BUCKETS]>, Duration),
+}
+
+/// A histogram in a few numbers; times in seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Summary {
+    /// How many observations there were.
+    pub count: u64,
+    /// Their sum.
+    pub sum: f64,
+    /// Half of them were quicker. See [`quantile_of`] for how exact that is.
+    pub p50: Option<f64>,
+    /// 95 of a hundred were quicker.
+    pub p95: Option<f64>,
+    /// 99 of a hundred were quicker.
+    pub p99: Option<f64>,
 }
 
 /// The metrics of one instance.
@@ -196,37 +70,15 @@ pub struct Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::default();
-        let instruments = TABLE.iter().map(|row| register(row, &mut registry)).collect();
+        let instruments = TABLE.iter().map(|row| text::register(row, &mut registry)).collect();
         Metrics { registry: Mutex::new(registry), instruments }
-    }
-}
-
-fn register(row: &Row, registry: &mut Registry) -> Instrument {
-    match row.kind {
-        Type::Counter => {
-            let counter = Counter::default();
-            registry.register(row.name, row.help, counter.clone());
-            Instrument::Counter(counter)
-        }
-        Type::Gauge => {
-            let gauge = Gauge::default();
-            registry.register(row.name, row.help, gauge.clone());
-            Instrument::Gauge(gauge)
-        }
-        Type::Histogram => {
-            let histogram = Histogram::new(exponential_buckets(0.000_1, 4.0, 12));
-            registry.register(row.name, row.help, histogram.clone());
-            Instrument::Histogram(histogram)
-        }
     }
 }
 
 impl Metrics {
     /// Adds one to a counter.
     pub fn count(&self, metric: Metric) {
-        if let Some(Instrument::Counter(counter)) = self.instruments.get(metric as usize) {
-            counter.inc();
-        }
+        self.add(metric, 1);
     }
 
     /// Adds so many to a counter.
@@ -236,8 +88,21 @@ impl Metrics {
         }
     }
 
+    /// Brings a counter that somebody else keeps to where it stands. It does not go back.
+    pub fn reach(&self, metric: Metric, value: u64) {
+        if let Some(Instrument::Counter(counter)) = self.instruments.get(metric as usize) {
+            counter.inner().fetch_max(value, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+
     /// Sets a gauge.
+    #[allow(clippy::cast_precision_loss)] // gauges stay far below 2^53
     pub fn set(&self, metric: Metric, value: i64) {
+        self.set_real(metric, value as f64);
+    }
+
+    /// Sets a gauge to a number that need not be whole.
+    pub fn set_real(&self, metric: Metric, value: f64) {
         if let Some(Instrument::Gauge(gauge)) = self.instruments.get(metric as usize) {
             gauge.set(value);
         }
@@ -246,25 +111,77 @@ impl Metrics {
     /// Adds an observation to a histogram.
     pub fn observe(&self, metric: Metric, duration: Duration) {
         if let Some(Instrument::Histogram(histogram)) = self.instruments.get(metric as usize) {
-            histogram.observe(duration.as_secs_f64());
+            histogram.observe(duration);
         }
     }
 
-    /// The value of a counter or gauge; zero for a histogram.
+    /// The value of a counter or gauge, without what is behind the point; zero for a histogram.
     pub fn value(&self, metric: Metric) -> i64 {
         match self.instruments.get(metric as usize) {
             Some(Instrument::Counter(counter)) => i64::try_from(counter.get()).unwrap_or(i64::MAX),
-            Some(Instrument::Gauge(gauge)) => gauge.get(),
+            #[allow(clippy::cast_possible_truncation)] // meant
+            Some(Instrument::Gauge(gauge)) => gauge.get() as i64,
             Some(Instrument::Histogram(_)) | None => 0,
         }
     }
 
-    /// All of them in the Prometheus text format (OpenMetrics).
+    /// A histogram in a few numbers; nothing of a counter or gauge.
+    pub fn summary(&self, metric: Metric) -> Option<Summary> {
+        let Instrument::Histogram(histogram) = self.instruments.get(metric as usize)? else {
+            return None;
+        };
+        let (buckets, sum) = histogram.read();
+        let quantile = |share| quantile_of(&buckets, &BOUNDS, share);
+        Some(Summary {
+            count: buckets.iter().sum(),
+            sum: sum.as_secs_f64(),
+            p50: quantile(0.5),
+            p95: quantile(0.95),
+            p99: quantile(0.99),
+        })
+    }
+
+    /// The number at a path of the guide's metrics document, such as `saga_metrics.sagas_failed` or
+    /// `saga_metrics.step_seconds.p95`; a counter's is its lifetime total. `None` if the path names
+    /// nothing or a whole histogram, and for a quantile of no observations.
+    #[allow(clippy::cast_precision_loss)] // counts stay far below 2^53
+    pub fn read(&self, path: &str) -> Option<f64> {
+        let (row, part) = path::locate(path)?;
+        match (&self.instruments[row.metric as usize], part) {
+            (Instrument::Counter(counter), _) => Some(counter.get() as f64),
+            (Instrument::Gauge(gauge), _) => Some(gauge.get()),
+            (Instrument::Histogram(_), Part::Whole) => None,
+            (Instrument::Histogram(histogram), Part::Quantile(share)) => {
+                quantile_of(&histogram.read().0, &BOUNDS, share)
+            }
+            (Instrument::Histogram(histogram), Part::Count) => {
+                Some(histogram.read().0.iter().sum::<u64>() as f64)
+            }
+            (Instrument::Histogram(histogram), Part::Sum) => Some(histogram.read().1.as_secs_f64()),
+        }
+    }
+
+    /// All metrics as they are now, in the order of [`TABLE`].
+    pub fn sample(&self) -> Vec<Sampled> {
+        let sampled = |instrument: &Instrument| match instrument {
+            Instrument::Counter(counter) => Sampled::Counter(counter.get()),
+            Instrument::Gauge(gauge) => Sampled::Gauge(gauge.get()),
+            Instrument::Histogram(histogram) => {
+                let (buckets, sum) = histogram.read();
+                Sampled::Histogram(Box::new(buckets), sum)
+            }
+        };
+        self.instruments.iter().map(sampled).collect()
+    }
+
+    /// All of them in the OpenMetrics text format.
     pub fn render(&self) -> String {
-        let mut text = String::new();
-        // Writing to a String cannot fail.
-        let _ = encode(&mut text, &self.registry.lock());
-        text
+        self.render_as(Format::OpenMetrics)
+    }
+
+    /// All of them in a text format that Prometheus reads.
+    pub fn render_as(&self, format: Format) -> String {
+        text::render(&self.registry.lock(), format)
     }
 }
 
@@ -291,6 +208,30 @@ mod tests {
         metrics.count(Metric::JobsCompleted);
         metrics.count(Metric::JobsCompleted);
         assert_eq!(metrics.value(Metric::JobsCompleted), 2);
+        assert_eq!(metrics.read("job_idempotency_metrics.jobs_completed"), Some(2.0));
         assert!(metrics.render().contains("lockbay_jobs_completed_total 2"));
+    }
+
+    #[test]
+    fn quantiles_are_read_by_path() {
+        let metrics = Metrics::default();
+        assert_eq!(metrics.read("saga_metrics.step_seconds.p95"), None);
+        for millis in 1..=100 {
+            metrics.observe(Metric::StepSeconds, Duration::from_millis(millis));
+        }
+        let p95 = metrics.read("saga_metrics.step_seconds.p95").unwrap();
+        assert!((0.09..0.1).contains(&p95), "{p95}");
+        assert_eq!(metrics.read("saga_metrics.step_seconds.count"), Some(100.0));
+        assert_eq!(metrics.read("saga_metrics.step_seconds.sum"), Some(5.05));
+        assert_eq!(metrics.read("saga_metrics.step_seconds"), None);
+        assert_eq!(metrics.summary(Metric::StepSeconds).unwrap().p95, Some(p95));
+    }
+
+    #[test]
+    fn a_counter_that_somebody_else_keeps_does_not_go_back() {
+        let metrics = Metrics::default();
+        metrics.reach(Metric::ProcessCpu, 30);
+        metrics.reach(Metric::ProcessCpu, 20);
+        assert_eq!(metrics.value(Metric::ProcessCpu), 30);
     }
 }

@@ -9,6 +9,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use lockbay::ErrorKind;
+use lockbay::metrics::Metric;
 
 use super::App;
 use super::problem::Problem;
@@ -30,6 +31,9 @@ pub(super) async fn limit_in_flight(
         );
         return Problem::new(ErrorKind::Busy, detail).into_response();
     };
+    // As of the last one that came: enough for a gauge, and no counting of those that are dropped.
+    let in_flight = i64::try_from(app.requests_in_flight()).unwrap_or(i64::MAX);
+    app.bay.metrics().set(Metric::RequestsInFlight, in_flight);
     next.run(request).await
 }
 

@@ -14,9 +14,11 @@ use crate::leader::Leadership;
 use crate::lease::LEASE;
 use crate::ledger::Ledger;
 use crate::metrics::{Metric, Metrics};
+use crate::monitor::history::HISTORY;
 use crate::monitor::notify::{Letters, NoticeStatus};
 use crate::retire::{Errand, Retire, Worked};
 use crate::saga::Sagas;
+use crate::scribe::Scribe;
 use crate::state::{STATE, State};
 use crate::store::{Fence, Store};
 use crate::sweep::{Chores, Grace, Lapsed, Retentions, Scope, StateKeys, SweepSettings, Sweeper};
@@ -31,6 +33,7 @@ pub(super) struct Services<'a> {
     pub(super) sagas: &'a Sagas,
     pub(super) ledger: &'a Ledger,
     pub(super) state: &'a State,
+    pub(super) scribe: &'a Scribe,
 }
 
 pub(super) fn sweeper(config: &Config, services: &Services<'_>, instance_id: &str) -> Sweeper {
@@ -48,6 +51,7 @@ pub(super) fn sweeper(config: &Config, services: &Services<'_>, instance_id: &st
         (Scope::Jobs, services.jobs.forgotten()),
         (Scope::Sagas, services.sagas.forgotten(vec![SIMULATED_PAYOUT])),
         (Scope::Leases, lapsed(LEASE, Grace::Ttl)),
+        (Scope::History, lapsed(HISTORY, Grace::None)),
         (Scope::StateKeys, Arc::new(state_keys)),
         (Scope::Notices, letters(NoticeStatus::Delivered)),
         (Scope::DeadNotices, letters(NoticeStatus::Dead)),
@@ -77,6 +81,7 @@ pub(super) fn sweeper(config: &Config, services: &Services<'_>, instance_id: &st
         services.leadership.clone(),
         settings,
         chores,
+        services.scribe.clone(),
     )
 }
 

@@ -458,12 +458,9 @@ impl Driver {
         let before = Before::of(&self.saga);
         let kept = (!effects.is_empty()).then(|| self.saga.state.clone());
         let at = self.now();
-        let adding = self.saga.add(Addition {
-            entry,
-            at,
-            effects: effects.clone(),
-            executor: Some(self.session.guard()),
-        });
+        let executor = Some(self.session.guard());
+        let addition = Addition { entry, at, effects: effects.clone(), executor };
+        let adding = self.saga.add(addition, &self.sagas.0.scribe);
         let adding = match adding {
             Ok(adding) => adding,
             Err(error) if error.kind() == ErrorKind::Refused => {

@@ -55,7 +55,7 @@ use crate::error::{Error, Result};
 pub use hint::{Hint, Hints};
 pub use open::open;
 pub use operation::Operation;
-pub use upkeep::{Footprint, Foreign, ForeignRule, ForeignSwept, Reclaimed, Upkeep};
+pub use upkeep::{Footprint, Foreign, ForeignRule, ForeignSwept, Reclaimed, Upkeep, Volume};
 
 /// The longest id of a key, in bytes.
 pub const MAX_KEY_BYTES: usize = 1_024;

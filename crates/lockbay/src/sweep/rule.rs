@@ -62,6 +62,9 @@ pub enum Scope {
     Sagas,
     /// Named leases that have lapsed. Named by their name.
     Leases,
+    /// Samples of metrics whose time is over. Named by their place in the store; the rule's TTL does
+    /// not matter to them.
+    History,
     /// State values without a time to live that were not written for the rule's TTL. Named by
     /// their key.
     StateKeys,
@@ -75,7 +78,7 @@ pub enum Scope {
 
 impl Scope {
     /// All of them.
-    pub const ALL: [Scope; 11] = [
+    pub const ALL: [Scope; 12] = [
         Scope::ExpiredState,
         Scope::StaleState,
         Scope::Leftovers,
@@ -83,6 +86,7 @@ impl Scope {
         Scope::Jobs,
         Scope::Sagas,
         Scope::Leases,
+        Scope::History,
         Scope::StateKeys,
         Scope::ForeignKeys,
         Scope::Notices,
@@ -97,6 +101,7 @@ impl Scope {
             | Scope::Jobs
             | Scope::Sagas
             | Scope::Leases
+            | Scope::History
             | Scope::Notices
             | Scope::DeadNotices => true,
             Scope::StaleState | Scope::Leftovers | Scope::StateKeys | Scope::ForeignKeys => false,
@@ -265,7 +270,7 @@ struct BuiltIn {
 }
 
 #[rustfmt::skip]
-const BUILT_IN: [BuiltIn; 10] = [
+const BUILT_IN: [BuiltIn; 11] = [
     BuiltIn { name: "temp_state", pattern: "temp_state:*", ttl: |_| HOUR, strategy: Strategy::Immediate, batch_size: 500, priority: 90,
         scopes: &[Scope::ExpiredState, Scope::StateKeys, Scope::ForeignKeys] },
     BuiltIn { name: "leader_election", pattern: "*", ttl: |_| HOUR, strategy: Strategy::Batch, batch_size: 200, priority: 80,
@@ -282,6 +287,8 @@ const BUILT_IN: [BuiltIn; 10] = [
         scopes: &[Scope::Jobs] },
     BuiltIn { name: "saga", pattern: "*", ttl: |_| DAY * 400, strategy: Strategy::Batch, batch_size: 200, priority: 20,
         scopes: &[Scope::Sagas, Scope::Leftovers] },
+    BuiltIn { name: "history", pattern: "*", ttl: |_| Duration::ZERO, strategy: Strategy::Batch, batch_size: 100, priority: 10,
+        scopes: &[Scope::History] },
     BuiltIn { name: "notifications", pattern: "*", ttl: |_| DAY * 7, strategy: Strategy::Batch, batch_size: 200, priority: 15,
         scopes: &[Scope::Notices] },
     BuiltIn { name: "dead_letters", pattern: "*", ttl: |_| DAY * 30, strategy: Strategy::Batch, batch_size: 200, priority: 14,

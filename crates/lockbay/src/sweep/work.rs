@@ -116,6 +116,8 @@ impl Work<'_> {
         let batch = usize::try_from(rule.batch_size).unwrap_or(usize::MAX);
         let mut deleter = Deleter {
             store: &**self.store,
+            scribe: &self.book.scribe,
+            rule: &rule.name,
             term: self.term,
             mode: self.wanted.mode,
             pace: Pace::new(batch),
@@ -145,6 +147,7 @@ impl Work<'_> {
                 | Scope::Jobs
                 | Scope::Sagas
                 | Scope::Leases
+                | Scope::History
                 | Scope::Notices
                 | Scope::DeadNotices
                 | Scope::StateKeys => {
@@ -335,6 +338,7 @@ impl Task<'_> {
             | Scope::Jobs
             | Scope::Sagas
             | Scope::Leases
+            | Scope::History
             | Scope::StateKeys
             | Scope::ForeignKeys
             | Scope::Notices

@@ -4,9 +4,25 @@
 //! leader's fence. What is to be told of a move is written in the same commit, so that each is told
 //! once, whoever leads then.
 
+pub mod backtest;
+pub mod builtin;
+mod burn;
+pub mod decide;
+pub mod evaluator;
+mod invariant;
+pub mod judge;
+pub(crate) mod record;
+pub mod round;
+pub mod rule;
+pub(crate) mod service;
+mod teller;
+pub mod testfile;
+
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
+
+pub use service::{Alert, Alerts};
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -104,7 +104,7 @@ impl Notifier {
             let mut entry = Entry::new("silence", &silence.id, action);
             entry.actor = Some(silence.ended_by.as_ref().unwrap_or(&silence.actor));
             entry.reason = Some(&silence.reason);
-            entry.detail.insert("rules".into(), silence.rules.clone().into());
+            entry = entry.with("rules", &*silence.rules);
             let mut writes = vec![put(shelf_key(), &shelf)?];
             writes.extend(self.0.scribe.enter(&entry));
             if self.commit(guard, writes).await? {
