@@ -8,6 +8,8 @@ mod bench;
 mod cli;
 mod demo;
 mod http;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod outbound;
 mod serve;
 

@@ -18,11 +18,13 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::cli::output;
 use crate::http;
-use crate::outbound::{Handlers, Reach, payout_provider};
+use crate::outbound::{Handlers, Reach, payout_provider, tell_of_alerts};
 
 /// How long the store may take to open.
 const OPEN_WITHIN: Duration = Duration::from_secs(15);
@@ -79,7 +81,7 @@ impl ServeArgs {
 /// Serves until told to stop.
 pub(crate) async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     let config = args.config().map_err(told)?;
-    start_log();
+    let _spans = start_log()?;
     if args.until_stdin_closes {
         std::thread::spawn(end_with_stdin);
     }
@@ -96,6 +98,7 @@ pub(crate) async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     let reach = Reach::of(reach.as_deref()).map_err(anyhow::Error::msg)?;
     let handlers = Handlers::new(bay.clock().clone(), reach)?;
     bay.finance().pay_through(payout_provider(&bay, &handlers)?).map_err(told)?;
+    tell_of_alerts(&bay, &handlers)?;
     bay.sagas().call_with(Arc::new(handlers));
     bay.start();
     output::talk(&format!(
@@ -144,15 +147,25 @@ fn raise_file_limit() {
     }
 }
 
-/// Logs to stderr, at `info` unless RUST_LOG says otherwise.
-fn start_log() {
+/// Logs to stderr, at `info` unless RUST_LOG says otherwise. Gives what keeps the export of spans
+/// alive, if this build has one.
+fn start_log() -> anyhow::Result<impl Sized> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let log = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(!plain && std::io::stderr().is_terminal())
-        .init();
+        .with_filter(filter);
+    let registry = tracing_subscriber::registry().with(log);
+    #[cfg(feature = "otlp")]
+    let (registry, kept) = {
+        let (layer, kept) = crate::otlp::layer()?.unzip();
+        (registry.with(layer), kept)
+    };
+    #[cfg(not(feature = "otlp"))]
+    let kept = ();
+    registry.init();
+    Ok(kept)
 }
 
 /// The signals that end the server.

@@ -17,8 +17,13 @@ use crate::name::check_name;
 
 /// The longest claim of a job between heartbeats.
 pub const MAX_CLAIM_TTL: Duration = Duration::from_secs(24 * 3600);
+/// Each field of an entry is compared with every one of them.
+const MAX_MASKED_FIELDS: usize = 64;
 /// The most retries of a job.
 pub const MAX_RETRIES: u32 = 1_000;
+
+/// What `alert_min_severity` can be.
+const SEVERITIES: [&str; 4] = ["info", "warning", "error", "critical"];
 
 /// A length of time: `90` (seconds), `90s`, `500ms`, `5m`, `2h`, `7d`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -145,10 +150,24 @@ pub const SETTINGS: &[Setting] = &[
     setting("session_ttl", "LOCKBAY_SESSION_TTL", "how long others wait before they take over the sagas of an instance that is not heard of; 5s"),
     setting("monitoring_interval", "ADVANCED_MONITORING_INTERVAL", "time between metric samples; 10s"),
     setting("monitoring", "LOCKBAY_MONITORING", "whether history is kept, and alerts and trends are judged; true"),
+    setting("alert_interval", "LOCKBAY_ALERT_INTERVAL", "time between evaluations of the alert rules; 10s"),
     setting("audit", "LOCKBAY_AUDIT", "whether changes are entered into the audit trail; true"),
+    setting("audit_masked_fields", "LOCKBAY_AUDIT_MASKED_FIELDS", "names of details that the audit trail shows masked, with commas between; destination"),
+    setting("audit_mask_secret", "LOCKBAY_AUDIT_MASK_SECRET", "keys those masks, so that instances and restarts mask alike; none"),
+    setting("audit_key", "LOCKBAY_AUDIT_KEY", "signs the audit trail: 32 bytes in hexadecimal digits or base64; to change it, the new one, a comma, and the old one; without it one is made and kept in the store; none"),
+    setting("audit_seal_interval", "LOCKBAY_AUDIT_SEAL_INTERVAL", "time between two seals of the audit trail; 10s"),
+    setting("audit_retention", "LOCKBAY_AUDIT_RETENTION", "how long entries of the audit trail are kept; 400d"),
     setting("health_interval", "LOCKBAY_HEALTH_INTERVAL", "time between health checks; 5s"),
     setting("payout_provider", "LOCKBAY_PAYOUT_PROVIDER", "who pays money out: simulated, simulated:refused=10,unknown=5,delay_ms=20, or the URL of an endpoint; simulated"),
     setting("payout_secret", "LOCKBAY_PAYOUT_SECRET", "signs what the endpoint that pays out is sent; none"),
+    setting("alert_webhook_url", "LOCKBAY_ALERT_WEBHOOK_URL", "endpoints that are told of alerts, separated by commas or spaces; none"),
+    setting("alert_webhook_secret", "LOCKBAY_ALERT_WEBHOOK_SECRET", "signs what those endpoints are sent; none"),
+    setting("alert_command", "LOCKBAY_ALERT_COMMAND", "a program and its arguments, run with each notice on its standard input; none"),
+    setting("alert_smtp_url", "LOCKBAY_ALERT_SMTP_URL", "the mail server through which alerts are told, as smtp[s]://user:password@host:port; none"),
+    setting("alert_email_from", "LOCKBAY_ALERT_EMAIL_FROM", "who those letters are from; none"),
+    setting("alert_email_to", "LOCKBAY_ALERT_EMAIL_TO", "whom they go to, separated by commas; none"),
+    setting("alert_min_severity", "LOCKBAY_ALERT_MIN_SEVERITY", "alerts that are less severe are not told: info, warning, error or critical; warning"),
+    setting("alert_group_wait", "LOCKBAY_ALERT_GROUP_WAIT", "how long the first alert of a group waits for others before it is told, unless it is critical; 10s"),
     setting("shutdown_grace", "LOCKBAY_SHUTDOWN_GRACE", "how long running work may finish at shutdown; 2500ms"),
     setting("max_in_flight", "LOCKBAY_MAX_IN_FLIGHT", "HTTP requests served at once, more are told to wait; 4096"),
 ];
@@ -181,11 +200,25 @@ pub struct Config {
     pub monitoring_interval: Span,
     #[serde(deserialize_with = "yes_or_no")]
     pub monitoring: bool,
+    pub alert_interval: Span,
     #[serde(deserialize_with = "yes_or_no")]
     pub audit: bool,
+    pub audit_masked_fields: String,
+    pub audit_mask_secret: Option<Hidden>,
+    pub audit_key: Option<Hidden>,
+    pub audit_seal_interval: Span,
+    pub audit_retention: Span,
     pub health_interval: Span,
     pub payout_provider: String,
     pub payout_secret: Option<Hidden>,
+    pub alert_webhook_url: Option<Hidden>,
+    pub alert_webhook_secret: Option<Hidden>,
+    pub alert_command: Option<String>,
+    pub alert_smtp_url: Option<Hidden>,
+    pub alert_email_from: Option<String>,
+    pub alert_email_to: Option<String>,
+    pub alert_min_severity: String,
+    pub alert_group_wait: Span,
     pub shutdown_grace: Span,
     #[serde(deserialize_with = "number")]
     pub max_in_flight: u32,
@@ -213,10 +246,24 @@ impl Default for Config {
             session_ttl: seconds(5),
             monitoring_interval: seconds(10),
             monitoring: true,
+            alert_interval: seconds(10),
             audit: true,
+            audit_masked_fields: "destination".into(),
+            audit_mask_secret: None,
+            audit_key: None,
+            audit_seal_interval: seconds(10),
+            audit_retention: seconds(400 * 86_400),
             health_interval: seconds(5),
             payout_provider: "simulated".into(),
             payout_secret: None,
+            alert_webhook_url: None,
+            alert_webhook_secret: None,
+            alert_command: None,
+            alert_smtp_url: None,
+            alert_email_from: None,
+            alert_email_to: None,
+            alert_min_severity: "warning".into(),
+            alert_group_wait: seconds(10),
             shutdown_grace: Span(Duration::from_millis(2_500)),
             max_in_flight: 4_096,
         }
@@ -288,14 +335,41 @@ impl Config {
     /// Names in this process's environment that look like settings and are none: most likely
     /// misspelt. They are told, not refused, as another version may know them.
     pub fn unknown_environment() -> Vec<String> {
-        const OTHERS: [&str; 3] =
-            ["LOCKBAY_URL", "LOCKBAY_TOKEN", "LOCKBAY_HANDLERS_ALLOW_PRIVATE"];
+        const OTHERS: &[&str] = &[
+            "LOCKBAY_ACTOR",
+            "LOCKBAY_URL",
+            "LOCKBAY_TOKEN",
+            "LOCKBAY_HANDLERS_ALLOW_PRIVATE",
+            "LOCKBAY_TRACE",
+        ];
         let known = |name: &str| {
             let base = name.strip_suffix("_FILE").unwrap_or(name);
             OTHERS.contains(&base) || SETTINGS.iter().any(|setting| setting.env == base)
         };
         let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
         names.filter(|name| name.starts_with("LOCKBAY_") && !known(name)).collect()
+    }
+
+    /// The names of `audit_masked_fields`.
+    ///
+    /// # Errors
+    /// `Invalid` for one that cannot be a name, or too many.
+    pub fn masked_fields(&self) -> Result<Vec<String>> {
+        let names = self.audit_masked_fields.split(',').map(str::trim);
+        let names: Vec<String> = names.filter(|name| !name.is_empty()).map(str::to_owned).collect();
+        if names.len() > MAX_MASKED_FIELDS {
+            let message = format!("audit_masked_fields has at most {MAX_MASKED_FIELDS} names");
+            return Err(Error::invalid(message));
+        }
+        let is_name = |name: &String| {
+            name.len() <= 64 && name.bytes().all(|byte| byte == b'_' || byte.is_ascii_lowercase())
+        };
+        match names.iter().find(|name| !is_name(name)) {
+            None => Ok(names),
+            Some(name) => Err(Error::invalid(format!(
+                "audit_masked_fields has names of lowercase letters and underscores, not {name:?}"
+            ))),
+        }
     }
 
     /// Refuses values that cannot work together.
@@ -311,6 +385,14 @@ impl Config {
         within("dedup_horizon", self.dedup_horizon, second, day * 3_650)?;
         within("health_interval", self.health_interval, second, day)?;
         within("monitoring_interval", self.monitoring_interval, second * 10, day)?;
+        within("alert_interval", self.alert_interval, second * 10, Duration::from_secs(600))?;
+        within(
+            "audit_seal_interval",
+            self.audit_seal_interval,
+            second,
+            Duration::from_secs(3_600),
+        )?;
+        within("audit_retention", self.audit_retention, second * 10, day * 3_650)?;
         within("cleanup_interval", self.cleanup_interval, second * 10, day)?;
         within("saga_step_timeout", self.saga_step_timeout, second, day * 3_650)?;
         within("session_ttl", self.session_ttl, second * 5, day)?;
@@ -327,6 +409,14 @@ impl Config {
             return Err(Error::invalid("max_in_flight is at least 1"));
         }
         check_payout_provider(&self.payout_provider)?;
+        self.masked_fields()?;
+        within("alert_group_wait", self.alert_group_wait, Duration::ZERO, day)?;
+        if !SEVERITIES.contains(&self.alert_min_severity.as_str()) {
+            let (known, given) = (SEVERITIES.join(", "), &self.alert_min_severity);
+            return Err(Error::invalid(format!(
+                "alert_min_severity is one of {known}, not {given:?}"
+            )));
+        }
         check_name("service", &self.service, 256)?;
         match &self.instance_name {
             Some(name) => check_name("instance_name", name, 256),

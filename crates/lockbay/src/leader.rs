@@ -32,6 +32,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Bus, Event};
 use crate::keeper::{End, Keeper, Right};
 use crate::metrics::{Metric, Metrics};
+use crate::scribe::{Caller, Entry, Scribe};
 use crate::store::{
     Commit, Deadline, Fence, Guard, Hints, Key, Kind, Partition, Range, Record, Reply, Revision,
     Store, Write,
@@ -210,6 +211,7 @@ struct Shared {
     keeper: Keeper,
     metrics: Arc<Metrics>,
     bus: Bus,
+    scribe: Scribe,
     candidate: Candidate,
     /// The end of the trust window while this instance leads, in ticks; zero otherwise.
     leads_until: Arc<AtomicU64>,
@@ -233,6 +235,7 @@ impl Leadership {
         keeper: Keeper,
         metrics: Arc<Metrics>,
         bus: Bus,
+        scribe: Scribe,
         candidate: Candidate,
     ) -> Self {
         Leadership(Arc::new(Shared {
@@ -241,6 +244,7 @@ impl Leadership {
             keeper,
             metrics,
             bus,
+            scribe,
             candidate,
             leads_until: Arc::default(),
             term: Mutex::default(),
@@ -345,15 +349,19 @@ impl Leadership {
         if !self.0.keeper.let_go(&term.right) {
             return Err(not_leading());
         }
-        let (this, guard) = (self.clone(), Guard::Held(term.right.fence().clone()));
-        let vacate = tokio::spawn(async move { this.vacate(term.number, guard).await });
+        let (this, fence) = (self.clone(), term.right.fence().clone());
+        let caller = Caller::current();
+        let vacate = tokio::spawn(caller.scope(async move {
+            let token = fence.token;
+            this.vacate(term.number, token, Guard::Held(fence)).await
+        }));
         vacate.await.unwrap_or_else(|_| {
             Err(Error::new(ErrorKind::Unavailable, "the runtime is shutting down"))
         })
     }
 
     /// Puts an empty seat in the place of our record, if the guard holds.
-    async fn vacate(&self, term: u64, guard: Guard) -> Result<()> {
+    async fn vacate(&self, term: u64, token: Revision, guard: Guard) -> Result<()> {
         let vacated = LeaderRecord {
             instance_id: String::new(),
             instance_name: None,
@@ -362,12 +370,14 @@ impl Leadership {
             ttl_us: 0,
         };
         let key = self.0.candidate.key();
-        let put = Write::Put {
-            key: key.clone(),
-            value: encode(&vacated)?,
-            deadline: Deadline::After(Duration::ZERO),
-        };
-        let commit = Commit::new(key.partition, vec![guard], vec![put], vec![key])?;
+        let value = encode(&vacated)?;
+        let mut entry = Entry::new("leader", &key.id, "resigned").with("term", term);
+        entry.previous = Some(token);
+        entry.record = Some(&value);
+        let mut writes: Vec<Write> = self.0.scribe.enter(&entry).into_iter().collect();
+        let deadline = Deadline::After(Duration::ZERO);
+        writes.push(Write::Put { key: key.clone(), value, deadline });
+        let commit = Commit::new(key.partition, vec![guard], writes, vec![key])?;
         // A conflict means that the lease is gone already, which is what was wanted.
         self.0.store.commit(&commit).await.map(drop)
     }
@@ -412,7 +422,7 @@ impl Leadership {
         let won = async {
             if let Seen::Own { revision, term } = self.look().await {
                 let guard = Guard::RevisionIs(self.0.candidate.key(), revision);
-                drop(self.vacate(term, guard).await);
+                drop(self.vacate(term, revision, guard).await);
             }
         };
         self.0.clock.timeout(HANDOVER, won).await;
@@ -496,16 +506,16 @@ impl Leadership {
         let shared = &self.0;
         let candidate = &shared.candidate;
         let key = candidate.key();
-        let (guards, term) = match step {
+        let (guards, term, previous) = match step {
             Step::Bid { expected, term } => {
                 let unchanged = match expected {
                     Some(revision) => Guard::RevisionIs(key.clone(), *revision),
                     None => Guard::Absent(key.clone()),
                 };
-                (vec![unchanged, Guard::Lapsed(key.clone())], *term)
+                (vec![unchanged, Guard::Lapsed(key.clone())], *term, *expected)
             }
             Step::Rebid { expected, term } => {
-                (vec![Guard::RevisionIs(key.clone(), *expected)], *term)
+                (vec![Guard::RevisionIs(key.clone(), *expected)], *term, Some(*expected))
             }
             Step::Wait(_) => return Ok(Some(Seen::Nothing)),
         };
@@ -516,12 +526,16 @@ impl Leadership {
             elected_at: shared.clock.now(),
             ttl_us: crate::clock::micros(candidate.ttl),
         };
-        let put = Write::Put {
-            key: key.clone(),
-            value: encode(&content)?,
-            deadline: Deadline::After(candidate.ttl),
-        };
-        let commit = Commit::new(key.partition, guards, vec![put], Vec::new())?;
+        let value = encode(&content)?;
+        let mut entry = Entry::new("leader", &key.id, "elected")
+            .with("term", term)
+            .with("instance_id", candidate.instance_id.as_str());
+        entry.previous = previous;
+        entry.record = Some(&value);
+        let mut writes: Vec<Write> = shared.scribe.enter_own(&entry).into_iter().collect();
+        let deadline = Deadline::After(candidate.ttl);
+        writes.push(Write::Put { key: key.clone(), value, deadline });
+        let commit = Commit::new(key.partition, guards, writes, Vec::new())?;
         let attempt = shared.clock.tick();
         match shared.store.commit(&commit).await? {
             Reply::Committed { revision, .. } => {

@@ -14,6 +14,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::keeper::{Keeper, Right};
 use crate::metrics::{Metric, Metrics};
 use crate::name::check_name;
+use crate::scribe::{Entry, Scribe};
 use crate::store::{
     Commit, Deadline, Fence, Guard, Key, Kind, Partition, Range, Record, Reply, Revision, Store,
     Write,
@@ -71,6 +72,7 @@ pub struct Leases {
     clock: Clock,
     keeper: Keeper,
     metrics: Arc<Metrics>,
+    scribe: Scribe,
 }
 
 impl Leases {
@@ -79,8 +81,9 @@ impl Leases {
         clock: Clock,
         keeper: Keeper,
         metrics: Arc<Metrics>,
+        scribe: Scribe,
     ) -> Self {
-        Leases { store, clock, keeper, metrics }
+        Leases { store, clock, keeper, metrics, scribe }
     }
 
     /// Takes the lease if nobody holds it, else says who does. One round trip.
@@ -112,13 +115,15 @@ impl Leases {
         let content =
             LeaseRecord { holder: holder.into(), key: idempotency_key.map(str::to_owned) };
         let key = key(name);
-        let put = Write::Put {
-            key: key.clone(),
-            value: encode(&content)?,
-            deadline: Deadline::After(ttl),
-        };
+        let value = encode(&content)?;
+        let mut entry = Entry::new("lease", name, "granted")
+            .with("holder", holder)
+            .with("ttl_ms", u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
+        entry.worker = Some(holder);
+        let mut writes: Vec<Write> = self.scribe.enter(&entry).into_iter().collect();
+        writes.push(Write::Put { key: key.clone(), value, deadline: Deadline::After(ttl) });
         let guards = vec![Guard::Lapsed(key.clone())];
-        let commit = Commit::new(key.partition, guards, vec![put], Vec::new())?;
+        let commit = Commit::new(key.partition, guards, writes, Vec::new())?;
         match self.store.commit(&commit).await? {
             Reply::Committed { revision, now } => {
                 self.metrics.count(Metric::LeasesGranted);
@@ -204,10 +209,13 @@ impl Leases {
     pub async fn release(&self, name: &str, token: Revision) -> Result<()> {
         check_name("lease name", name, 256)?;
         let fence = Fence { key: key(name), token };
-        let delete = Write::Delete { key: fence.key.clone() };
+        let mut writes = vec![Write::Delete { key: fence.key.clone() }];
+        let mut entry = Entry::new("lease", name, "released");
+        entry.previous = Some(token);
+        writes.extend(self.scribe.enter(&entry));
         let hints = vec![fence.key.clone()];
         let guards = vec![Guard::Held(fence.clone())];
-        let commit = Commit::new(fence.key.partition, guards, vec![delete], hints)?;
+        let commit = Commit::new(fence.key.partition, guards, writes, hints)?;
         match self.store.commit(&commit).await? {
             Reply::Committed { .. } => Ok(()),
             Reply::Conflict { .. } => Err(fenced(name, token)),

@@ -5,9 +5,11 @@
 
 mod build;
 mod gauges;
+mod report;
 mod retention;
 mod ticks;
 mod timed;
+mod trail;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,11 +18,12 @@ use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::audit::{Audit, Keys};
 use crate::clock::{Clock, Tick};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{Bus, Event, Told};
-use crate::finance::Finance;
+use crate::event::{Bus, Event, Tail, Told};
+use crate::finance::{Finance, Mischief, SimulatedProvider};
 use crate::job::{
     Claim, ClaimRequest, JobContext, JobFailure, JobOutcome, JobSuccess, Jobs, RunOptions,
 };
@@ -30,12 +33,16 @@ use crate::leader::Leadership;
 use crate::lease::Leases;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
-use crate::monitor::health::{Examiner, Health};
+use crate::monitor::alert::Alerts;
+use crate::monitor::health::{Examiner, Health, Past};
 use crate::monitor::history::History;
+use crate::monitor::notify::Notifier;
+use crate::monitor::trend::Trends;
 use crate::saga::{ClaimedTask, Sagas, TaskPoll, Tasks};
 use crate::schedule::Schedules;
+use crate::scribe::{Entry, Scribe};
 use crate::state::State;
-use crate::store::{self, Store};
+use crate::store::{self, Commit, Partition, Store};
 use crate::sweep::Sweeper;
 
 use build::Ground;
@@ -65,8 +72,10 @@ struct Inner {
     opened: Tick,
     metrics: Arc<Metrics>,
     history: History,
+    trends: Trends,
     bus: Bus,
     keeper: Keeper,
+    scribe: Scribe,
     leadership: Leadership,
     leases: Leases,
     jobs: Jobs,
@@ -75,12 +84,22 @@ struct Inner {
     finance: Finance,
     tasks: Tasks,
     state: State,
+    audit: Audit,
     sweeper: Sweeper,
     schedules: Schedules,
+    alerts: Alerts,
+    notifier: Notifier,
     life: Mutex<Life>,
     /// Set by the first shutdown, for which others wait.
     down: tokio::sync::OnceCell<()>,
-    health: tokio::sync::Mutex<Option<(Tick, Health)>>,
+    health: tokio::sync::Mutex<Looks>,
+}
+
+/// What health checks have found.
+#[derive(Default)]
+struct Looks {
+    last: Option<(Tick, Health)>,
+    past: Past,
 }
 
 /// Where an instance is in its life.
@@ -100,9 +119,12 @@ struct Running {
     health: JoinHandle<()>,
     sagas: JoinHandle<()>,
     state: JoinHandle<()>,
+    audit: JoinHandle<()>,
     sweeper: JoinHandle<()>,
     schedules: JoinHandle<()>,
     sampler: Option<Sampler>,
+    alerts: Vec<JoinHandle<()>>,
+    notifier: JoinHandle<()>,
 }
 
 /// Samples until the very end, so that what ends in order is seen.
@@ -118,6 +140,7 @@ impl LockBay {
     /// `Invalid` for a bad configuration, `Unavailable` if the store cannot be opened.
     pub async fn open(config: Config) -> Result<Self> {
         config.check()?;
+        Keys::parse(config.audit_key.as_ref().map(|key| key.0.as_str()))?;
         let clock = Clock::system();
         let store = store::open(&config.store, &clock).await?;
         Ok(Self::with_store(config, store, clock))
@@ -144,8 +167,11 @@ impl LockBay {
             health: tokio::spawn(self.clone().watch_health(stop.clone())),
             sagas: tokio::spawn(self.0.sagas.clone().watch_over()),
             state: tokio::spawn(self.0.state.clone().watch_over(stop.clone())),
+            audit: tokio::spawn(self.0.audit.clone().watch_over(stop.clone())),
             sweeper: tokio::spawn(self.0.sweeper.clone().watch()),
             schedules: tokio::spawn(self.0.schedules.clone().watch_over(stop.clone())),
+            alerts: self.watch_alerts(&stop),
+            notifier: tokio::spawn(self.0.notifier.clone().watch_over(stop.clone())),
             stop,
         });
     }
@@ -172,10 +198,14 @@ impl LockBay {
             // Ticks that run are fenced when leadership is given up.
             inner.schedules.drain(grace).await;
             if let Life::Running(running) = life {
+                inner.audit.seal_last().await;
                 running.stop.cancel();
                 // A background task that panicked has nothing left to hand over.
                 let services = (running.sagas, running.schedules, running.state, running.sweeper);
                 drop(tokio::join!(running.elector, running.health));
+                drop(running.notifier.await);
+                drop(futures_util::future::join_all(running.alerts).await);
+                drop(running.audit.await);
                 drop(tokio::join!(services.0, services.1, services.2, services.3));
             }
         };
@@ -239,6 +269,11 @@ impl LockBay {
         &self.0.state
     }
 
+    /// What was changed, by whom and when; sealed, so that tampering shows.
+    pub fn audit(&self) -> &Audit {
+        &self.0.audit
+    }
+
     /// Tasks of sagas, as workers end them. Workers ask for them by [`poll`](LockBay::poll) of
     /// this handle.
     pub fn tasks(&self) -> &Tasks {
@@ -255,10 +290,25 @@ impl LockBay {
         &self.0.schedules
     }
 
+    /// Alerts: what is judged, what fires, and the rules.
+    pub fn alerts(&self) -> &Alerts {
+        &self.0.alerts
+    }
+
+    /// Who is told of alerts, and what is kept quiet.
+    pub fn notifications(&self) -> &Notifier {
+        &self.0.notifier
+    }
+
     /// What is measured. Gauges that are read from elsewhere are as of the last sample; see
     /// [`refresh_metrics`](LockBay::refresh_metrics).
     pub fn metrics(&self) -> &Metrics {
         &self.0.metrics
+    }
+
+    /// Whether what is measured gets better or worse, since when, and how sure that is.
+    pub fn trends(&self) -> &Trends {
+        &self.0.trends
     }
 
     /// What was measured over time, by all instances.
@@ -274,6 +324,31 @@ impl LockBay {
     /// The store underneath.
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.0.store
+    }
+
+    /// Accepts the store as it is after it was found rolled back, and enters who did; see
+    /// [`Store::accept`].
+    ///
+    /// # Errors
+    /// As the store has them. If it was accepted and that could not be entered, the error says so;
+    /// accepting it again is harmless.
+    pub async fn accept_store(&self) -> Result<()> {
+        let inner = &self.0;
+        inner.store.accept().await?;
+        let entry = Entry::new("store", inner.store.describe().backend, "accepted");
+        let Some(entered) = inner.scribe.enter(&entry) else { return Ok(()) };
+        let commit = Commit::new(Partition::FIRST, Vec::new(), vec![entered], Vec::new())?;
+        inner.store.commit(&commit).await.map(drop).map_err(|error| {
+            let message = "the store was accepted, and that could not be entered: accept it again";
+            Error::new(error.kind(), message).with_source(error)
+        })
+    }
+
+    /// A payout provider that only pretends, and misbehaves so; for
+    /// [`Finance::pay_through`].
+    pub fn simulated_provider(&self, mischief: Mischief) -> SimulatedProvider {
+        let (store, clock) = (Arc::clone(&self.0.store), self.0.clock.clone());
+        SimulatedProvider::new(store, clock, self.0.scribe.clone(), mischief)
     }
 
     /// The clock.
@@ -370,6 +445,12 @@ impl LockBay {
         self.0.bus.subscribe()
     }
 
+    /// Follows events, from now on or behind the one of this number, as far as they are kept: the
+    /// latest 8,192, and 8 MiB of them.
+    pub fn follow(&self, after: Option<u64>) -> Tail {
+        self.0.bus.follow(after)
+    }
+
     /// Calls back on every event of this name (see [`Event::NAMES`]), in order, one at a time.
     /// Needs a Tokio runtime. A callback that panics is logged and called again next time.
     ///
@@ -405,9 +486,9 @@ impl LockBay {
 
     /// Health as of now, at most a second old.
     pub async fn health(&self) -> Health {
-        let mut last = self.0.health.lock().await;
+        let mut looks = self.0.health.lock().await;
         let now = self.0.clock.tick();
-        if let Some((at, health)) = &*last
+        if let Some((at, health)) = &looks.last
             && now.since(*at) < HEALTH_FRESH
         {
             return health.clone();
@@ -423,15 +504,19 @@ impl LockBay {
             jobs: &self.0.jobs,
             sagas: &self.0.sagas,
             sweeper: &self.0.sweeper,
+            alerts: &self.0.alerts,
+            schedules: &self.0.schedules,
+            audit: &self.0.audit,
+            history: &self.0.history,
             leadership: &self.0.leadership,
             metrics: &self.0.metrics,
             leader_ttl: self.0.config.leader_ttl.0,
             session_ttl: self.0.config.session_ttl.0,
             started,
         };
-        let health = examiner.examine().await;
-        self.tell_change(last.as_ref().map(|(_, health)| health), &health);
-        *last = Some((self.0.clock.tick(), health.clone()));
+        let health = examiner.examine(&mut looks.past).await;
+        self.tell_change(looks.last.as_ref().map(|(_, health)| health), &health);
+        looks.last = Some((self.0.clock.tick(), health.clone()));
         health
     }
 
@@ -459,6 +544,16 @@ impl LockBay {
             let refresh = move || bay.refresh_metrics();
             self.0.history.clone().record(self.0.opened, refresh, stop).await;
         }
+    }
+
+    /// Judges alerts while this instance leads, and tells of them, if monitoring is on.
+    fn watch_alerts(&self, stop: &CancellationToken) -> Vec<JoinHandle<()>> {
+        if !self.0.config.monitoring {
+            return Vec::new();
+        }
+        let judged = self.0.alerts.clone().watch_over(stop.clone());
+        let told = self.0.alerts.clone().tell_events(stop.clone());
+        vec![tokio::spawn(judged), tokio::spawn(told)]
     }
 
     async fn watch_health(self, stop: CancellationToken) {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lockbay::ErrorKind;
-use lockbay::finance::{Mischief, SimulatedProvider};
+use lockbay::finance::Mischief;
 use lockbay::ledger::{Amount, Currency, UserId};
 use lockbay::saga::{Decision, SagaStatus};
 use support::stepped::{Instance, World};
@@ -62,7 +62,7 @@ impl Bank {
     /// Payouts go wrong in this way from now on.
     fn misbehaves(&self, mischief: Mischief) {
         let bay = &self.instance.bay;
-        let provider = SimulatedProvider::new(bay.store().clone(), bay.clock().clone(), mischief);
+        let provider = bay.simulated_provider(mischief);
         bay.finance().pay_through(Arc::new(provider)).unwrap();
     }
 

@@ -847,6 +847,10 @@ async fn a_schedule_whose_zone_is_not_known_any_more_says_so() {
     one.store.commit(&commit).await.unwrap();
     let problem = one.bay.schedules().show("s").await.unwrap().problem.unwrap();
     assert!(problem.contains("Mars/Olympus"), "{problem}");
+    assert_eq!(one.bay.metrics().value(Metric::SchedulesStuck), 0);
+    one.bay.start();
+    world.pass(SECOND * 2).await;
+    assert_eq!(one.bay.metrics().value(Metric::SchedulesStuck), 1);
 }
 
 #[tokio::test]

@@ -359,7 +359,9 @@ async fn a_dry_run_deletes_nothing_and_counts_what_a_run_would() {
     }
     later(&world, DAY * 8).await;
     claimed(&a.bay, "running").await;
-    let before = world.memory.snapshot().keys().count();
+    // The trail grows with whatever the instance does by itself.
+    let count = || world.memory.snapshot().keys().filter(|key| key.kind.name() != "audit").count();
+    let before = count();
     for wish in [
         RunRequest { pattern: Some("*1*".into()), ..RunRequest::default() },
         RunRequest { ttl: Some(DAY * 30), ..of_rule("session") },
@@ -370,7 +372,7 @@ async fn a_dry_run_deletes_nothing_and_counts_what_a_run_would() {
         let told = run(&world, &a.bay, dry).await.unwrap();
         assert!(told.dry_run);
         if wish.rule.is_none() && wish.pattern.is_some() {
-            assert_eq!(world.memory.snapshot().keys().count(), before, "a dry run has deleted");
+            assert_eq!(count(), before, "a dry run has deleted");
         }
         let done = run(&world, &a.bay, wish).await.unwrap();
         assert_eq!(told.keys_by_type, done.keys_by_type);

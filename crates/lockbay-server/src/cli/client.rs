@@ -6,6 +6,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use lockbay::clock::Clock;
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Method, RequestBuilder, StatusCode, Url};
 use rustls::RootCertStore;
@@ -19,11 +20,15 @@ use crate::outbound::tls;
 /// How long a connection may take, and an answer.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+/// For an answer that goes on until somebody ends it.
+const FOREVER: Duration = Duration::from_secs(10 * 365 * 86_400);
 
 /// A server, and how its answers are shown.
 pub(crate) struct Client {
     base: Url,
     token: Option<String>,
+    /// Who asks.
+    pub(super) actor: Option<String>,
     http: reqwest::Client,
     /// Show answers as the server gave them.
     pub(super) json: bool,
@@ -133,7 +138,8 @@ impl Client {
     /// A client of the server that the arguments name.
     pub(super) fn new(shared: &Shared) -> Result<Self, Failure> {
         let token = shared.token.clone().filter(|token| !token.is_empty());
-        Ok(Client { token, json: shared.json, sure: shared.yes, ..Client::of(&shared.url)? })
+        let (actor, json, sure) = (Some(shared.actor()), shared.json, shared.yes);
+        Ok(Client { token, actor, json, sure, ..Client::of(&shared.url)? })
     }
 
     /// A client of the server at this address, which shows it no token.
@@ -153,7 +159,7 @@ impl Client {
             .timeout(ANSWER_WITHIN)
             .build()
             .map_err(|error| Failure::Failed(error.into()))?;
-        Ok(Client { base, token: None, http, json: false, sure: false })
+        Ok(Client { base, token: None, actor: None, http, json: false, sure: false })
     }
 
     /// The address of a resource; each part is escaped.
@@ -172,6 +178,44 @@ impl Client {
     /// Asks, and gives the answer if it is not a refusal. `what` completes "cannot …".
     pub(super) async fn get(&self, what: &str, url: Url) -> Result<Answer, Failure> {
         self.ask(Method::GET, url, None).await?.accepted(what)
+    }
+
+    /// As [`get`](Client::get), for work that takes its time.
+    pub(super) async fn get_within(
+        &self,
+        limit: Duration,
+        what: &str,
+        url: Url,
+    ) -> Result<Answer, Failure> {
+        let request = self.http.get(url).timeout(limit);
+        self.send_within(limit, request).await?.accepted(what)
+    }
+
+    /// Asks for something long, and gives it on piece by piece.
+    pub(super) async fn download(
+        &self,
+        limit: Duration,
+        what: &str,
+        url: Url,
+        sink: &mut (dyn FnMut(&[u8]) -> std::io::Result<()> + Send),
+    ) -> Result<(), Failure> {
+        let mut request = self.http.get(url).timeout(limit);
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        let mut response = request.send().await.map_err(|error| self.unreachable(limit, &error))?;
+        let status = response.status();
+        if !status.is_success() {
+            let body = response.bytes().await.map_err(|error| self.unreachable(limit, &error))?;
+            let answer = Answer { status, replayed: false, is_problem: true, body: body.to_vec() };
+            return answer.accepted(what).map(drop);
+        }
+        while let Some(piece) =
+            response.chunk().await.map_err(|error| self.unreachable(limit, &error))?
+        {
+            sink(&piece).map_err(|error| Failure::Failed(error.into()))?;
+        }
+        Ok(())
     }
 
     /// Sends a change, and gives the answer if it is not a refusal.
@@ -252,6 +296,55 @@ impl Client {
         self.send(request).await
     }
 
+    /// Asks for a text of whatever kind, if it is not refused.
+    pub(super) async fn get_text(&self, what: &str, url: Url) -> Result<String, Failure> {
+        let answer = self.stream_within(Some(ANSWER_WITHIN), what, url, None).await?;
+        answer.text().await.map_err(|error| self.unreachable(ANSWER_WITHIN, &error))
+    }
+
+    /// Asks for an answer that goes on, from behind the message of this id.
+    pub(super) async fn stream(
+        &self,
+        what: &str,
+        url: Url,
+        after: Option<&str>,
+    ) -> Result<reqwest::Response, Failure> {
+        self.stream_within(None, what, url, after).await
+    }
+
+    async fn stream_within(
+        &self,
+        limit: Option<Duration>,
+        what: &str,
+        url: Url,
+        after: Option<&str>,
+    ) -> Result<reqwest::Response, Failure> {
+        // Without a limit of its own a request has that of the client.
+        let mut request = self.http.get(url).timeout(limit.unwrap_or(FOREVER));
+        if let Some(after) = after {
+            request = request.header("last-event-id", after);
+        }
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        let limit = limit.unwrap_or(ANSWER_WITHIN);
+        let answer = request.send().await.map_err(|error| self.unreachable(limit, &error))?;
+        if answer.status().is_success() {
+            return Ok(answer);
+        }
+        let status = answer.status();
+        let kind = answer.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+        if !kind.unwrap_or_default().starts_with("application/problem+json") {
+            return Err(self.stranger(status));
+        }
+        let body = answer.bytes().await.map_err(|error| self.unreachable(limit, &error))?.to_vec();
+        let refusal = Answer { status, replayed: false, is_problem: true, body };
+        match refusal.accepted(what) {
+            Ok(_) => Err(self.stranger(status)),
+            Err(failure) => Err(failure),
+        }
+    }
+
     async fn send(&self, request: RequestBuilder) -> Result<Answer, Failure> {
         self.send_within(ANSWER_WITHIN, request).await
     }
@@ -264,6 +357,10 @@ impl Client {
     ) -> Result<Answer, Failure> {
         if let Some(token) = &self.token {
             request = request.bearer_auth(token);
+        }
+        if let Some(actor) = &self.actor {
+            request = request.header("x-actor", actor.as_bytes());
+            request = request.header("x-request-id", Clock::system().random_id());
         }
         let response = request.send().await.map_err(|error| self.unreachable(limit, &error))?;
         let status = response.status();
@@ -283,7 +380,7 @@ impl Client {
         let base = &self.base;
         if error.is_builder() {
             return Failure::Usage(format!(
-                "the token, the address or the idempotency key cannot be sent: {error}"
+                "the token, the actor, the address or the idempotency key cannot be sent: {error}"
             ));
         }
         if error.is_timeout() && !error.is_connect() {

@@ -21,6 +21,9 @@ use super::{App, router};
 
 /// How long a connection may take to send the head of its next request.
 const HEAD_WITHIN: Duration = Duration::from_secs(60);
+/// How long a client may take to accept what it is sent.
+#[cfg(target_os = "linux")]
+const TAKEN_WITHIN: Duration = Duration::from_secs(60);
 /// How long accepting pauses when the machine has no more room for a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
@@ -66,11 +69,25 @@ async fn accept(listener: &TcpListener, clock: &Clock) -> TcpStream {
     }
 }
 
+/// A client that takes nothing of what it is sent is not waited for, so that it does not hold its
+/// connection for ever. Only Linux has a setting for this.
+#[cfg(target_os = "linux")]
+fn end_with_silence(stream: &TcpStream) {
+    let millis = u32::try_from(TAKEN_WITHIN.as_millis()).unwrap_or(u32::MAX);
+    if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(stream, millis) {
+        tracing::debug!(%error, "TCP_USER_TIMEOUT not set");
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn end_with_silence(_: &TcpStream) {}
+
 /// One connection from its first request to its last.
 async fn converse(stream: TcpStream, router: Router, stopping: CancellationToken) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY not set");
     }
+    end_with_silence(&stream);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_WITHIN)

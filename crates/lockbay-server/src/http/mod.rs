@@ -1,12 +1,16 @@
 //! The HTTP API: which path leads to which handler, and what happens around every one.
 //!
 //! One file per group of paths. A handler extracts, converts, calls the library, and converts the
-//! answer; it decides nothing. A request goes through here in this order: a panic becomes a
-//! problem, headers that every call shares are checked, the number of requests in flight is
+//! answer; it decides nothing. A request goes through here in this order: it gets its name, a panic
+//! becomes a problem, headers that every call shares are checked, the number of requests in flight is
 //! limited (probes are not, so that a busy server does not look dead), and then comes the handler.
 
 mod abandoned;
+mod alert;
+mod audit;
+mod caller;
 mod cleanup;
+mod events;
 mod extract;
 mod finance;
 mod guard;
@@ -20,8 +24,10 @@ mod lease;
 mod ledger;
 mod listen;
 mod metrics;
+mod notify;
 mod page;
 mod problem;
+mod report;
 mod saga;
 mod saga_operate;
 mod schedule;
@@ -58,6 +64,8 @@ pub(crate) struct App {
     in_flight: Arc<Semaphore>,
     /// Calls that wait for somebody else, of which there may be half as many.
     waiting: Arc<Semaphore>,
+    /// Who follows the events.
+    listeners: events::Listeners,
     max_in_flight: usize,
 }
 
@@ -74,6 +82,7 @@ impl App {
             stopping,
             in_flight: Arc::new(Semaphore::new(max_in_flight)),
             waiting: Arc::new(Semaphore::new(max_in_flight.div_ceil(2))),
+            listeners: events::Listeners::default(),
             max_in_flight,
         }
     }
@@ -110,6 +119,11 @@ pub(crate) fn router(app: App) -> Router {
         .merge(ledger::routes())
         .merge(state::routes())
         .merge(cleanup::routes())
+        .merge(events::routes())
+        .merge(alert::routes())
+        .merge(notify::routes())
+        .merge(report::routes())
+        .merge(audit::routes())
         .layer(middleware::from_fn_with_state(app.clone(), guard::limit_in_flight));
     Router::new()
         .route("/", get(index))
@@ -118,8 +132,10 @@ pub(crate) fn router(app: App) -> Router {
         .fallback(no_such_route)
         .method_not_allowed_fallback(no_such_method)
         .layer(middleware::from_fn(guard::check_headers))
+        .layer(middleware::from_fn(guard::span))
         .layer(middleware::map_response(guard::mark_response))
         .layer(CatchPanicLayer::custom(guard::panicked))
+        .layer(middleware::from_fn_with_state(app.clone(), caller::name_request))
         .with_state(app)
 }
 
@@ -131,6 +147,9 @@ async fn index() -> Response {
         "GET /metrics",
         "GET /api/advanced-state/health",
         "GET /api/advanced-state/metrics",
+        "GET /api/advanced-state/report?hours=&format=",
+        "GET /v1/trends?path=&hours=",
+        "GET /v1/events?events=",
         "GET /v1/metrics/history?path=&minutes=",
         "GET /v1/metrics/paths",
         "GET /v1/leader",
@@ -170,6 +189,23 @@ async fn index() -> Response {
         "GET|PUT|DELETE /v1/cleanup/rules/{name}",
         "POST /v1/cleanup/run",
         "POST /v1/cleanup/optimize-memory",
+        "GET /v1/alerts?state=",
+        "GET /v1/alerts/rules",
+        "GET|PUT|DELETE /v1/alerts/rules/{name}",
+        "POST /v1/alerts/rules/{name}/test",
+        "GET|POST|DELETE /v1/alerts/silences",
+        "GET|DELETE /v1/alerts/silences/{id}",
+        "GET /v1/alerts/notifications?status=",
+        "POST /v1/alerts/notifications/test",
+        "GET /v1/alerts/notifications/{id}",
+        "POST /v1/alerts/notifications/{id}/retry",
+        "GET /v1/audit?entity=&actor=&action=&from=&until=&order=",
+        "GET /v1/audit/verify?records=",
+        "GET /v1/audit/history?entity=",
+        "GET /v1/audit/proof?revision=",
+        "GET /v1/audit/export?from=&until=",
+        "GET /v1/audit/checkpoints",
+        "GET /v1/audit/key",
     ];
     Json(json!({ "name": "lockbay", "version": env!("CARGO_PKG_VERSION"), "calls": &calls[..] }))
         .into_response()

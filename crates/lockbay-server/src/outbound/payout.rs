@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::anyhow;
 use async_trait::async_trait;
 use lockbay::config::Hidden;
-use lockbay::finance::{Mischief, Payout, PayoutProvider, PayoutRequest, SimulatedProvider};
+use lockbay::finance::{Mischief, Payout, PayoutProvider, PayoutRequest};
 use lockbay::{Json, LockBay};
 use reqwest::header::HeaderMap;
 use reqwest::{StatusCode, Url};
@@ -47,8 +47,7 @@ pub(crate) fn payout_provider(
             let mischief = rest.strip_prefix(':').unwrap_or(rest);
             let mischief = Mischief::parse(mischief).map_err(|error| wrong(&error))?;
             tracing::warn!("payouts are simulated: no money leaves");
-            let (store, clock) = (Arc::clone(bay.store()), bay.clock().clone());
-            Ok(Arc::new(SimulatedProvider::new(store, clock, mischief)))
+            Ok(Arc::new(bay.simulated_provider(mischief)))
         }
         None => {
             let url = vet_url(&config.payout_provider, handlers.caller().reach());

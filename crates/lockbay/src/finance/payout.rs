@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::{Amount, UserId};
+use crate::scribe::{Entry, Scribe};
 use crate::store::{Commit, Deadline, Guard, Key, Kind, Partition, Reply, Revision, Store, Write};
 
 /// What the simulated provider has paid. Key: the payout's key.
@@ -110,6 +111,7 @@ impl Mischief {
 pub struct SimulatedProvider {
     store: Arc<dyn Store>,
     clock: Clock,
+    scribe: Scribe,
     mischief: Mischief,
 }
 
@@ -123,10 +125,15 @@ struct Pretended {
     reference: String,
 }
 
+/// Made by [`LockBay::simulated_provider`](crate::LockBay::simulated_provider).
 impl SimulatedProvider {
-    /// One that misbehaves so.
-    pub fn new(store: Arc<dyn Store>, clock: Clock, mischief: Mischief) -> Self {
-        SimulatedProvider { store, clock, mischief }
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        clock: Clock,
+        scribe: Scribe,
+        mischief: Mischief,
+    ) -> Self {
+        SimulatedProvider { store, clock, scribe, mischief }
     }
 
     fn happens(&self, percent: f64) -> bool {
@@ -146,9 +153,17 @@ impl SimulatedProvider {
             reference: reference.clone(),
         };
         let value = serde_json::to_vec(&pretended).map_err(defect)?;
-        let put = Write::Put { key: key.clone(), value, deadline: Deadline::Never };
-        let guard = Guard::Absent(key);
-        let commit = Commit::new(Partition::FIRST, vec![guard], vec![put], Vec::new())?;
+        let mut entry = Entry::new("payout", &request.key, "simulated")
+            .with("user", pretended.user.as_str())
+            .with("amount", pretended.amount.as_str())
+            .with("currency", pretended.currency.as_str())
+            .with("destination", pretended.destination.as_str())
+            .with("reference", pretended.reference.as_str());
+        entry.record = Some(&value);
+        let mut writes: Vec<Write> = self.scribe.enter(&entry).into_iter().collect();
+        let guard = Guard::Absent(key.clone());
+        writes.push(Write::Put { key, value, deadline: Deadline::Never });
+        let commit = Commit::new(Partition::FIRST, vec![guard], writes, Vec::new())?;
         match self.store.commit(&commit).await? {
             Reply::Committed { .. } => Ok(Payout::Paid { reference }),
             Reply::Conflict { found, .. } => {

@@ -18,6 +18,7 @@ use crate::clock::{Tick, Timestamp, micros};
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::Metric;
 use crate::name::check_name;
+use crate::scribe::Entry;
 use crate::store::{
     Commit, Deadline, Guard, Hint, Hints, Key, Partition, Range, Record, Reply, Revision, Write,
 };
@@ -244,7 +245,10 @@ impl Jobs {
         };
         guards.extend(named.request.leader.iter().map(|right| Guard::Held(right.fence().clone())));
         let deadline = Deadline::After(Duration::from_micros(job.claim_ttl_us));
-        let mut writes = vec![Write::Put { key: key.clone(), value: job.encode()?, deadline }];
+        let value = job.encode()?;
+        let entry = entry(named, &job, &decision, found.map(|(record, _)| record), &value);
+        let mut writes: Vec<Write> = self.0.scribe.enter(&entry).into_iter().collect();
+        writes.push(Write::Put { key: key.clone(), value, deadline });
         writes.extend(found.map(|(_, job)| end::unlist(key, job)));
         writes.push(Write::Mark { key: Key::new(key.partition, JOB_LIST, job.listed(&key.id)) });
         let commit = Commit::new(key.partition, guards, writes, Vec::new())?;
@@ -391,6 +395,29 @@ impl Jobs {
         }
         replayed
     }
+}
+
+/// What is entered of a claim: not the parameters, but their digest when they come in.
+fn entry<'a>(
+    named: &'a Named,
+    job: &'a JobRecord,
+    decision: &Decision,
+    found: Option<&Record>,
+    value: &'a [u8],
+) -> Entry<'a> {
+    let took_over = *decision == Decision::TakeOver;
+    let action = if took_over { "taken_over" } else { "claimed" };
+    let first = (job.attempt == 1).then_some(&named.digest);
+    let mut entry = Entry::new("job", &named.key.id, action)
+        .with("type", job.job_type.as_str())
+        .with("key", job.job_key.as_str())
+        .with("attempt", job.attempt)
+        .with("holder", job.holder.as_str())
+        .with_some("parameters", first.map(ParameterDigest::told));
+    entry.worker = Some(&job.holder);
+    entry.previous = found.map(|record| record.revision);
+    entry.record = Some(value);
+    entry
 }
 
 fn key_reused(named: &Named) -> Error {

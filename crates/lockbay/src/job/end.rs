@@ -19,7 +19,8 @@ use crate::event::Event;
 use crate::json::Json;
 use crate::metrics::Metric;
 use crate::name::check_name;
-use crate::store::{Commit, Deadline, Effects, Fence, Guard, Key, Record, Reply, Write};
+use crate::scribe::Entry;
+use crate::store::{Commit, Deadline, Effects, Fence, Guard, Key, Record, Reply, Revision, Write};
 
 /// How much of an error message is kept.
 const MAX_ERROR_CHARS: usize = 4_096;
@@ -46,10 +47,44 @@ pub enum Retry {
 /// How an attempt ends.
 #[derive(Debug, Clone)]
 enum Ending {
-    Completed(Json),
+    Completed { result: Json, digest: [u8; 32] },
     Failed { error: String, retry_after: Option<Duration> },
     Cancelled(String),
     Reopened,
+}
+
+/// What is entered of an ending besides what its record says.
+struct Told {
+    action: &'static str,
+    /// Of what a job returned.
+    result: Option<[u8; 32]>,
+    reason: Option<String>,
+}
+
+impl Told {
+    fn of(ending: &Ending) -> Self {
+        let (action, result, reason) = match ending {
+            Ending::Completed { digest, .. } => ("completed", Some(*digest), None),
+            Ending::Failed { .. } => ("failed", None, None),
+            Ending::Cancelled(reason) => ("cancelled", None, Some(reason.clone())),
+            Ending::Reopened => ("retried", None, None),
+        };
+        Told { action, result, reason }
+    }
+
+    fn entry<'a>(&'a self, job_id: &'a str, ended: &'a JobRecord) -> Entry<'a> {
+        let by_worker = matches!(self.action, "completed" | "failed");
+        let failed = self.action == "failed";
+        let error = ended.error.as_deref().filter(|_| failed);
+        let mut entry = Entry::new("job", job_id, self.action)
+            .with("attempt", ended.attempt)
+            .with_some("result", self.result)
+            .with_some("error", error)
+            .with_some("will_retry", failed.then_some(ended.will_retry));
+        entry.worker = by_worker.then_some(&ended.holder);
+        entry.reason = self.reason.as_deref();
+        entry
+    }
 }
 
 /// What became of a completion that carries effects.
@@ -197,9 +232,10 @@ impl Jobs {
     ) -> Result<(Arc<Live>, (JobRecord, Commit))> {
         check_payload("result", result)?;
         // Refuses what readers would disagree about, as for parameters.
-        result.digest()?;
+        let digest = result.digest()?;
         let live = self.live(job_id, claim_token).await?;
-        let ending = self.ending(job_id, &live, Ending::Completed(result.clone()), effects)?;
+        let completed = Ending::Completed { result: result.clone(), digest };
+        let ending = self.ending(job_id, &live, completed, effects)?;
         Ok((live, ending))
     }
 
@@ -299,7 +335,8 @@ impl Jobs {
             let Some(ending) = decide(&job)? else { return Ok(()) };
             let cancelled = matches!(ending, Ending::Cancelled(_));
             let guards = vec![Guard::RevisionIs(record.key.clone(), record.revision)];
-            let (_, commit) = self.write_ending(&record.key, &job, ending, guards, &[])?;
+            let from = (&job, record.revision);
+            let (_, commit) = self.write_ending(&record.key, from, ending, guards, &[])?;
             if let Reply::Committed { .. } = self.0.store.commit(&commit).await? {
                 if cancelled {
                     self.0.metrics.count(Metric::JobsCancelled);
@@ -346,14 +383,15 @@ impl Jobs {
             guards.push(Guard::Held(leader.fence(self.0.leader_kind)));
         }
         guards.extend(effects.guards.iter().cloned());
-        self.write_ending(&key, &live.job, ending, guards, &effects.writes)
+        let from = (&live.job, live.revision);
+        self.write_ending(&key, from, ending, guards, &effects.writes)
     }
 
     /// The commit that ends an attempt, and the record it leaves.
     fn write_ending(
         &self,
         key: &Key,
-        job: &JobRecord,
+        (job, revision): (&JobRecord, Revision),
         ending: Ending,
         guards: Vec<Guard>,
         beside: &[Write],
@@ -362,8 +400,9 @@ impl Jobs {
         ended.finished_us = Some(self.0.clock.now().as_micros());
         ended.ended_us = None;
         ended.will_retry = false;
+        let told = Told::of(&ending);
         let deadline = match ending {
-            Ending::Completed(result) => {
+            Ending::Completed { result, .. } => {
                 ended.status = JobStatus::Completed;
                 ended.result = Some(result);
                 ended.error = None;
@@ -389,12 +428,17 @@ impl Jobs {
             }
         };
         let value = ended.encode()?;
+        let mut entry = told.entry(&key.id, &ended);
+        entry.previous = Some(revision);
+        entry.record = Some(&value);
+        let entered = self.0.scribe.enter(&entry);
         let mut writes = vec![
             Write::Put { key: key.clone(), value, deadline },
             unlist(key, job),
             Write::Mark { key: Key::new(key.partition, JOB_LIST, ended.listed(&key.id)) },
         ];
         writes.extend(beside.iter().cloned());
+        writes.extend(entered);
         let commit = Commit::new(key.partition, guards, writes, vec![key.clone()])?;
         Ok((ended, commit))
     }
@@ -472,8 +516,12 @@ impl Jobs {
     pub(super) async fn release(&self, job_id: &str, live: &Live) -> Result<()> {
         let key = job_key(job_id)?;
         let guards = vec![Guard::Held(Fence { key: key.clone(), token: live.revision })];
-        let touch = Write::Touch { key: key.clone(), ttl: Duration::ZERO };
-        let commit = Commit::new(key.partition, guards, vec![touch], vec![key])?;
+        let mut entry = Entry::new("job", job_id, "released").with("attempt", live.job.attempt);
+        entry.worker = Some(&live.job.holder);
+        entry.previous = Some(live.revision);
+        let mut writes = vec![Write::Touch { key: key.clone(), ttl: Duration::ZERO }];
+        writes.extend(self.0.scribe.enter(&entry));
+        let commit = Commit::new(key.partition, guards, writes, vec![key])?;
         self.0.live.lock().remove(job_id);
         self.0.store.commit(&commit).await.map(drop)
     }

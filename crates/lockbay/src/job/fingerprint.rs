@@ -32,6 +32,11 @@ impl ParameterDigest {
     pub(crate) fn of(parameters: &Json) -> Result<Self> {
         Ok(ParameterDigest(hex(&parameters.digest()?)))
     }
+
+    /// As it is told where the parameters themselves are not.
+    pub(crate) fn told(&self) -> String {
+        format!("sha256:{}", self.0)
+    }
 }
 
 /// The id of the job that a type, a key and parameters name.

@@ -41,6 +41,7 @@ use crate::json::Json;
 use crate::keeper::{Keeper, Right};
 use crate::metrics::{Metric, Metrics};
 use crate::name::check_name;
+use crate::scribe::Scribe;
 use crate::store::{Key, Kind, Partition, Revision, Store};
 
 pub use crate::config::{MAX_CLAIM_TTL, MAX_RETRIES};
@@ -211,6 +212,7 @@ struct Inner {
     defaults: JobDefaults,
     /// The kind of the leader's lease, for fences that come back from a record.
     leader_kind: Kind,
+    scribe: Scribe,
     /// Claims granted here, so that ending them takes one round trip.
     live: Mutex<LiveClaims>,
     replays: Replays,
@@ -232,6 +234,7 @@ impl Jobs {
         bus: Bus,
         defaults: JobDefaults,
         leader_kind: Kind,
+        scribe: Scribe,
     ) -> Self {
         Jobs(Arc::new(Inner {
             store,
@@ -241,6 +244,7 @@ impl Jobs {
             bus,
             defaults,
             leader_kind,
+            scribe,
             live: Mutex::default(),
             replays: Replays::new(),
             handlers: TaskTracker::new(),

@@ -37,6 +37,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::{Metric, Metrics};
 use crate::name::check_name;
+use crate::scribe::Scribe;
 use crate::store::{Commit, Effects, Guard, Key, MAX_PAGE, Partition, Range, Read, Reply, Store};
 
 pub use account::{Account, MAX_ID_BYTES, MAX_PROVIDER_BYTES, UserId};
@@ -45,6 +46,7 @@ pub use lapse::Lapsed;
 pub use movement::{
     Escrow, Hold, MAX_HOLD_TTL, MAX_MOVEMENT_ID_BYTES, Movement, MovementKind, Reference,
 };
+pub(crate) use posting::POSTING;
 pub use posting::{Leg, MovementInfo, MovementPage};
 pub use recount::Difference;
 pub use trial::{Totals, TrialBalance};
@@ -67,6 +69,7 @@ pub struct Ledger {
     store: Arc<dyn Store>,
     clock: Clock,
     metrics: Arc<Metrics>,
+    scribe: Scribe,
 }
 
 /// The answer to [`Ledger::prepare`].
@@ -119,8 +122,13 @@ pub struct OpenEscrow {
 }
 
 impl Ledger {
-    pub(crate) fn new(store: Arc<dyn Store>, clock: Clock, metrics: Arc<Metrics>) -> Self {
-        Ledger { store, clock, metrics }
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+        scribe: Scribe,
+    ) -> Self {
+        Ledger { store, clock, metrics, scribe }
     }
 
     /// What must hold and what to write for this movement to happen, for a commit of the caller's.
@@ -177,6 +185,7 @@ impl Ledger {
             guards: vec![Guard::Absent(posting::key(&movement.id))],
             writes: posting::keep(movement, &changes, now)?.into(),
         };
+        effects.writes.extend(posting::entered(&self.scribe, movement, &effects.writes));
         for change in changes {
             effects.guards.push(change.guard);
             effects.writes.push(change.write);

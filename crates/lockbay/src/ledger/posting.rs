@@ -15,6 +15,7 @@ use super::{Ledger, MAX_ID_BYTES};
 use crate::clock::{Timestamp, micros};
 use crate::error::{Error, Result};
 use crate::name::check_name;
+use crate::scribe::{self, Scribe};
 use crate::store::{Deadline, Key, Kind, Partition, Range, Record, Revision, Write};
 
 /// A movement. Key: its id.
@@ -134,6 +135,29 @@ pub(super) fn keep(movement: &Movement, changes: &[Change], now: Timestamp) -> R
     let id = &movement.id;
     let listed = Key::new(Partition::FIRST, POSTING_TIME, format!("{}/{id}", time_prefix(now)));
     Ok([Write::Put { key: key(id), value, deadline: Deadline::Never }, Write::Mark { key: listed }])
+}
+
+/// The entry of a movement in the audit trail, which tells every leg: amounts and accounts are what
+/// a ledger is about. It rides with the movement, whoever commits it.
+pub(super) fn entered(scribe: &Scribe, movement: &Movement, kept: &[Write]) -> Option<Write> {
+    if !scribe.writes() {
+        return None;
+    }
+    // Where only the sum of a user's holds changes, nothing is moved.
+    let legs = movement.touches.iter().filter(|touch| !touch.amount.is_zero()).map(|touch| {
+        scribe::Detail::default()
+            .with("account", touch.account.to_string())
+            .with("amount", touch.amount.to_string())
+    });
+    let reference = movement.reference.as_ref();
+    let mut entry = scribe::Entry::new("movement", &movement.id, "committed")
+        .with("kind", movement.kind.name())
+        .with("currency", movement.currency.code())
+        .with("legs", legs.collect::<Vec<_>>())
+        .with_some("saga_id", reference.map(|reference| reference.saga_id.as_str()))
+        .with_some("step", reference.map(|reference| reference.step.as_str()));
+    entry.record = kept.iter().find_map(value_of);
+    scribe.enter(&entry)
 }
 
 fn posting(movement: &Movement, changes: &[Change], now: Timestamp) -> Posting {

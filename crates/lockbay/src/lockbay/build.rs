@@ -7,7 +7,9 @@ use parking_lot::Mutex;
 use super::retention::{self, Services};
 use super::ticks::SagaHandlers;
 use super::timed::Timed;
+use super::trail;
 use super::{Inner, Life};
+use crate::audit::{Audit, AuditSettings, Keys};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::event::Bus;
@@ -18,12 +20,32 @@ use crate::leader::{Candidate, LEADER, Leadership};
 use crate::lease::Leases;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
+use crate::monitor::alert::Alerts;
+use crate::monitor::alert::Severity;
+use crate::monitor::alert::service::Footing;
 use crate::monitor::history::{History, HistorySettings};
+use crate::monitor::notify::{Notifier, NotifySettings};
+use crate::monitor::trend::Trends;
 use crate::saga::{SagaDefaults, Sagas, Tasks};
 use crate::schedule::{ScheduleDefaults, Schedules};
-use crate::scribe::Scribe;
+use crate::scribe::{Masks, Scribe};
 use crate::state::State;
 use crate::store::Store;
+
+/// Without a secret, masks can be compared within the life of this process alone.
+fn scribe(config: &Config, instance: &str, clock: &Clock) -> Scribe {
+    if !config.audit {
+        return Scribe::silent();
+    }
+    let secret = config.audit_mask_secret.as_ref().map(|secret| secret.0.clone());
+    let clock = clock.clone();
+    let secret = move || secret.unwrap_or_else(|| clock.random_id());
+    // A configuration that was not checked masks everything that it can be read to name.
+    let names = config.masked_fields().unwrap_or_else(|_| {
+        config.audit_masked_fields.split(',').map(|name| name.trim().to_owned()).collect()
+    });
+    Scribe::new(instance, Masks::new(names, secret))
+}
 
 /// What every service stands on.
 pub(super) struct Ground {
@@ -50,7 +72,7 @@ impl Ground {
         let store: Arc<dyn Store> = Arc::new(timed);
         let keeper = Keeper::new(Arc::clone(&store), clock.clone(), Arc::clone(&metrics));
         let name = config.instance_name.as_ref().unwrap_or(&instance_id);
-        let scribe = if config.audit { Scribe::new(name) } else { Scribe::silent() };
+        let scribe = scribe(&config, name, &clock);
         Ground {
             config,
             instance_id,
@@ -66,15 +88,20 @@ impl Ground {
 
     pub(super) fn build(self) -> Inner {
         let leadership = self.leadership();
-        let leases =
-            Leases::new(self.store(), self.clock.clone(), self.keeper.clone(), self.metrics());
+        let scribe = || self.scribe.clone();
+        let (clock, keeper) = (self.clock.clone(), self.keeper.clone());
+        let leases = Leases::new(self.store(), clock, keeper, self.metrics(), scribe());
         let jobs = self.jobs();
         let tasks = Tasks::new(self.store(), self.clock.clone(), self.metrics());
         let sagas = self.sagas(&tasks);
         let schedules = self.schedules(&jobs, &leadership, &sagas);
-        let ledger = Ledger::new(self.store(), self.clock.clone(), self.metrics());
-        let state = State::new(self.store(), self.clock.clone(), self.metrics());
+        let ledger = Ledger::new(self.store(), self.clock.clone(), self.metrics(), scribe());
+        let state = State::new(self.store(), self.clock.clone(), self.metrics(), scribe());
         let finance = self.finance(&sagas, &ledger);
+        let notifier = self.notifier(&leadership);
+        let history = self.history();
+        let alerts = self.alerts(&leadership, &history, &notifier);
+        let audit = self.audit(&leadership);
         let services = Services {
             store: &self.store,
             clock: &self.clock,
@@ -84,8 +111,10 @@ impl Ground {
             sagas: &sagas,
             ledger: &ledger,
             state: &state,
+            scribe: &self.scribe,
+            audit: &audit,
         };
-        let history = self.history();
+        let trends = Trends::new(history.clone(), self.clock.clone(), self.config.max_in_flight);
         let sweeper = retention::sweeper(&self.config, &services, &self.instance_id);
         Inner {
             opened: self.clock.tick(),
@@ -94,9 +123,11 @@ impl Ground {
             store: self.bare,
             clock: self.clock,
             metrics: self.metrics,
+            trends,
             history,
             bus: self.bus,
             keeper: self.keeper,
+            scribe: self.scribe,
             leadership,
             leases,
             jobs,
@@ -105,12 +136,29 @@ impl Ground {
             finance,
             tasks,
             state,
+            audit,
             sweeper,
             schedules,
+            alerts,
+            notifier,
             life: Mutex::new(Life::Open),
             down: tokio::sync::OnceCell::new(),
             health: tokio::sync::Mutex::default(),
         }
+    }
+
+    fn alerts(&self, leadership: &Leadership, history: &History, notifier: &Notifier) -> Alerts {
+        let footing = Footing {
+            store: self.store(),
+            clock: self.clock.clone(),
+            metrics: self.metrics(),
+            bus: self.bus.clone(),
+            leadership: leadership.clone(),
+            scribe: self.scribe.clone(),
+        };
+        let interval = self.config.alert_interval.0;
+        let (source, audience) = (Arc::new(history.clone()), Arc::new(notifier.clone()));
+        Alerts::new(footing, source, audience, interval)
     }
 
     fn store(&self) -> Arc<dyn Store> {
@@ -129,7 +177,8 @@ impl Ground {
             ttl: self.config.leader_ttl.0,
         };
         let (clock, keeper, bus) = (self.clock.clone(), self.keeper.clone(), self.bus.clone());
-        Leadership::new(self.store(), clock, keeper, self.metrics(), bus, candidate)
+        let scribe = self.scribe.clone();
+        Leadership::new(self.store(), clock, keeper, self.metrics(), bus, scribe, candidate)
     }
 
     fn jobs(&self) -> Jobs {
@@ -143,7 +192,8 @@ impl Ground {
             holder,
         };
         let (clock, keeper, bus) = (self.clock.clone(), self.keeper.clone(), self.bus.clone());
-        Jobs::new(self.store(), clock, keeper, self.metrics(), bus, defaults, LEADER)
+        let scribe = self.scribe.clone();
+        Jobs::new(self.store(), clock, keeper, self.metrics(), bus, defaults, LEADER, scribe)
     }
 
     fn sagas(&self, tasks: &Tasks) -> Sagas {
@@ -159,7 +209,8 @@ impl Ground {
             instance_name: config.instance_name.clone(),
         };
         let (clock, keeper, bus) = (self.clock.clone(), self.keeper.clone(), self.bus.clone());
-        Sagas::new(self.store(), clock, keeper, self.metrics(), bus, defaults, tasks.steps())
+        let (metrics, scribe) = (self.metrics(), self.scribe.clone());
+        Sagas::new(self.store(), clock, keeper, metrics, bus, defaults, tasks.steps(), scribe)
     }
 
     fn schedules(&self, jobs: &Jobs, leadership: &Leadership, sagas: &Sagas) -> Schedules {
@@ -168,7 +219,7 @@ impl Ground {
             timeout: self.config.saga_step_timeout.0,
         };
         Schedules::new(
-            (self.store(), self.clock.clone()),
+            (self.store(), self.clock.clone(), self.scribe.clone()),
             (self.metrics(), self.bus.clone()),
             (jobs.clone(), leadership.clone()),
             Arc::new(SagaHandlers(sagas.clone())),
@@ -185,10 +236,49 @@ impl Ground {
         History::new(self.store(), self.clock.clone(), self.metrics(), settings)
     }
 
+    fn notifier(&self, leadership: &Leadership) -> Notifier {
+        let config = &self.config;
+        let least = |severity: &&Severity| severity.name() == config.alert_min_severity;
+        let settings = NotifySettings {
+            // Checked with the configuration.
+            least: *Severity::ALL.iter().find(least).unwrap_or(&Severity::Warning),
+            group_wait: config.alert_group_wait.0,
+            instance: config.instance_name.as_ref().unwrap_or(&self.instance_id).clone(),
+        };
+        Notifier::new(
+            (self.store(), self.clock.clone()),
+            (self.metrics(), self.bus.clone()),
+            leadership.clone(),
+            self.scribe.clone(),
+            settings,
+        )
+    }
+
+    fn audit(&self, leadership: &Leadership) -> Audit {
+        let config = &self.config;
+        let given = config.audit_key.as_ref().map(|key| key.0.as_str());
+        // A wrong one was refused with the other settings; of a handle that was built without that,
+        // the trail is sealed with a key of the store.
+        let keys = Keys::parse(given).unwrap_or_default();
+        let settings = AuditSettings {
+            interval: config.audit_seal_interval.0,
+            retention: config.audit_retention.0,
+            keys,
+            instance: config.instance_name.as_ref().unwrap_or(&self.instance_id).clone(),
+        };
+        Audit::new(
+            (self.store(), self.clock.clone()),
+            (self.metrics(), self.bus.clone()),
+            leadership.clone(),
+            settings,
+            trail::record_of,
+        )
+    }
+
     /// Pays nobody, until somebody says who pays.
     fn finance(&self, sagas: &Sagas, ledger: &Ledger) -> Finance {
-        let provider =
-            SimulatedProvider::new(self.store(), self.clock.clone(), Mischief::default());
+        let (clock, scribe) = (self.clock.clone(), self.scribe.clone());
+        let provider = SimulatedProvider::new(self.store(), clock, scribe, Mischief::default());
         Finance::new(sagas.clone(), ledger.clone(), Arc::new(provider))
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use crate::audit::Audit;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::Result;
@@ -15,8 +16,10 @@ use crate::lease::LEASE;
 use crate::ledger::Ledger;
 use crate::metrics::{Metric, Metrics};
 use crate::monitor::history::HISTORY;
+use crate::monitor::notify::{Letters, NoticeStatus};
 use crate::retire::{Errand, Retire, Worked};
 use crate::saga::Sagas;
+use crate::scribe::Scribe;
 use crate::state::{STATE, State};
 use crate::store::{Fence, Store};
 use crate::sweep::{Chores, Grace, Lapsed, Retentions, Scope, StateKeys, SweepSettings, Sweeper};
@@ -31,6 +34,8 @@ pub(super) struct Services<'a> {
     pub(super) sagas: &'a Sagas,
     pub(super) ledger: &'a Ledger,
     pub(super) state: &'a State,
+    pub(super) scribe: &'a Scribe,
+    pub(super) audit: &'a Audit,
 }
 
 pub(super) fn sweeper(config: &Config, services: &Services<'_>, instance_id: &str) -> Sweeper {
@@ -38,6 +43,8 @@ pub(super) fn sweeper(config: &Config, services: &Services<'_>, instance_id: &st
     let lapsed = |kind, grace| -> Arc<dyn Retire> {
         Arc::new(Lapsed { store: Arc::clone(store), kind, grace })
     };
+    let letters =
+        |status| -> Arc<dyn Retire> { Arc::new(Letters { store: Arc::clone(store), status }) };
     let state_keys = StateKeys { store: Arc::clone(store), kind: STATE };
     let retire: BTreeMap<Scope, Arc<dyn Retire>> = [
         (Scope::ExpiredState, lapsed(STATE, Grace::None)),
@@ -47,7 +54,10 @@ pub(super) fn sweeper(config: &Config, services: &Services<'_>, instance_id: &st
         (Scope::Sagas, services.sagas.forgotten(vec![SIMULATED_PAYOUT])),
         (Scope::Leases, lapsed(LEASE, Grace::Ttl)),
         (Scope::History, lapsed(HISTORY, Grace::None)),
+        (Scope::Audit, services.audit.beginning()),
         (Scope::StateKeys, Arc::new(state_keys)),
+        (Scope::Notices, letters(NoticeStatus::Delivered)),
+        (Scope::DeadNotices, letters(NoticeStatus::Dead)),
     ]
     .into();
     let holds: Arc<dyn Errand> = Arc::new(LapsedHolds(services.ledger.clone()));
@@ -61,6 +71,7 @@ pub(super) fn sweeper(config: &Config, services: &Services<'_>, instance_id: &st
         retentions: Retentions {
             result_ttl: config.result_ttl.0,
             dedup_horizon: config.dedup_horizon.0,
+            audit: config.audit_retention.0,
         },
         interval: config.cleanup_interval.0,
         foreign_keys: config.cleanup_foreign_keys,
@@ -74,6 +85,7 @@ pub(super) fn sweeper(config: &Config, services: &Services<'_>, instance_id: &st
         services.leadership.clone(),
         settings,
         chores,
+        services.scribe.clone(),
     )
 }
 

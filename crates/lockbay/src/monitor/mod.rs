@@ -3,4 +3,7 @@
 pub mod alert;
 pub mod health;
 pub mod history;
+pub mod notify;
+pub mod report;
 pub mod series;
+pub mod trend;

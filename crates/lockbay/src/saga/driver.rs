@@ -158,6 +158,7 @@ impl Driver {
         self.run().await;
     }
 
+    #[tracing::instrument(level = "debug", name = "saga", skip_all, fields(saga_id = %self.saga.id))]
     async fn run(mut self) {
         loop {
             let drove = self.drive().await;
@@ -458,12 +459,9 @@ impl Driver {
         let before = Before::of(&self.saga);
         let kept = (!effects.is_empty()).then(|| self.saga.state.clone());
         let at = self.now();
-        let adding = self.saga.add(Addition {
-            entry,
-            at,
-            effects: effects.clone(),
-            executor: Some(self.session.guard()),
-        });
+        let executor = Some(self.session.guard());
+        let addition = Addition { entry, at, effects: effects.clone(), executor };
+        let adding = self.saga.add(addition, &self.sagas.0.scribe);
         let adding = match adding {
             Ok(adding) => adding,
             Err(error) if error.kind() == ErrorKind::Refused => {

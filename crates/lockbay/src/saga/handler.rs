@@ -18,6 +18,7 @@ use super::step::Step;
 use crate::clock::{Clock, Tick};
 use crate::error::{Error, ErrorKind, Result};
 use crate::name::check_name;
+use crate::scribe::{Entry, Scribe};
 use crate::store::{Commit, Deadline, Guard, Key, Kind, Partition, Range, Reply, Store, Write};
 
 /// A handler that is not of one process alone. Key: its name.
@@ -139,12 +140,13 @@ pub(crate) struct Handlers {
     remembered: RwLock<HashMap<String, Remembered>>,
     caller: RwLock<Option<Arc<dyn Caller>>>,
     pull: PullStep,
+    scribe: Scribe,
     #[cfg(any(test, feature = "test-util"))]
     wrap: RwLock<Option<Wrap>>,
 }
 
 impl Handlers {
-    pub(crate) fn new(store: Arc<dyn Store>, clock: Clock, pull: PullStep) -> Self {
+    pub(crate) fn new(store: Arc<dyn Store>, clock: Clock, pull: PullStep, scribe: Scribe) -> Self {
         Handlers {
             store,
             clock,
@@ -152,6 +154,7 @@ impl Handlers {
             remembered: RwLock::default(),
             caller: RwLock::default(),
             pull,
+            scribe,
             #[cfg(any(test, feature = "test-util"))]
             wrap: RwLock::default(),
         }
@@ -240,10 +243,7 @@ impl Handlers {
                 caller.check(endpoint)?;
             }
         }
-        let key = key(name);
-        let partition = key.partition;
-        let put = Write::Put { key, value: encode(route)?, deadline: Deadline::Never };
-        let commit = Commit::new(partition, Vec::new(), vec![put], Vec::new())?;
+        let commit = self.keep(name, "put", route, Vec::new())?;
         self.store.commit(&commit).await?;
         self.remembered.write().remove(name);
         Ok(())
@@ -255,14 +255,31 @@ impl Handlers {
         if self.find(name).await?.is_some() {
             return Ok(());
         }
-        let key = key(name);
-        let partition = key.partition;
-        let guard = Guard::Absent(key.clone());
-        let put = Write::Put { key, value: encode(&Route::Pull)?, deadline: Deadline::Never };
-        let commit = Commit::new(partition, vec![guard], vec![put], Vec::new())?;
+        let commit = self.keep(name, "polled", &Route::Pull, vec![Guard::Absent(key(name))])?;
         self.store.commit(&commit).await?;
         self.remembered.write().remove(name);
         Ok(())
+    }
+
+    /// The commit that keeps how a handler is reached. The record holds a secret: it has no digest
+    /// in the audit trail, by which it could be tried.
+    fn keep(
+        &self,
+        name: &str,
+        action: &'static str,
+        route: &Route,
+        guards: Vec<Guard>,
+    ) -> Result<Commit> {
+        let url = match route {
+            Route::Pull => None,
+            Route::Push(endpoint) => Some(shown(&endpoint.url)),
+        };
+        let entry = Entry::new("handler", name, action).with_some("url", url);
+        let mut writes: Vec<Write> = self.scribe.enter(&entry).into_iter().collect();
+        let key = key(name);
+        let partition = key.partition;
+        writes.push(Write::Put { key, value: encode(route)?, deadline: Deadline::Never });
+        Commit::new(partition, guards, writes, Vec::new())
     }
 
     /// Forgets a handler that is not of this process.
@@ -275,7 +292,11 @@ impl Handlers {
         };
         let guard = Guard::RevisionIs(key.clone(), record.revision);
         let partition = key.partition;
-        let commit = Commit::new(partition, vec![guard], vec![Write::Delete { key }], Vec::new())?;
+        let mut entry = Entry::new("handler", name, "deleted");
+        entry.previous = Some(record.revision);
+        let mut writes = vec![Write::Delete { key }];
+        writes.extend(self.scribe.enter(&entry));
+        let commit = Commit::new(partition, vec![guard], writes, Vec::new())?;
         let reply = self.store.commit(&commit).await?;
         self.remembered.write().remove(name);
         match reply {
@@ -319,6 +340,15 @@ impl Handlers {
     pub(crate) fn registered(&self) -> usize {
         self.local.read().len()
     }
+}
+
+/// An address without what may be secret in it: the name and password of a user, and the query.
+fn shown(url: &str) -> String {
+    let url = url.split(['?', '#']).next().unwrap_or_default();
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let host = host.rsplit('@').next().unwrap_or_default();
+    format!("{scheme}://{host}/{path}")
 }
 
 fn key(name: &str) -> Key {

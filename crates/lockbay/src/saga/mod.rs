@@ -37,6 +37,7 @@ mod step;
 mod takeover;
 mod task;
 mod tell;
+mod trail;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -53,6 +54,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::Bus;
 use crate::keeper::Keeper;
 use crate::metrics::{Metric, Metrics};
+use crate::scribe::Scribe;
 use crate::store::Store;
 use crate::store::time::StoreTime;
 
@@ -65,6 +67,7 @@ pub use list::{HistoryEntry, HistoryPage, SagaFilter, SagaInfo, SagaPage, StepIn
 pub use log::{SagaStatus, StepStatus};
 pub(crate) use lone::{LoneStep, LoneWish};
 pub use operate::{Decision, Operated, OperatedPage};
+pub(crate) use record::SAGA_LOG;
 pub use start::Started;
 pub use step::{
     Action, Probe, ReadOnly, SagaContext, Settled, Step, StepContext, StepError, StepFn,
@@ -106,6 +109,7 @@ struct Inner {
     clock: Clock,
     metrics: Arc<Metrics>,
     bus: Bus,
+    scribe: Scribe,
     policies: Policies,
     instance_id: String,
     handlers: Handlers,
@@ -159,6 +163,7 @@ impl Live {
 }
 
 impl Sagas {
+    #[allow(clippy::too_many_arguments)] // built once, by LockBay
     pub(crate) fn new(
         store: Arc<dyn Store>,
         clock: Clock,
@@ -167,18 +172,19 @@ impl Sagas {
         bus: Bus,
         defaults: SagaDefaults,
         pull: PullStep,
+        scribe: Scribe,
     ) -> Self {
         let sessions = Sessions::new(
             Arc::clone(&store),
             clock.clone(),
             keeper,
             defaults.session_ttl,
-            defaults.instance_id.clone(),
-            defaults.instance_name,
+            (defaults.instance_id.clone(), defaults.instance_name),
+            scribe.clone(),
         );
         let places = defaults.concurrency.saturating_add(defaults.queue);
         Sagas(Arc::new(Inner {
-            handlers: Handlers::new(Arc::clone(&store), clock.clone(), pull),
+            handlers: Handlers::new(Arc::clone(&store), clock.clone(), pull, scribe.clone()),
             sessions,
             time: StoreTime::new(clock.clone()),
             policies: Policies {
@@ -198,6 +204,7 @@ impl Sagas {
             clock,
             metrics,
             bus,
+            scribe,
         }))
     }
 

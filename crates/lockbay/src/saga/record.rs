@@ -16,6 +16,7 @@ use super::retire::is_marked;
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::name::check_name;
+use crate::scribe::Scribe;
 use crate::store::{
     Commit, Deadline, Effects, Guard, Key, Kind, MAX_PAGE, Partition, Range, Record, Revision,
     Store, Write,
@@ -70,6 +71,8 @@ pub(crate) struct Saga {
     pub(crate) token: Revision,
     /// The revision of its head, as it was read; zero before it has started.
     born: Revision,
+    /// The commit that changed it last; zero before it has started.
+    last: Revision,
 }
 
 /// An ended saga is kept this long at least, so a younger one is not being removed.
@@ -110,8 +113,13 @@ impl Saga {
     pub(crate) fn new(id: Arc<str>, head: Head) -> Self {
         let started = Timestamp::from_micros(head.created_us);
         let state = State::new(&head.definition, started);
-        let (token, born) = (Revision::ZERO, Revision::ZERO);
-        Saga { id, head, state, next: 0, token, born }
+        let (token, born, last) = (Revision::ZERO, Revision::ZERO, Revision::ZERO);
+        Saga { id, head, state, next: 0, token, born, last }
+    }
+
+    /// It has started with this commit.
+    pub(crate) fn started(&mut self, revision: Revision) {
+        (self.token, self.last) = (revision, revision);
     }
 
     /// Reads a saga with its whole log.
@@ -124,7 +132,7 @@ impl Saga {
         // One that is being removed is gone for everybody.
         let record = record.filter(|head| !is_marked(head)).ok_or_else(|| not_found(id))?;
         let mut saga = Saga::new(id.into(), decode(&record)?);
-        saga.token = record.revision;
+        saga.started(record.revision);
         saga.born = record.revision;
         saga.refresh(store).await?;
         let age = read.now.since(Timestamp::from_micros(saga.head.created_us));
@@ -171,6 +179,7 @@ impl Saga {
     /// An entry has been written.
     pub(crate) fn added(&mut self, entry: &Entry, revision: Revision) {
         self.next += 1;
+        self.last = revision;
         if entry.changes_executor() {
             self.token = revision;
         }
@@ -187,7 +196,7 @@ impl Saga {
     }
 
     /// The commit with which it starts.
-    pub(crate) fn start(&self, executor: Guard) -> Result<Commit> {
+    pub(crate) fn start(&self, executor: Guard, scribe: &Scribe) -> Result<Commit> {
         let key = saga_key(&self.id)?;
         let mut guards = vec![executor];
         if self.head.request.is_some() {
@@ -195,15 +204,19 @@ impl Saga {
             guards.push(Guard::Absent(key.clone()));
         }
         let partition = key.partition;
-        let put = Write::Put { key, value: encode(&self.head)?, deadline: Deadline::Never };
-        let mark = Write::Mark { key: self.listed() };
-        Commit::new(partition, guards, vec![put, mark], Vec::new())
+        let value = encode(&self.head)?;
+        let entered = scribe.enter(&self.start_entry(&value));
+        let put = Write::Put { key, value, deadline: Deadline::Never };
+        let mut writes = vec![put, Write::Mark { key: self.listed() }];
+        writes.extend(entered);
+        Commit::new(partition, guards, writes, Vec::new())
     }
 
     /// Folds an entry into the state and makes the commit that adds it to the log. If that is not
     /// committed, this value is ahead of its log and must be read anew.
-    pub(crate) fn add(&mut self, addition: Addition<'_>) -> Result<Adding> {
+    pub(crate) fn add(&mut self, addition: Addition<'_>, scribe: &Scribe) -> Result<Adding> {
         let Addition { entry, at, effects, executor } = addition;
+        let status_before = self.status();
         let executor_before = self.session().to_owned();
         let place_before = self.listed();
         self.fold(entry, at)?;
@@ -219,7 +232,9 @@ impl Saga {
         let own_guards = guards.len();
         let partition = own_log.partition;
         let value = encode(&ToLog { at_us: at.as_micros(), entry })?;
+        let entered = self.enter(entry, status_before, &value, self.last, scribe);
         let mut writes = vec![Write::Put { key: own_log, value, deadline: Deadline::Never }];
+        writes.extend(entered);
         let mut hints = Vec::new();
         if place != place_before {
             writes.push(Write::Delete { key: place_before });
@@ -325,7 +340,8 @@ mod tests {
         let session = Key::new(Partition::FIRST, Kind::new("session"), "s");
         let executor = || Guard::RevisionIs(session.clone(), Revision::new(1));
         let mut saga = Saga::new("id".into(), head);
-        let mut rows = vec![saga.start(executor()).unwrap().writes.len()];
+        let scribe = Scribe::silent();
+        let mut rows = vec![saga.start(executor(), &scribe).unwrap().writes.len()];
         for step in 0..3 {
             let entry = Entry::Done { step, result: Json::null() };
             let addition = Addition {
@@ -334,7 +350,7 @@ mod tests {
                 effects: Effects::default(),
                 executor: Some(executor()),
             };
-            rows.push(saga.add(addition).unwrap().commit.writes.len());
+            rows.push(saga.add(addition, &scribe).unwrap().commit.writes.len());
             saga.added(&entry, Revision::new(2));
         }
         assert_eq!(rows, [2, 1, 1, 3], "head and list; each step; the move in the list");

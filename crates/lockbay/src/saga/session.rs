@@ -19,6 +19,7 @@ use super::record::{decode, encode};
 use crate::clock::{Clock, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
 use crate::keeper::{Keeper, Right};
+use crate::scribe::{self, Scribe};
 use crate::store::{
     Commit, Deadline, Fence, Guard, Key, Kind, MAX_PAGE, Partition, Range, Record, Reply, Revision,
     Store, Write,
@@ -64,6 +65,7 @@ pub(crate) struct Sessions {
     ttl: Duration,
     instance_id: String,
     instance_name: Option<String>,
+    scribe: Scribe,
     process: Process,
     /// The one under which new sagas are started.
     own: tokio::sync::Mutex<Option<Session>>,
@@ -77,12 +79,23 @@ impl Sessions {
         clock: Clock,
         keeper: Keeper,
         ttl: Duration,
-        instance_id: String,
-        instance_name: Option<String>,
+        (instance_id, instance_name): (String, Option<String>),
+        scribe: Scribe,
     ) -> Self {
         let process = Process::this();
         let (own, held) = (tokio::sync::Mutex::default(), Mutex::default());
-        Sessions { store, clock, keeper, ttl, instance_id, instance_name, process, own, held }
+        Sessions {
+            store,
+            clock,
+            keeper,
+            ttl,
+            instance_id,
+            instance_name,
+            scribe,
+            process,
+            own,
+            held,
+        }
     }
 
     /// The session under which new sagas are started, opened if there is none that is held.
@@ -95,7 +108,7 @@ impl Sessions {
         for _ in 0..TRIES {
             let id = &self.clock.random_id()[..16];
             let key = Key::new(Partition::of(id), SESSION, id);
-            match self.put(key.clone(), vec![Guard::Absent(key)]).await {
+            match self.put(key.clone(), vec![Guard::Absent(key)], None).await {
                 Ok(Some(session)) => {
                     *own = Some(session.clone());
                     return Ok(session);
@@ -112,15 +125,27 @@ impl Sessions {
     }
 
     /// Puts our name on a session's record if the guards hold.
-    async fn put(&self, key: Key, guards: Vec<Guard>) -> Result<Option<Session>> {
+    async fn put(
+        &self,
+        key: Key,
+        guards: Vec<Guard>,
+        before: Option<&Record>,
+    ) -> Result<Option<Session>> {
         let content = SessionRecord {
             instance_id: self.instance_id.clone(),
             instance_name: self.instance_name.clone(),
             process: self.process.clone(),
         };
         let value = encode(&content)?;
-        let put = Write::Put { key: key.clone(), value, deadline: Deadline::After(self.ttl) };
-        let commit = Commit::new(key.partition, guards, vec![put], Vec::new())?;
+        let action = if before.is_some() { "taken_over" } else { "opened" };
+        let mut entry = scribe::Entry::new("session", &key.id, action)
+            .with("instance_id", self.instance_id.as_str());
+        entry.previous = before.map(|record| record.revision);
+        entry.record = Some(&value);
+        // Whoever's request needed it: it is this instance that has it.
+        let mut writes: Vec<Write> = self.scribe.enter_own(&entry).into_iter().collect();
+        writes.push(Write::Put { key: key.clone(), value, deadline: Deadline::After(self.ttl) });
+        let commit = Commit::new(key.partition, guards, writes, Vec::new())?;
         let attempt = self.clock.tick();
         match self.store.commit(&commit).await? {
             Reply::Committed { revision, .. } => Ok(Some(self.keep(key, revision, attempt))),
@@ -179,7 +204,7 @@ impl Sessions {
 
     async fn try_to_take(&self, record: &Record, now: Timestamp) -> Result<Option<Session>> {
         match self.is_orphaned(record, now) {
-            Some(guards) => self.put(record.key.clone(), guards).await,
+            Some(guards) => self.put(record.key.clone(), guards, Some(record)).await,
             None => Ok(None),
         }
     }
@@ -208,10 +233,11 @@ impl Sessions {
     pub(crate) async fn remove(&self, session: &Session) -> Result<()> {
         self.keeper.let_go(&session.right);
         let fence = session.right.fence().clone();
-        let delete = Write::Delete { key: fence.key.clone() };
+        let mut writes = vec![Write::Delete { key: fence.key.clone() }];
+        writes.extend(self.entered_end(&fence, "removed"));
         let partition = fence.key.partition;
         let guard = Guard::RevisionIs(fence.key, fence.token);
-        let commit = Commit::new(partition, vec![guard], vec![delete], Vec::new())?;
+        let commit = Commit::new(partition, vec![guard], writes, Vec::new())?;
         self.store.commit(&commit).await.map(drop)
     }
 
@@ -220,10 +246,17 @@ impl Sessions {
         self.keeper.let_go(&session.right);
         let fence = session.right.fence().clone();
         let (partition, key) = (fence.key.partition, fence.key.clone());
-        let touch = Write::Touch { key, ttl: Duration::ZERO };
+        let mut writes = vec![Write::Touch { key, ttl: Duration::ZERO }];
+        writes.extend(self.entered_end(&fence, "released"));
         let guard = Guard::RevisionIs(fence.key, fence.token);
-        let commit = Commit::new(partition, vec![guard], vec![touch], Vec::new())?;
+        let commit = Commit::new(partition, vec![guard], writes, Vec::new())?;
         self.store.commit(&commit).await.map(drop)
+    }
+
+    fn entered_end(&self, fence: &Fence, action: &'static str) -> Option<Write> {
+        let mut entry = scribe::Entry::new("session", &fence.key.id, action);
+        entry.previous = Some(fence.token);
+        self.scribe.enter_own(&entry)
     }
 
     /// A session was found to be another's by now: nothing more is begun under it.

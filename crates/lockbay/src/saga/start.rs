@@ -145,7 +145,7 @@ impl Sagas {
             };
             head.session = session.id.to_string();
             let mut saga = Saga::new(Arc::clone(&id), head.clone());
-            let commit = saga.start(session.guard())?;
+            let commit = saga.start(session.guard(), &self.0.scribe)?;
             let asked = self.0.clock.tick();
             let (revision, now) = match self.commit_start(&commit).await {
                 Ok(Reply::Committed { revision, now }) => (revision, now),
@@ -166,7 +166,7 @@ impl Sagas {
                 }
             };
             self.0.time.told(now, asked);
-            saga.token = revision;
+            saga.started(revision);
             return Ok(self.accepted(entrance, saga, session, place));
         }
         Err(Error::new(ErrorKind::Unavailable, "this instance cannot keep a session: try another"))

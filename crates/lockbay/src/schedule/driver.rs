@@ -15,11 +15,12 @@ use tokio::sync::Notify;
 use tokio::task::{Id, JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::Schedules;
 use super::decide::{Overlap, Plan, plan};
 use super::expression::Expression;
 use super::record::{self, Content, Found, LastRun, Open, SCHEDULE, Standing, TickId, TickOutcome};
+use super::stuck::Mark;
 use super::tick::{Ended, Run};
+use super::{Schedules, trail};
 use crate::clock::{Tick, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
@@ -188,6 +189,7 @@ impl Schedules {
             running: HashMap::new(),
             ended: Vec::new(),
             complained: None,
+            stuck: self.0.stuck.mark(),
         };
         let task = tokio::spawn(self.0.work.track_future(driver.run(found)));
         Driven { known, nudge, task }
@@ -209,6 +211,7 @@ struct Driver {
     ended: Vec<(TickId, Ended)>,
     /// When it was told that the schedule stands still.
     complained: Option<Tick>,
+    stuck: Mark,
 }
 
 /// What to do after a round.
@@ -308,7 +311,8 @@ impl Driver {
             let mut told = self.decide(&mut content, expression.as_ref(), now);
             told.plan.skipped += dropped;
             let is_left = content.standing == Standing::Ending && content.open.is_empty();
-            match self.commit(found.revision, (!is_left).then_some(&content)).await {
+            let left = (!is_left).then_some(&content);
+            match self.commit(found.revision, left, &told).await {
                 Some(revision) => {
                     self.ended.clear();
                     self.tell(&told);
@@ -432,10 +436,12 @@ impl Driver {
         if !is_known {
             match definition.expression() {
                 Ok(expression) => {
+                    self.stuck.moves();
                     let of = (definition.schedule_expression.clone(), definition.time_zone.clone());
                     self.expression = Some((of, expression));
                 }
                 Err(error) => {
+                    self.stuck.stands_still();
                     self.complain(&error);
                     self.expression = None;
                 }
@@ -446,11 +452,18 @@ impl Driver {
 
     /// Commits a change under the leader's fence; `None` if it is not known to be committed. It is
     /// sent again while its outcome is unknown, or what it did would be told to nobody.
-    async fn commit(&mut self, from: Revision, content: Option<&Content>) -> Option<Revision> {
+    async fn commit(
+        &mut self,
+        from: Revision,
+        content: Option<&Content>,
+        told: &Told,
+    ) -> Option<Revision> {
         let inner = Arc::clone(&self.schedules.0);
+        let done = (&told.plan, &*told.ended);
+        let entered = trail::advance(&inner.scribe, &self.job_id, from, done, content);
         let leader = Guard::Held(self.right.fence().clone());
         let mut asked = inner.clock.tick();
-        let commit = match record::advance(&self.job_id, from, leader, content) {
+        let commit = match record::advance(&self.job_id, from, leader, content, entered) {
             Ok(commit) => commit,
             Err(error) => {
                 self.complain(&error);

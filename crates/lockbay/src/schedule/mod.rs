@@ -26,7 +26,9 @@ mod handler;
 mod list;
 mod operate;
 mod record;
+mod stuck;
 mod tick;
+mod trail;
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -44,6 +46,7 @@ use crate::event::Bus;
 use crate::job::{JobFailure, JobSuccess, Jobs};
 use crate::leader::Leadership;
 use crate::metrics::Metrics;
+use crate::scribe::Scribe;
 use crate::store::Store;
 use crate::store::time::StoreTime;
 
@@ -97,10 +100,13 @@ struct Inner {
     handlers: Handlers,
     defaults: ScheduleDefaults,
     time: StoreTime,
+    scribe: Scribe,
     /// One for each tick that runs here.
     turns: Semaphore,
     /// Why ticks that run here do not get on, by the keys of their jobs; one for each turn at most.
     troubles: Mutex<HashMap<String, String>>,
+    /// Schedules driven here that stand still because their expression or zone cannot be read.
+    stuck: stuck::Stuck,
     /// Drivers, and ticks that run.
     work: TaskTracker,
     /// Fires when no more ticks are to be begun.
@@ -109,16 +115,18 @@ struct Inner {
 
 impl Schedules {
     pub(crate) fn new(
-        (store, clock): (Arc<dyn Store>, Clock),
+        (store, clock, scribe): (Arc<dyn Store>, Clock, Scribe),
         (metrics, bus): (Arc<Metrics>, Bus),
         (jobs, leadership): (Jobs, Leadership),
         handlers: Arc<dyn TickHandlers>,
         defaults: ScheduleDefaults,
     ) -> Self {
+        let stuck = stuck::Stuck::new(Arc::clone(&metrics));
         Schedules(Arc::new(Inner {
             time: StoreTime::new(clock.clone()),
             store,
             clock,
+            scribe,
             metrics,
             bus,
             jobs,
@@ -127,6 +135,7 @@ impl Schedules {
             defaults,
             turns: Semaphore::new(MAX_TICKS_AT_ONCE),
             troubles: Mutex::default(),
+            stuck,
             work: TaskTracker::new(),
             closing: CancellationToken::new(),
         }))

@@ -6,7 +6,7 @@
 use super::definition::{Definition, ScheduleRequest, check_jitter, check_job_id};
 use super::list::{CHUNK, ScheduleInfo, info};
 use super::record::{self, Content, Found, Open, SCHEDULE, Standing, TickId, asked_key};
-use super::{MAX_ASKED, MAX_SCHEDULES, Schedules, not_found};
+use super::{MAX_ASKED, MAX_SCHEDULES, Schedules, not_found, trail};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::JobFilter;
@@ -210,7 +210,8 @@ impl Schedules {
             let tick = TickId::Asked { name: name.clone(), at_us: now.as_micros() };
             content.open.push(Open { tick, version });
             content.counts.begun += 1;
-            let commit = record::change(job_id, Some(revision), Some(&content))?;
+            let entered = trail::asked(&self.0.scribe, job_id, revision, &job_key);
+            let commit = record::change(job_id, Some(revision), Some(&content), entered)?;
             if self.committed(&commit).await? {
                 tracing::info!(schedule = job_id, job_key, "schedule_tick_asked_for");
                 return Ok(Asked { name, job_key, replayed: false });
@@ -252,7 +253,8 @@ impl Schedules {
         check_job_id(job_id)?;
         for _ in 0..MAX_RACES {
             let (found, now) = self.read(job_id).await?;
-            let revision: Option<Revision> = found.as_ref().map(|found| found.revision);
+            let from = found.as_ref().map(|found| (found.revision, found.content.standing));
+            let revision: Option<Revision> = from.map(|(revision, _)| revision);
             let (told, content) = match decide(found.map(|found| found.content), now)? {
                 Change::Keep(told, content) => return Ok((told, Some(content))),
                 Change::Write(told, content) => {
@@ -260,7 +262,8 @@ impl Schedules {
                 }
                 Change::Remove(told) => (told, None),
             };
-            let commit = record::change(job_id, revision, content.as_ref())?;
+            let entered = trail::change(&self.0.scribe, job_id, from, content.as_ref());
+            let commit = record::change(job_id, revision, content.as_ref(), entered)?;
             if self.committed(&commit).await? {
                 return Ok((told, content));
             }

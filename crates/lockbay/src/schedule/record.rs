@@ -311,13 +311,15 @@ pub(super) fn advance(
     from: Revision,
     leader: Guard,
     content: Option<&Content>,
+    entered: Vec<Write>,
 ) -> Result<Commit> {
     let write = match content {
         Some(content) => put(job_id, content)?,
         None => Write::Delete { key: key(job_id) },
     };
     let guards = vec![Guard::RevisionIs(key(job_id), from), leader];
-    Commit::new(Partition::FIRST, guards, vec![write], Vec::new())
+    let writes = std::iter::once(write).chain(entered).collect();
+    Commit::new(Partition::FIRST, guards, writes, Vec::new())
 }
 
 /// The commit of whoever changes a schedule for a person.
@@ -325,6 +327,7 @@ pub(super) fn change(
     job_id: &str,
     from: Option<Revision>,
     content: Option<&Content>,
+    entered: Option<Write>,
 ) -> Result<Commit> {
     let guard = match from {
         Some(revision) => Guard::RevisionIs(key(job_id), revision),
@@ -338,5 +341,6 @@ pub(super) fn change(
         Error::new(ErrorKind::Internal, "a name has no JSON form").with_source(error)
     })?;
     let ring = Write::Put { key: bell(), value: rung, deadline: Deadline::Never };
-    Commit::new(Partition::FIRST, vec![guard], vec![write, ring], vec![bell()])
+    let writes = [write, ring].into_iter().chain(entered).collect();
+    Commit::new(Partition::FIRST, vec![guard], writes, vec![bell()])
 }

@@ -12,6 +12,7 @@ use super::record::{DEPENDENCY, HOME, RULE, check_key, encode, head_key};
 use super::rule::{Book, Checked, Rule, check_rule_name, defaults};
 use super::write::MAX_RACES;
 use crate::error::{Error, ErrorKind, Result};
+use crate::scribe::{Entry, Scribe};
 use crate::store::{
     Commit, Deadline, Guard, Key, Kind, MAX_PAGE, Range, Record, Reply, Revision, Write,
 };
@@ -174,7 +175,8 @@ impl State {
             let Some(change) = change else { return Ok(false) };
             let head =
                 Write::Put { key: head_key(), value: b"{}".to_vec(), deadline: Deadline::Never };
-            let writes = vec![head, change.write()?];
+            let mut writes = vec![head, change.write()?];
+            writes.extend(change.enter(&self.0.scribe));
             let commit = Commit::new(HOME, vec![guard.clone()], writes, Vec::new())?;
             let reply = self.commit_surely(&commit).await;
             match reply {
@@ -270,6 +272,26 @@ impl Change {
             }
         };
         Ok(Write::Put { key, value: content, deadline: Deadline::Never })
+    }
+}
+
+impl Change {
+    /// What is entered of it. The revision of the record before is not known: that of the whole book
+    /// guards the change.
+    fn enter(&self, scribe: &Scribe) -> Option<Write> {
+        let entry = match self {
+            Change::Rule(Checked { rule, .. }) => Entry::new("state-rule", &rule.name, "put")
+                .with("update_pattern", rule.update_pattern.as_str())
+                .with("invalidate_patterns", rule.invalidate_patterns.as_slice()),
+            Change::NoRule(name) => Entry::new("state-rule", name, "deleted"),
+            Change::MadeOf(key, sources) if sources.is_empty() => {
+                Entry::new("state-dependency", key, "deleted")
+            }
+            Change::MadeOf(key, sources) => {
+                Entry::new("state-dependency", key, "put").with("depends_on", sources.as_slice())
+            }
+        };
+        scribe.enter(&entry)
     }
 }
 

@@ -23,6 +23,7 @@ use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::glob::Glob;
 use crate::metrics::Metric;
+use crate::scribe::Entry;
 use crate::store::{Commit, Deadline, Guard, Key, MAX_PAGE, Range, Record, Reply, Revision, Write};
 
 /// The most keys, and the most tags, of one call.
@@ -64,6 +65,22 @@ pub struct Invalidated {
     pub tags: u64,
     /// Patterns that were applied, those of rules included.
     pub patterns: u64,
+}
+
+/// What is entered of a wish; not what followed from it.
+fn entry(wish: &Invalidation) -> Entry<'_> {
+    let keys = Some(wish.keys.as_slice()).filter(|keys| !keys.is_empty());
+    let tags = Some(wish.tags.as_slice()).filter(|tags| !tags.is_empty());
+    Entry::new("state", "values", "invalidated")
+        .with_some("keys", keys)
+        .with_some("tags", tags)
+        .with_some("pattern", wish.pattern.as_deref())
+        .with_some("updated_key", wish.updated_key.as_deref())
+}
+
+/// Whether somebody waits for a hint of it: neither for intents nor for entries.
+fn is_seen(write: &Write) -> bool {
+    write.key().kind != INTENT && !matches!(write, Write::Append { .. })
 }
 
 /// An intent that is to be applied.
@@ -129,6 +146,7 @@ impl State {
             value: b"{}".to_vec(),
             deadline: Deadline::Never,
         }));
+        writes.extend(self.0.scribe.enter(&entry(wish)));
         let first = self.commit_all_of(&head, writes, &order).await;
         // Also what failed may have been applied.
         self.0.local.void_keys(keys.iter().map(String::as_str));
@@ -162,7 +180,7 @@ impl State {
                 return Ok(first);
             }
             let mut hints = batch.to_vec();
-            hints.extend(writes.iter().map(Write::key).filter(|key| key.kind != INTENT).cloned());
+            hints.extend(writes.iter().filter(|write| is_seen(write)).map(Write::key).cloned());
             writes.extend(batch.iter().map(|key| Write::Delete { key: key.clone() }));
             let commit = Commit::new(HOME, vec![head.clone()], std::mem::take(&mut writes), hints)?;
             match self.commit_surely(&commit).await {

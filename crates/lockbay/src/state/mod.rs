@@ -34,6 +34,7 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::metrics::{Metric, Metrics};
+use crate::scribe::Scribe;
 use crate::store::{Revision, Store};
 
 pub use invalidate::{Invalidated, Invalidation};
@@ -100,6 +101,7 @@ struct Inner {
     store: Arc<dyn Store>,
     clock: Clock,
     metrics: Arc<Metrics>,
+    scribe: Scribe,
     local: Local,
     library: Library,
     flights: Flights,
@@ -135,7 +137,12 @@ impl std::ops::Deref for Found {
 }
 
 impl State {
-    pub(crate) fn new(store: Arc<dyn Store>, clock: Clock, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+        scribe: Scribe,
+    ) -> Self {
         State(Arc::new(Inner {
             local: Local::new(clock.clone()),
             library: Library::default(),
@@ -144,6 +151,7 @@ impl State {
             store,
             clock,
             metrics,
+            scribe,
         }))
     }
 

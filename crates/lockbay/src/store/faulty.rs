@@ -272,6 +272,11 @@ impl Upkeep for Faulty {
         self.inner.upkeep().count(partition, kind).await
     }
 
+    async fn volume(&self) -> Result<Option<super::Volume>> {
+        self.before().await?;
+        self.inner.upkeep().volume().await
+    }
+
     async fn weigh(&self, keys: &[Key]) -> Result<u64> {
         self.before().await?;
         self.inner.upkeep().weigh(keys).await

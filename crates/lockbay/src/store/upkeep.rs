@@ -40,6 +40,11 @@ pub trait Upkeep: Send + Sync {
         Ok(Vec::new())
     }
 
+    /// The volume on which the store's file lies, if it is a file of this machine.
+    async fn volume(&self) -> Result<Option<Volume>> {
+        Ok(None)
+    }
+
     /// The keys of others on the same server, where there can be any.
     fn foreign(&self) -> Option<&dyn Foreign>;
 }
@@ -53,6 +58,15 @@ pub struct Footprint {
     /// Bytes that are held and hold nothing: free pages of the file, or memory that the server has
     /// not given back.
     pub free_bytes: u64,
+}
+
+/// A volume with a file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Volume {
+    /// What this process may still use of it.
+    pub free_bytes: u64,
+    /// All of it.
+    pub total_bytes: u64,
 }
 
 /// What one piece of [`Upkeep::reclaim`] came to.

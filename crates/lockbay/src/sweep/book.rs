@@ -10,6 +10,7 @@ use super::rule::{MAX_RULES, Origin, Retentions, Rule, Scope, built_in};
 use super::term::Term;
 use crate::clock::{Clock, Tick, micros};
 use crate::error::{Error, ErrorKind, Result};
+use crate::scribe::{self as trail, Scribe};
 use crate::store::{
     Commit, Deadline, Guard, Key, Kind, MAX_PAGE, Partition, Range, Record, Reply, Store, Write,
 };
@@ -43,13 +44,19 @@ struct Progress {
 pub(super) struct Book {
     store: Arc<dyn Store>,
     clock: Clock,
+    pub(super) scribe: Scribe,
     built_in: Vec<Rule>,
     at_hand: Mutex<Option<(Tick, Vec<Rule>)>>,
 }
 
 impl Book {
-    pub(super) fn new(store: Arc<dyn Store>, clock: Clock, times: &Retentions) -> Self {
-        Book { store, clock, built_in: built_in(times), at_hand: Mutex::default() }
+    pub(super) fn new(
+        store: Arc<dyn Store>,
+        clock: Clock,
+        scribe: Scribe,
+        times: &Retentions,
+    ) -> Self {
+        Book { store, clock, scribe, built_in: built_in(times), at_hand: Mutex::default() }
     }
 
     /// Every rule, in the order of a cycle.
@@ -108,8 +115,11 @@ impl Book {
         }
         let key = key_of(&rule.name);
         let value = encode(&Entry::Put(rule))?;
-        let put = Write::Put { key, value, deadline: Deadline::Never };
-        self.write(Vec::new(), put).await.map(drop)
+        let mut entry = trail::Entry::new("sweep-rule", &key.id, "put");
+        entry.record = Some(&value);
+        let entered = self.scribe.enter(&entry);
+        let put = Write::Put { key: key.clone(), value, deadline: Deadline::Never };
+        self.write(Vec::new(), put, entered).await.map(drop)
     }
 
     pub(super) async fn delete(&self, name: &str) -> Result<()> {
@@ -138,16 +148,25 @@ impl Book {
                 },
                 false => Write::Delete { key: key.clone() },
             };
-            if let Reply::Committed { .. } = self.write(vec![guard], write).await? {
+            let mut entry = trail::Entry::new("sweep-rule", name, "deleted");
+            entry.previous = record.as_ref().map(|record| record.revision);
+            let entered = self.scribe.enter(&entry);
+            if let Reply::Committed { .. } = self.write(vec![guard], write, entered).await? {
                 return Ok(());
             }
         }
         Err(Error::new(ErrorKind::Busy, format!("rule {name:?} changes too fast")))
     }
 
-    async fn write(&self, guards: Vec<Guard>, write: Write) -> Result<Reply> {
+    async fn write(
+        &self,
+        guards: Vec<Guard>,
+        write: Write,
+        entered: Option<Write>,
+    ) -> Result<Reply> {
         let key = write.key().clone();
-        let commit = Commit::new(key.partition, guards, vec![write], vec![key])?;
+        let writes = std::iter::once(write).chain(entered).collect();
+        let commit = Commit::new(key.partition, guards, writes, vec![key])?;
         let reply = self.store.commit(&commit).await?;
         *self.at_hand.lock() = None;
         Ok(reply)

@@ -10,6 +10,7 @@ use super::term::{Lost, Term};
 use crate::clock::Tick;
 use crate::error::{Error, ErrorKind, Result};
 use crate::retire::{Doomed, Weight};
+use crate::scribe::{Entry, Scribe};
 use crate::store::{Commit, Guard, Key, Reply, Revision, Store, Write};
 
 /// How many records of a batch are weighed.
@@ -28,6 +29,9 @@ const TOUCHED: &str = "touched meanwhile";
 /// One who deletes.
 pub(super) struct Deleter<'a> {
     pub(super) store: &'a dyn Store,
+    pub(super) scribe: &'a Scribe,
+    /// By which rule.
+    pub(super) rule: &'a str,
     pub(super) term: &'a Term,
     pub(super) mode: Mode,
     pub(super) pace: Pace,
@@ -160,7 +164,9 @@ impl Deleter<'_> {
         for writes in &rest.commits {
             self.rest().await?;
             let guards = vec![Guard::Held(self.term.fence.clone()), anchor.clone()];
-            let commit = Commit::new(rest.anchor.partition, guards, writes.clone(), Vec::new());
+            let mut writes = writes.clone();
+            writes.extend(self.entered(0, &writes));
+            let commit = Commit::new(rest.anchor.partition, guards, writes, Vec::new());
             let commit = match commit {
                 Ok(commit) => commit,
                 Err(error) => {
@@ -202,9 +208,23 @@ impl Deleter<'_> {
         let partition = fence.key.partition;
         let mut guards = vec![Guard::Held(fence)];
         guards.extend(pack.iter().flat_map(|one| one.guards.iter().cloned()));
-        let writes = pack.iter().flat_map(|one| one.writes.iter().cloned()).collect();
+        let mut writes: Vec<Write> =
+            pack.iter().flat_map(|one| one.writes.iter().cloned()).collect();
+        writes.extend(self.entered(pack.len(), &writes));
         let hints = pack.iter().flat_map(|one| one.hints.iter().cloned()).collect();
         Commit::new(partition, guards, writes, hints)
+    }
+
+    /// What one commit enters: by which rule, how many things go, in how many records.
+    fn entered(&self, things: usize, writes: &[Write]) -> Option<Write> {
+        let mut kinds: Vec<&str> = writes.iter().map(|write| write.key().kind.name()).collect();
+        kinds.sort_unstable();
+        kinds.dedup();
+        let entry = Entry::new("cleanup", self.rule, "removed")
+            .with("things", things as u64)
+            .with("records", writes.len() as u64)
+            .with("kinds", kinds);
+        self.scribe.enter(&entry)
     }
 
     /// Sends a commit until its outcome is clear, within limits. It is the same commit each time,

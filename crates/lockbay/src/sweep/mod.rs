@@ -45,6 +45,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::leader::Leadership;
 use crate::metrics::{Metric, Metrics};
 use crate::retire::{Errand, Retire};
+use crate::scribe::Scribe;
 use crate::store::{Kind, Store};
 
 pub use pattern::MAX_PATTERN_BYTES;
@@ -158,8 +159,9 @@ impl Sweeper {
         leadership: Leadership,
         settings: SweepSettings,
         chores: Chores,
+        scribe: Scribe,
     ) -> Self {
-        let book = Book::new(Arc::clone(&store), clock.clone(), &settings.retentions);
+        let book = Book::new(Arc::clone(&store), clock.clone(), scribe, &settings.retentions);
         Sweeper(Arc::new(Inner {
             store,
             clock,

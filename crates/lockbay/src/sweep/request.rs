@@ -14,6 +14,7 @@ use super::term::{Lost, Term};
 use super::work::{Extent, Part, Wanted};
 use super::{Mode, RunRequest, Sweeper};
 use crate::error::{Error, ErrorKind, Result};
+use crate::scribe::Entry;
 use crate::store::{
     Commit, Deadline, Guard, Hints, Key, Kind, MAX_PAGE, Partition, Range, Record, Reply, Write,
 };
@@ -223,7 +224,9 @@ impl Sweeper {
         let asked = Asked { wish, by, leaders: 0, state: State::Waiting };
         let put = put(&key, &asked, PATIENCE)?;
         let guards = vec![Guard::Absent(key.clone())];
-        self.send(&Commit::new(key.partition, guards, vec![put], vec![key.clone()])?).await?;
+        let entry = Entry::new("cleanup-request", &key.id, "asked");
+        let writes = std::iter::once(put).chain(self.0.book.scribe.enter(&entry)).collect();
+        self.send(&Commit::new(key.partition, guards, writes, vec![key.clone()])?).await?;
         self.wait_for(&key).await
     }
 

@@ -68,13 +68,20 @@ pub enum Scope {
     /// State values without a time to live that were not written for the rule's TTL. Named by
     /// their key.
     StateKeys,
+    /// The beginning of the audit trail that a signed checkpoint says may be gone. It has no name,
+    /// and the setting `audit_retention` says what may be gone; a rule can only keep it longer.
+    Audit,
     /// Keys of others on the same Redis that were not used for the rule's TTL.
     ForeignKeys,
+    /// Notices of alerts that every channel delivered. Named by their group.
+    Notices,
+    /// Notices of alerts that a channel gave up. Named by their group.
+    DeadNotices,
 }
 
 impl Scope {
     /// All of them.
-    pub const ALL: [Scope; 10] = [
+    pub const ALL: [Scope; 13] = [
         Scope::ExpiredState,
         Scope::StaleState,
         Scope::Leftovers,
@@ -84,7 +91,10 @@ impl Scope {
         Scope::Leases,
         Scope::History,
         Scope::StateKeys,
+        Scope::Audit,
         Scope::ForeignKeys,
+        Scope::Notices,
+        Scope::DeadNotices,
     ];
 
     /// Whether what may go is found without looking at what stays.
@@ -95,7 +105,10 @@ impl Scope {
             | Scope::Jobs
             | Scope::Sagas
             | Scope::Leases
-            | Scope::History => true,
+            | Scope::History
+            | Scope::Notices
+            | Scope::DeadNotices
+            | Scope::Audit => true,
             Scope::StaleState | Scope::Leftovers | Scope::StateKeys | Scope::ForeignKeys => false,
         }
     }
@@ -249,6 +262,7 @@ fn scopes_of_built_in(name: &str) -> Option<&'static [Scope]> {
 pub(crate) struct Retentions {
     pub(crate) result_ttl: Duration,
     pub(crate) dedup_horizon: Duration,
+    pub(crate) audit: Duration,
 }
 
 struct BuiltIn {
@@ -262,7 +276,7 @@ struct BuiltIn {
 }
 
 #[rustfmt::skip]
-const BUILT_IN: [BuiltIn; 9] = [
+const BUILT_IN: [BuiltIn; 12] = [
     BuiltIn { name: "temp_state", pattern: "temp_state:*", ttl: |_| HOUR, strategy: Strategy::Immediate, batch_size: 500, priority: 90,
         scopes: &[Scope::ExpiredState, Scope::StateKeys, Scope::ForeignKeys] },
     BuiltIn { name: "leader_election", pattern: "*", ttl: |_| HOUR, strategy: Strategy::Batch, batch_size: 200, priority: 80,
@@ -281,6 +295,12 @@ const BUILT_IN: [BuiltIn; 9] = [
         scopes: &[Scope::Sagas, Scope::Leftovers] },
     BuiltIn { name: "history", pattern: "*", ttl: |_| Duration::ZERO, strategy: Strategy::Batch, batch_size: 100, priority: 10,
         scopes: &[Scope::History] },
+    BuiltIn { name: "notifications", pattern: "*", ttl: |_| DAY * 7, strategy: Strategy::Batch, batch_size: 200, priority: 15,
+        scopes: &[Scope::Notices] },
+    BuiltIn { name: "dead_letters", pattern: "*", ttl: |_| DAY * 30, strategy: Strategy::Batch, batch_size: 200, priority: 14,
+        scopes: &[Scope::DeadNotices] },
+    BuiltIn { name: "audit", pattern: "*", ttl: |times| times.audit, strategy: Strategy::Batch, batch_size: 100, priority: 10,
+        scopes: &[Scope::Audit] },
 ];
 
 /// The rules that come with LockBay.

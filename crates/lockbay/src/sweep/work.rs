@@ -116,6 +116,8 @@ impl Work<'_> {
         let batch = usize::try_from(rule.batch_size).unwrap_or(usize::MAX);
         let mut deleter = Deleter {
             store: &**self.store,
+            scribe: &self.book.scribe,
+            rule: &rule.name,
             term: self.term,
             mode: self.wanted.mode,
             pace: Pace::new(batch),
@@ -146,6 +148,9 @@ impl Work<'_> {
                 | Scope::Sagas
                 | Scope::Leases
                 | Scope::History
+                | Scope::Notices
+                | Scope::DeadNotices
+                | Scope::Audit
                 | Scope::StateKeys => {
                     if let Some(chore) = self.chores.retire.get(&scope) {
                         let task = Task { rule, scope, pattern: &pattern, now };
@@ -329,14 +334,16 @@ impl Task<'_> {
     /// expired, and leftovers, go whatever they are called.
     fn rule_names(&self) -> bool {
         match self.scope {
-            Scope::ExpiredState | Scope::StaleState | Scope::Leftovers => false,
+            Scope::ExpiredState | Scope::StaleState | Scope::Leftovers | Scope::Audit => false,
             Scope::JobResults
             | Scope::Jobs
             | Scope::Sagas
             | Scope::Leases
             | Scope::History
             | Scope::StateKeys
-            | Scope::ForeignKeys => true,
+            | Scope::ForeignKeys
+            | Scope::Notices
+            | Scope::DeadNotices => true,
         }
     }
 }

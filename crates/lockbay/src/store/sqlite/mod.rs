@@ -36,7 +36,7 @@ use super::hint::Hub;
 use super::witness::Witness;
 use super::{
     Commit, Description, Footprint, Foreign, Hints, Key, Kind, Page, Partition, Pong, Range, Read,
-    Reclaimed, Reply, Store, Upkeep,
+    Reclaimed, Reply, Store, Upkeep, Volume,
 };
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
@@ -243,6 +243,14 @@ impl Store for SqliteStore {
 
 #[async_trait]
 impl Upkeep for SqliteStore {
+    async fn volume(&self) -> Result<Option<Volume>> {
+        // The kernel knows this by heart; where it does not tell, nothing is judged.
+        Ok(rustix::fs::statvfs(&self.shared.path).ok().map(|volume| Volume {
+            free_bytes: volume.f_bavail.saturating_mul(volume.f_frsize),
+            total_bytes: volume.f_blocks.saturating_mul(volume.f_frsize),
+        }))
+    }
+
     async fn count(&self, partition: Partition, kind: Kind) -> Result<u64> {
         pages::count(&self.shared, partition, kind).await
     }

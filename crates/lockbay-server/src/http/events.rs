@@ -1,0 +1,199 @@
+//! `GET /v1/events`: what happens in this instance, as server-sent events.
+//!
+//! An id names the instance and the number of the event, so that a client that comes back is given
+//! what it missed, as far as that is kept, or told by `gap` that something is missing. Nothing is
+//! kept for a client: each reads what the library keeps for all. One that falls behind that is told
+//! so and cut off, and one that stops reading altogether is ended by its connection (`listen.rs`).
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::sse::{Event as Message, Sse};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use futures_util::{Stream, stream};
+use lockbay::ErrorKind;
+use lockbay::event::{Event, Heard, Tail, Told};
+use serde::Deserialize;
+use serde_json::json;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::App;
+use super::extract::Query;
+use super::problem::Problem;
+
+/// Clients that listen at once. Each holds a connection; a service has a few dashboards, not
+/// thousands.
+const MAX_LISTENERS: usize = 128;
+/// How long a stream may be silent, so that nobody on the way takes it for dead.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+/// How long a client should wait before it comes back.
+const COME_BACK_AFTER: Duration = Duration::from_secs(2);
+
+pub(super) fn routes() -> Router<App> {
+    Router::new().route("/v1/events", get(events))
+}
+
+/// Who listens, of whom there may only be so many.
+#[derive(Clone)]
+pub(super) struct Listeners(Arc<Semaphore>);
+
+impl Default for Listeners {
+    fn default() -> Self {
+        Listeners(Arc::new(Semaphore::new(MAX_LISTENERS)))
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wish {
+    /// Names of events, separated by commas.
+    events: Option<String>,
+}
+
+async fn events(
+    State(app): State<App>,
+    headers: HeaderMap,
+    Query(wish): Query<Wish>,
+) -> Result<Response, Problem> {
+    let wanted = wish.events.as_deref().map(names).transpose()?;
+    let permit = Arc::clone(&app.listeners.0).try_acquire_owned().map_err(|_| {
+        let detail = format!("{MAX_LISTENERS} clients listen already, as many as may");
+        Problem::new(ErrorKind::Busy, detail)
+    })?;
+    let instance = app.bay.instance_id().to_owned();
+    let (tail, first) =
+        begin(&app, &instance, headers.get("last-event-id").map(|id| id.as_bytes()));
+    let listener = Listener {
+        app,
+        tail,
+        instance,
+        wanted,
+        first: Some(first),
+        cut_off: false,
+        _permit: permit,
+    };
+    let sse = Sse::new(listener.stream());
+    // Proxies that collect answers before they pass them on are asked not to.
+    Ok(([("x-accel-buffering", "no")], sse).into_response())
+}
+
+fn names(text: &str) -> Result<Vec<&'static str>, Problem> {
+    text.split(',')
+        .map(|name| {
+            Event::NAMES.iter().copied().find(|known| *known == name).ok_or_else(|| {
+                let known = Event::NAMES.join(", ");
+                Problem::invalid(format!(
+                    "the query: there is no event {name:?}; there are {known}"
+                ))
+            })
+        })
+        .collect()
+}
+
+/// Where a client goes on, and what it is told first.
+fn begin(app: &App, instance: &str, last_seen: Option<&[u8]>) -> (Tail, First) {
+    let Some(last_seen) = last_seen else { return (app.bay.follow(None), First::Listening) };
+    let last_seen = std::str::from_utf8(last_seen).unwrap_or_default();
+    let number = last_seen.split_once(':').and_then(|(of, n)| Some((of, n.parse::<u64>().ok()?)));
+    let (after, why) = match number {
+        Some((of, number)) if of == instance => (number, None),
+        Some(_) => (0, Some("other_instance")),
+        None => (0, Some("unknown_id")),
+    };
+    let mut tail = app.bay.follow(Some(after));
+    // Behind a gap, everything that is kept follows.
+    let missing = tail.skip_missing().map(|_| "too_old");
+    (tail, why.or(missing).map_or(First::Listening, First::Gap))
+}
+
+enum First {
+    /// It goes on where the client wants it to.
+    Listening,
+    /// It does not, and why.
+    Gap(&'static str),
+}
+
+struct Listener {
+    app: App,
+    tail: Tail,
+    instance: String,
+    wanted: Option<Vec<&'static str>>,
+    first: Option<First>,
+    cut_off: bool,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Listener {
+    fn stream(self) -> impl Stream<Item = Result<Message, Infallible>> {
+        stream::unfold(self, |mut listener| async move {
+            let message = listener.next().await?;
+            Some((Ok(message), listener))
+        })
+    }
+
+    /// The next message; none at the end.
+    async fn next(&mut self) -> Option<Message> {
+        if self.cut_off {
+            return None;
+        }
+        match self.first.take() {
+            Some(First::Listening) => return Some(self.listening()),
+            Some(First::Gap(reason)) => return Some(self.gap(reason)),
+            None => {}
+        }
+        let clock = self.app.bay.clock().clone();
+        let silent = clock.sleep(HEARTBEAT);
+        let stopping = self.app.stopping.clone();
+        tokio::select! {
+            () = stopping.cancelled() => None,
+            heard = heard(&mut self.tail, self.wanted.as_deref()) => Some(match heard {
+                Some(told) => self.told(&told),
+                None => {
+                    self.cut_off = true;
+                    self.gap("too_slow")
+                }
+            }),
+            () = silent => Some(self.at(self.tail.seen()).comment("heartbeat")),
+        }
+    }
+
+    fn at(&self, number: u64) -> Message {
+        Message::default().id(format!("{}:{number}", self.instance))
+    }
+
+    fn listening(&self) -> Message {
+        let data = json!({ "instance_id": self.instance, "sequence": self.tail.seen() });
+        let message = self.at(self.tail.seen()).event("listening").retry(COME_BACK_AFTER);
+        message.data(data.to_string())
+    }
+    fn told(&self, told: &Told) -> Message {
+        // Events are plain structs of text and numbers, which can always be written.
+        let data = serde_json::to_string(told).unwrap_or_default();
+        self.at(told.sequence).event(told.event.name()).data(data)
+    }
+
+    fn gap(&self, reason: &str) -> Message {
+        let until = self.tail.seen();
+        let data = json!({ "instance_id": self.instance, "reason": reason, "until": until });
+        self.at(until).event("gap").retry(COME_BACK_AFTER).data(data.to_string())
+    }
+}
+
+/// The next event that is wanted; none if some are not kept any more.
+async fn heard(tail: &mut Tail, wanted: Option<&[&'static str]>) -> Option<Arc<Told>> {
+    loop {
+        match tail.next().await {
+            Heard::Event(told) => {
+                if wanted.is_none_or(|wanted| wanted.contains(&told.event.name())) {
+                    return Some(told);
+                }
+            }
+            Heard::Gap { .. } => return None,
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Inhibition: what need not be told because it follows from something worse that is told already.
+//!
+//! An alert can only be held back by one that ranks above it, so that of all that fires the highest
+//! is never held back, however rules and severities are combined.
+
+use crate::monitor::alert::{Firing, Severity};
+
+/// Alerts whose consequences are not told while they fire, the most fundamental first.
+struct Cause {
+    rule: &'static str,
+    /// Which rules follow from it, by their names or how these begin.
+    holds_back: &'static [&'static str],
+    #[allow(dead_code)] // for whoever reads this table
+    because: &'static str,
+}
+
+const CAUSES: &[Cause] = &[
+    Cause {
+        rule: "store_halted",
+        holds_back: &["*"],
+        because: "nothing can be committed, so everything that waits for a commit fails",
+    },
+    Cause {
+        rule: "store_rolled_back",
+        holds_back: &["*"],
+        because: "effects are halted until an operator accepts the store",
+    },
+    Cause {
+        rule: "store_unreachable",
+        holds_back: &[
+            "leader_*",
+            "no_leader",
+            "job_*",
+            "jobs_*",
+            "saga_*",
+            "sagas_*",
+            "schedule_*",
+            "cleanup_*",
+            "state_*",
+            "store_slow",
+            "store_errors",
+        ],
+        because: "every part fails that has to ask the store",
+    },
+    Cause {
+        rule: "no_leader",
+        holds_back: &["schedule_*", "schedules_*", "cleanup_*", "leader_*"],
+        because: "only a leader begins ticks and cleans up",
+    },
+];
+
+/// The rule of an alert that holds this one back, if there is one among those that fire.
+pub(super) fn inhibitor<'a>(held: &Firing, group: &str, firing: &'a [Firing]) -> Option<&'a str> {
+    let holds = |cause: &&Firing| rank(cause) > rank(held) && follows(held, group, cause);
+    firing.iter().find(holds).map(|cause| cause.rule.as_str())
+}
+
+/// Whether one follows from the other, were it of a lower rank.
+fn follows(held: &Firing, group: &str, cause: &Firing) -> bool {
+    let worse = cause.severity == Severity::Critical && held.severity < Severity::Critical;
+    let same_group = super::plan::group_of(cause) == group;
+    (worse && same_group)
+        || CAUSES.iter().any(|known| known.rule == cause.rule && covers(known, &held.rule))
+}
+
+fn covers(cause: &Cause, rule: &str) -> bool {
+    let names = |pattern: &str| match pattern.strip_suffix('*') {
+        Some(beginning) => rule.starts_with(beginning),
+        None => rule == pattern,
+    };
+    cause.rule != rule && cause.holds_back.iter().any(|pattern| names(pattern))
+}
+
+/// Severity first, then the place in the table from its end.
+fn rank(alert: &Firing) -> (Severity, usize) {
+    let place = CAUSES.iter().position(|known| known.rule == alert.rule);
+    (alert.severity, place.map_or(0, |place| CAUSES.len() - place))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::monitor::notify::plan::group_of;
+
+    fn firing(rule: &str, severity: Severity, group: Option<&str>) -> Firing {
+        let labels = group.map(|group| ("group".to_owned(), group.to_owned()));
+        Firing {
+            rule: rule.into(),
+            severity,
+            labels: labels.into_iter().collect::<BTreeMap<_, _>>(),
+            since: Timestamp::default(),
+            episode: 1,
+            value: None,
+            summary: String::new(),
+        }
+    }
+
+    fn held<'a>(rule: &str, all: &'a [Firing]) -> Option<&'a str> {
+        let alert = all.iter().find(|alert| alert.rule == rule).unwrap();
+        inhibitor(alert, &group_of(alert), all)
+    }
+
+    #[test]
+    fn a_critical_alert_holds_back_the_less_severe_of_its_group_alone() {
+        let all = [
+            firing("a", Severity::Critical, Some("g")),
+            firing("b", Severity::Error, Some("g")),
+            firing("c", Severity::Error, Some("h")),
+            firing("d", Severity::Critical, Some("g")),
+            firing("e", Severity::Info, None),
+        ];
+        assert_eq!(held("b", &all), Some("a"));
+        for told in ["a", "c", "d", "e"] {
+            assert_eq!(held(told, &all), None, "{told}");
+        }
+    }
+
+    #[test]
+    fn a_halted_store_holds_back_what_follows_from_it() {
+        let all = [
+            firing("jobs_failing", Severity::Critical, Some("jobs")),
+            firing("store_halted", Severity::Critical, Some("store")),
+            firing("no_leader", Severity::Critical, Some("leader")),
+        ];
+        assert_eq!(held("jobs_failing", &all), Some("store_halted"));
+        assert_eq!(held("no_leader", &all), Some("store_halted"));
+        assert_eq!(held("store_halted", &all), None);
+    }
+
+    #[test]
+    fn of_whatever_fires_at_least_one_is_told() {
+        let rules = ["store_halted", "no_leader", "leader_flaps", "schedule_late", "own"];
+        let mut cases = 0;
+        // Every set of rules, every severity of each, all in one group or each in its own.
+        for code in 0..5usize.pow(5) * 2 {
+            let group = (code % 2 == 1).then_some("g");
+            let mut rest = code / 2;
+            let mut all = Vec::new();
+            for rule in rules {
+                if let Some(severity) = Severity::ALL.get(rest % 5) {
+                    all.push(firing(rule, *severity, group));
+                }
+                rest /= 5;
+            }
+            let told = all.iter().filter(|alert| held(&alert.rule, &all).is_none()).count();
+            assert!(all.is_empty() || told > 0, "{all:?}");
+            cases += 1;
+        }
+        assert_eq!(cases, 6_250);
+    }
+}

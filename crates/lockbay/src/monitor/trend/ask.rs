@@ -1,0 +1,221 @@
+//! Trends of what this service measured: fetched from history, judged, kept for a minute.
+//!
+//! The window is read in at most 288 pieces and the four weeks before it by the hour, so that a
+//! trend costs little whatever is asked. All instances are judged together: what users meet is the
+//! service, not one of its processes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use serde::Serialize;
+
+use super::watch::{self, Source, Watched};
+use super::{Goodness, Point, Question, Trend, judge};
+use crate::clock::{Clock, Tick, Timestamp};
+use crate::error::{Error, Result};
+use crate::monitor::history::History;
+use crate::monitor::series::{self, Reading, Track};
+
+/// How long an answer is good for.
+const FRESH: Duration = Duration::from_secs(60);
+/// So many answers are kept.
+const KEPT: usize = 64;
+/// A window is cut into so many pieces: five minutes each for a day.
+const PIECES: u32 = 288;
+/// What is usual is told by so much history before the window.
+const HISTORY: Duration = Duration::from_secs(28 * 86_400);
+const HOUR: Duration = Duration::from_secs(3_600);
+/// History goes back for 30 days.
+pub const MAX_HOURS: u32 = 720;
+/// The window if none is asked for.
+pub const DEFAULT_HOURS: u32 = 24;
+/// What one series may take to be fetched.
+const WITHIN: Duration = Duration::from_secs(5);
+
+/// The trend of one series.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Named {
+    /// The path, or the name of a ratio.
+    pub path: String,
+    /// What its values are in.
+    pub unit: &'static str,
+    /// Which way is good.
+    pub goodness: Goodness,
+    /// How many hours the window has.
+    pub window_hours: u32,
+    /// Its begin.
+    pub from: Timestamp,
+    /// Its end.
+    pub to: Timestamp,
+    /// Why nothing is known, if it could not be fetched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+    /// What was found.
+    #[serde(flatten)]
+    pub trend: Trend,
+}
+
+/// Trends of this service. Cheap to clone.
+#[derive(Clone)]
+pub struct Trends(Arc<Shared>);
+
+struct Shared {
+    history: History,
+    clock: Clock,
+    max_in_flight: u32,
+    kept: Mutex<BTreeMap<(String, u32), (Tick, Named)>>,
+}
+
+impl Trends {
+    pub(crate) fn new(history: History, clock: Clock, max_in_flight: u32) -> Self {
+        Trends(Arc::new(Shared { history, clock, max_in_flight, kept: Mutex::default() }))
+    }
+
+    /// The trends of the important series over the last so many hours, at most a minute old. Never
+    /// fails: of what cannot be fetched it says so.
+    ///
+    /// # Errors
+    /// `Invalid` for less than one hour or more than 720.
+    pub async fn important(&self, hours: u32) -> Result<Vec<Named>> {
+        check_hours(hours)?;
+        let mut all = Vec::new();
+        let mut down: Option<String> = None;
+        for watched in watch::important() {
+            // A store that did not answer once is not waited for again and again.
+            let named = match &down {
+                Some(problem) => self.unknown(&watched, hours, problem.clone()),
+                None => self.named(watched, hours).await,
+            };
+            down = named.problem.clone();
+            all.push(named);
+        }
+        Ok(all)
+    }
+
+    /// The trend of one path over the last so many hours, at most a minute old.
+    ///
+    /// # Errors
+    /// `NotFound` if the path names nothing; `Invalid` for less than one hour or more than 720.
+    pub async fn of(&self, path: &str, hours: u32) -> Result<Named> {
+        check_hours(hours)?;
+        Ok(self.named(watch::find(path)?, hours).await)
+    }
+
+    async fn named(&self, watched: Watched, hours: u32) -> Named {
+        let key = (watched.name.clone(), hours);
+        let now = self.0.clock.tick();
+        if let Some((at, named)) = self.0.kept.lock().get(&key)
+            && now.since(*at) < FRESH
+        {
+            return named.clone();
+        }
+        let fetched = self.0.clock.timeout(WITHIN, self.fetch(&watched, hours)).await;
+        let named = match fetched {
+            Some(Ok(named)) => named,
+            Some(Err(error)) => return self.unknown(&watched, hours, error.to_string()),
+            None => return self.unknown(&watched, hours, format!("no history within {WITHIN:?}")),
+        };
+        let mut kept = self.0.kept.lock();
+        kept.retain(|_, (at, _)| now.since(*at) < FRESH);
+        if kept.len() < KEPT {
+            kept.insert(key, (now, named.clone()));
+        }
+        named
+    }
+
+    async fn fetch(&self, watched: &Watched, hours: u32) -> Result<Named> {
+        let (from, to) = self.window(hours);
+        let step = self.0.history.resolution(from, to).max((HOUR * hours) / PIECES);
+        let mut points = self.points(watched.source, from - HISTORY, from, HOUR).await?;
+        points.extend(self.points(watched.source, from, to, step).await?);
+        let limit = (watched.name == "system_metrics.requests_in_flight")
+            .then(|| f64::from(self.0.max_in_flight));
+        let question =
+            Question { from, to, goodness: watched.goodness, limit, floor: watched.floor };
+        Ok(Named {
+            trend: judge(&points, &question),
+            ..self.unknown(watched, hours, String::new())
+        })
+        .map(|named| Named { problem: None, ..named })
+    }
+
+    async fn points(
+        &self,
+        source: Source,
+        from: Timestamp,
+        to: Timestamp,
+        step: Duration,
+    ) -> Result<Vec<Point>> {
+        let (path, beside) = match source {
+            Source::Rate(path) | Source::Value(path) | Source::Quantile(path, _) => (path, None),
+            Source::Share(path, beside) => (path, Some(beside)),
+        };
+        let tracks = self.0.history.tracks(path, from, to).await?;
+        let beside = match beside {
+            Some(path) => self.0.history.tracks(path, from, to).await?,
+            None => Vec::new(),
+        };
+        let reading = self.0.history.reading(&History::series(path)?, from, to);
+        Ok(read(source, &tracks, &beside, reading, (from, to, step)))
+    }
+
+    fn window(&self, hours: u32) -> (Timestamp, Timestamp) {
+        let to = self.0.clock.now();
+        (to - HOUR * hours, to)
+    }
+
+    fn unknown(&self, watched: &Watched, hours: u32, problem: String) -> Named {
+        let (from, to) = self.window(hours);
+        Named {
+            path: watched.name.clone(),
+            unit: watched.unit,
+            goodness: watched.goodness,
+            window_hours: hours,
+            from,
+            to,
+            problem: Some(problem),
+            trend: Trend::unknown(),
+        }
+    }
+}
+
+/// Refuses a window that history does not have.
+pub(crate) fn check_hours(hours: u32) -> Result<()> {
+    if (1..=MAX_HOURS).contains(&hours) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("a window has 1 to {MAX_HOURS} hours, not {hours}")))
+}
+
+/// One point for each piece of the window of which something is known.
+fn read(
+    source: Source,
+    tracks: &[Track],
+    beside: &[Track],
+    reading: Reading,
+    (from, to, step): (Timestamp, Timestamp, Duration),
+) -> Vec<Point> {
+    let mut points = Vec::new();
+    let mut begin = from;
+    while begin + step <= to {
+        let end = begin + step;
+        let value = match source {
+            Source::Rate(_) => series::rate(tracks, begin, end),
+            Source::Value(_) => series::last(tracks, end, reading),
+            Source::Quantile(_, share) => series::quantile(tracks, share, begin, end),
+            Source::Share(..) => share(tracks, beside, begin, end),
+        };
+        points.extend(value.map(|value| (begin, value)));
+        begin = end;
+    }
+    points
+}
+
+/// The part of the first in both; none where nothing happened.
+fn share(tracks: &[Track], beside: &[Track], begin: Timestamp, end: Timestamp) -> Option<f64> {
+    let first = series::increase(tracks, begin, end)?;
+    let both = first + series::increase(beside, begin, end)?;
+    (both > 0.0).then(|| first / both)
+}
