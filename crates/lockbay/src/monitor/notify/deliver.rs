@@ -66,9 +66,13 @@ impl Notifier {
 struct Desk<'a> {
     inner: &'a Inner,
     fence: Fence,
-    /// By channel: the ids of what it is to deliver, in order, as far as they are at hand.
+    /// By channel: the entries of what it is to deliver, in order, as far as they are at hand.
     lanes: BTreeMap<String, Vec<String>>,
+    /// Whether what is at hand may be old, so that it is to be looked at anew.
+    stale: bool,
     records: HashMap<String, Loaded>,
+    /// Notices that cannot be read, which hold up nobody.
+    broken: BTreeSet<String>,
     attempts: JoinSet<Outcome>,
     /// Which channel and notice an attempt is about.
     about: HashMap<Id, (String, String)>,
@@ -79,8 +83,8 @@ struct Desk<'a> {
 impl<'a> Desk<'a> {
     fn new(inner: &'a Inner, fence: Fence) -> Self {
         let (lanes, records, about) = (BTreeMap::new(), HashMap::new(), HashMap::new());
-        let attempts = JoinSet::new();
-        Desk { inner, fence, lanes, records, attempts, about, counted: None }
+        let (attempts, broken) = (JoinSet::new(), BTreeSet::new());
+        Desk { inner, fence, lanes, records, broken, attempts, about, stale: false, counted: None }
     }
 
     async fn work(mut self) {
@@ -88,8 +92,8 @@ impl<'a> Desk<'a> {
         loop {
             let now = self.inner.clock.tick();
             let due = looked.is_none_or(|at| now.since(at) >= LOOK);
-            if due || self.runs_dry() {
-                looked = Some(now);
+            if due || self.stale || self.runs_dry() {
+                (looked, self.stale) = (Some(now), false);
                 if let Err(error) = self.look().await {
                     tracing::warn!(%error, "notifications cannot be read now");
                     self.inner.clock.sleep(LOOK).await;
@@ -108,14 +112,19 @@ impl<'a> Desk<'a> {
 
     /// Whether a channel has nearly done what is at hand, and there was more than that.
     fn runs_dry(&self) -> bool {
-        let open = |id: &&String| self.is_open(id);
-        self.lanes
-            .values()
-            .any(|lane| lane.len() >= WINDOW && lane.iter().filter(open).count() <= WINDOW / 2)
+        self.lanes.iter().any(|(name, lane)| {
+            let open = |entry: &&String| self.waits(name, entry);
+            lane.len() >= WINDOW && lane.iter().filter(open).count() <= WINDOW / 2
+        })
     }
 
-    fn is_open(&self, id: &str) -> bool {
-        self.records.get(id).is_some_and(|loaded| loaded.kept.status == NoticeStatus::Pending)
+    /// Whether an entry of a channel says what is still to be done, as far as is known.
+    fn waits(&self, channel: &str, entry: &str) -> bool {
+        let Some(Loaded { kept, .. }) = self.records.get(outbox::behind(entry)) else {
+            return true;
+        };
+        let next = kept.channels.get(channel).and_then(lane::Progress::next);
+        next.is_some() && *kept.todo(channel).id == *entry
     }
 
     /// Brings to hand the beginning of every channel's list.
@@ -128,16 +137,44 @@ impl<'a> Desk<'a> {
         let names = if page.records.is_empty() { Vec::new() } else { self.inner.channels.names() };
         self.lanes.retain(|name, _| names.contains(name));
         for name in names {
-            let ids = self.entries(&name).await?;
-            self.lanes.insert(name, ids);
+            let entries = self.entries(&name).await?;
+            self.lanes.insert(name, entries);
         }
-        let mut wanted: BTreeSet<&String> = self.lanes.values().flatten().collect();
-        wanted.extend(self.about.values().map(|(_, id)| id));
-        self.records.retain(|id, _| wanted.contains(id));
-        let missing: Vec<String> =
-            wanted.into_iter().filter(|id| !self.records.contains_key(*id)).cloned().collect();
+        let entries = self.lanes.values().flatten();
+        let mut wanted: BTreeSet<&str> = entries.map(|entry| outbox::behind(entry)).collect();
+        wanted.extend(self.about.values().map(|(_, id)| id.as_str()));
+        self.records.retain(|id, _| wanted.contains(id.as_str()));
+        let missing = wanted.into_iter().filter(|id| !self.records.contains_key(*id));
+        let missing: Vec<String> = missing.map(str::to_owned).collect();
         for ids in missing.chunks(CHUNK) {
             self.load(ids).await?;
+        }
+        self.clear().await
+    }
+
+    /// Takes away entries behind which there is nothing to do, which would fill the room of others.
+    async fn clear(&mut self) -> Result<()> {
+        let mut idle = Vec::new();
+        for (name, lane) in &self.lanes {
+            let gone = |entry: &str| !self.records.contains_key(outbox::behind(entry));
+            let idles = |entry: &&String| gone(entry) || !self.waits(name, entry);
+            idle.extend(lane.iter().filter(idles).cloned());
+        }
+        for entry in idle {
+            let id = outbox::behind(&entry).to_owned();
+            let unchanged = match self.records.get(&id) {
+                Some(loaded) => Guard::RevisionIs(outbox::key(&id), loaded.revision),
+                None => Guard::Absent(outbox::key(&id)),
+            };
+            let guards = vec![Guard::Held(self.fence.clone()), unchanged];
+            let delete = Write::Delete { key: outbox::list(entry.clone()) };
+            match self.send(guards, vec![delete]).await? {
+                Reply::Committed { .. } => {
+                    self.lanes.values_mut().for_each(|lane| lane.retain(|other| *other != entry));
+                }
+                // Somebody tries it again, or it cannot be read by this version.
+                Reply::Conflict { .. } => drop(self.records.remove(&id)),
+            }
         }
         Ok(())
     }
@@ -147,7 +184,7 @@ impl<'a> Desk<'a> {
         let prefix = format!("{TODO}{channel}/");
         let range = Range::new(Partition::FIRST, NOTICE_LIST, prefix);
         let page = self.inner.store.scan(&range, WINDOW).await?;
-        Ok(page.records.iter().map(|entry| outbox::behind(&entry.key.id).to_owned()).collect())
+        Ok(page.records.into_iter().map(|entry| entry.key.id.into()).collect())
     }
 
     async fn load(&mut self, ids: &[String]) -> Result<()> {
@@ -156,7 +193,11 @@ impl<'a> Desk<'a> {
         for record in read.records.iter().flatten() {
             match Loaded::of(record) {
                 Ok(loaded) => drop(self.records.insert(record.key.id.to_string(), loaded)),
-                Err(error) => tracing::error!(%error, "a notice is passed over"),
+                Err(error) => {
+                    if self.broken.insert(record.key.id.to_string()) {
+                        tracing::error!(%error, "a notice is passed over");
+                    }
+                }
             }
         }
         Ok(())
@@ -167,21 +208,14 @@ impl<'a> Desk<'a> {
         let now = self.inner.time.now();
         let mut wake = None::<Timestamp>;
         let mut tried = Vec::new();
-        for (name, ids) in &self.lanes {
+        for (name, lane) in &self.lanes {
             let in_flight: BTreeSet<&str> = self
                 .about
                 .values()
                 .filter(|(channel, _)| channel == name)
                 .map(|(_, id)| id.as_str())
                 .collect();
-            let entry = |id: &'_ String| {
-                let kept = &self.records.get(id)?.kept;
-                let next = kept.channels.get(name)?.next()?;
-                let rules = kept.notice.alerts.iter().map(|alert| &*alert.rule).collect();
-                let (id, in_flight) = (&*kept.notice.id, in_flight.contains(id.as_str()));
-                Some(Entry { id, rules, next, in_flight })
-            };
-            let entries: Vec<Entry<'_>> = ids.iter().filter_map(entry).collect();
+            let entries = self.known(name, lane, &in_flight);
             let room = AT_ONCE.saturating_sub(in_flight.len());
             let (ready, next) = lane::ready(&entries, room, now);
             tried.extend(ready.into_iter().map(|id| (name.clone(), id.to_owned())));
@@ -191,6 +225,26 @@ impl<'a> Desk<'a> {
             self.attempt(channel, id);
         }
         wake
+    }
+
+    /// What a channel is to deliver, up to the first that is not at hand: behind it nothing is
+    /// tried, as it may be the firing of what ends there.
+    fn known(&self, channel: &str, lane: &[String], in_flight: &BTreeSet<&str>) -> Vec<Entry<'_>> {
+        let mut entries = Vec::new();
+        for entry in lane {
+            let id = outbox::behind(entry);
+            if self.broken.contains(id) {
+                continue;
+            }
+            let Some(Loaded { kept, .. }) = self.records.get(id) else { return entries };
+            let Some(next) = kept.channels.get(channel).and_then(lane::Progress::next) else {
+                continue;
+            };
+            let rules = kept.notice.alerts.iter().map(|alert| &*alert.rule).collect();
+            let in_flight = in_flight.contains(id);
+            entries.push(Entry { id: &kept.notice.id, rules, next, in_flight });
+        }
+        entries
     }
 
     fn attempt(&mut self, name: String, id: String) {
@@ -237,8 +291,11 @@ impl<'a> Desk<'a> {
                 self.records.insert(id.to_owned(), Loaded { kept, revision });
             }
             // Another has changed it, or another leads: what is there is read again.
-            Ok(None) => {}
-            Err(error) => tracing::warn!(%error, notice = id, "a delivery could not be noted"),
+            Ok(None) => self.stale = true,
+            Err(error) => {
+                tracing::warn!(%error, notice = id, "a delivery could not be noted");
+                self.stale = true;
+            }
         }
     }
 
@@ -333,8 +390,8 @@ impl<'a> Desk<'a> {
     }
 
     async fn give_up(&mut self, channel: &str) -> Result<()> {
-        let ids = self.entries(channel).await?;
-        for id in ids {
+        for entry in self.entries(channel).await? {
+            let id = outbox::behind(&entry).to_owned();
             self.load(std::slice::from_ref(&id)).await?;
             let Some(kept) = self.records.get(&id).map(|loaded| &loaded.kept) else { continue };
             let since = kept.channels.get(channel).map(|progress| progress.since);

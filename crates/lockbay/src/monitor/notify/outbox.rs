@@ -147,7 +147,8 @@ impl Kept {
         todo.chain([deleted(self.place()), deleted(key(&self.notice.id))]).collect()
     }
 
-    fn todo(&self, channel: &str) -> Key {
+    /// The entry that says that this channel is to deliver it.
+    pub(super) fn todo(&self, channel: &str) -> Key {
         todo(channel, self.order, &self.notice.id)
     }
 
