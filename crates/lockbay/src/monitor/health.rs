@@ -118,7 +118,6 @@ impl Examiner<'_> {
             parts.push(("history", surroundings::history(self.history.stands_still())));
             parts.push(("alerts", Finding { issues, warnings: Vec::new() }));
             parts.push(("clock", surroundings::clocks(asked, told, took)));
-            parts.push(("alerts", Finding { issues: self.alerts.examine(), warnings: Vec::new() }));
             parts.push(("audit", Finding { issues: self.audit.examine(), warnings: Vec::new() }));
             parts.push(("disk", surroundings::disk(self.volume().await)));
         }
