@@ -33,6 +33,8 @@ impl Call {
 /// What a call gets for an answer.
 pub(crate) enum Answer {
     Says(u16, Value),
+    /// With this line more in its head.
+    With(u16, &'static str),
     /// No answer: the connection is closed.
     HangsUp,
 }
@@ -84,12 +86,16 @@ async fn serve(stream: TcpStream, handle: Handle) {
     let _ = stream.set_nodelay(true);
     let mut stream = BufReader::new(stream);
     while let Some(call) = receive(&mut stream).await {
-        let Answer::Says(status, body) = handle(call).await else { return };
-        let body = body.to_string();
+        let (status, more, body) = match handle(call).await {
+            Answer::Says(status, body) => (status, String::new(), body.to_string()),
+            Answer::With(status, line) => (status, format!("{line}\r\n"), String::new()),
+            Answer::HangsUp => return,
+        };
         let length = body.len();
         let kind = "content-type: application/json";
-        let answer =
-            format!("HTTP/1.1 {status} X\r\n{kind}\r\ncontent-length: {length}\r\n\r\n{body}");
+        let answer = format!(
+            "HTTP/1.1 {status} X\r\n{more}{kind}\r\ncontent-length: {length}\r\n\r\n{body}"
+        );
         if stream.get_mut().write_all(answer.as_bytes()).await.is_err() {
             return;
         }

@@ -296,6 +296,7 @@ fn a_maintenance_window_is_quiet_at_its_times_alone() {
         ("2026-07-01T02:00:00Z", SilenceState::Waiting),
         ("2026-12-01T02:30:00Z", SilenceState::Active),
     ] {
-        assert_eq!(window.state(time.parse().unwrap()), state, "{time}");
+        let at = time.parse().expect("a time");
+        assert_eq!(window.state(at), state, "{time}");
     }
 }
