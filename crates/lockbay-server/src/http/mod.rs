@@ -7,8 +7,8 @@
 
 mod abandoned;
 mod alert;
-mod caller;
 mod audit;
+mod caller;
 mod cleanup;
 mod events;
 mod extract;
