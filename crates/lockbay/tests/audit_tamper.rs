@@ -203,6 +203,9 @@ async fn a_trail_set_back_as_a_whole_is_found_by_who_has_seen_more() {
     assert!(verdict(&memory, &clock).await.ok, "it is of one piece for who has seen nothing");
     let verdict = witness.audit().verify(lockbay::audit::Thoroughness::Log).await.unwrap();
     assert!(verdict.problems.iter().any(|it| it.problem.contains("seen before")), "{verdict:?}");
+    let health = witness.health().await;
+    assert!(health.issues.iter().any(|issue| issue.starts_with("audit: ")), "{:?}", health.issues);
+    assert!(!health.overall_healthy);
 }
 
 /// Seals with the system clock, on a file that nobody has open afterwards.
