@@ -9,7 +9,6 @@ use std::sync::Arc;
 
 use lockbay::LockBay;
 use lockbay::audit::{FileCheck, FileVerdict, PublicKey};
-use lockbay::config::Config;
 use sealed::{append, sealed};
 
 fn check<'a>(lines: impl IntoIterator<Item = &'a [u8]>, key: Option<PublicKey>) -> FileVerdict {
@@ -26,7 +25,7 @@ fn lines(text: &[u8]) -> Vec<&[u8]> {
 async fn exported(entries: usize, seals: usize) -> (Vec<u8>, PublicKey) {
     let (clock, memory) = sealed(entries, 5, seals).await;
     append(&memory.client(), entries, 3, 2).await;
-    let bay = LockBay::with_store(Config::default(), Arc::new(memory.client()), clock);
+    let bay = LockBay::with_store(sealed::quiet(), Arc::new(memory.client()), clock);
     let mut export = bay.audit().export(None, None).await.unwrap();
     let mut text = Vec::new();
     while let Some(piece) = export.next().await.unwrap() {
@@ -103,7 +102,7 @@ async fn dropped_swapped_duplicated_inserted_and_missing_lines_of_a_large_export
 #[tokio::test]
 async fn an_export_of_some_time_begins_and_ends_with_whole_checkpoints() {
     let (clock, memory) = sealed(200, 5, 10).await;
-    let bay = LockBay::with_store(Config::default(), Arc::new(memory.client()), clock);
+    let bay = LockBay::with_store(sealed::quiet(), Arc::new(memory.client()), clock);
     let all = bay.audit().checkpoints(0, 100).await.unwrap().0;
     let at = |n: usize| lockbay::audit::Checkpoint::decode(&all[n].text).unwrap().first.time();
     let mut export = bay.audit().export(Some(at(3)), Some(at(6))).await.unwrap();

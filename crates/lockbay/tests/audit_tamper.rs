@@ -13,12 +13,11 @@ use std::time::Duration;
 
 use lockbay::LockBay;
 use lockbay::clock::Clock;
-use lockbay::config::Config;
 use lockbay::store::memory::{Memory, Snapshot};
 use lockbay::store::sqlite::SqliteStore;
 use lockbay::store::{Kind, Record, Revision, Store};
 use rusqlite::{Connection, params};
-use sealed::{CHECKPOINTS, ENTRIES, HEAD, KEYS, append, lead, records, sealed, verdict};
+use sealed::{CHECKPOINTS, ENTRIES, HEAD, KEYS, append, records, sealed, verdict};
 
 /// Asserts that this change is found, and that something names its place.
 async fn found(
@@ -185,7 +184,7 @@ async fn without_its_checkpoints_and_head_a_sealed_trail_does_not_pass_for_a_new
 #[tokio::test]
 async fn a_trail_set_back_as_a_whole_is_found_by_who_has_seen_more() {
     let (clock, memory) = sealed(100, 5, 4).await;
-    let witness = LockBay::with_store(Config::default(), Arc::new(memory.client()), clock.clone());
+    let witness = LockBay::with_store(sealed::quiet(), Arc::new(memory.client()), clock.clone());
     assert!(witness.audit().verify(lockbay::audit::Thoroughness::Log).await.unwrap().ok);
     let mut set_back = memory.snapshot();
     // The last checkpoint and its entries go, and the head is as it was before it.
@@ -204,13 +203,16 @@ async fn a_trail_set_back_as_a_whole_is_found_by_who_has_seen_more() {
     assert!(verdict(&memory, &clock).await.ok, "it is of one piece for who has seen nothing");
     let verdict = witness.audit().verify(lockbay::audit::Thoroughness::Log).await.unwrap();
     assert!(verdict.problems.iter().any(|it| it.problem.contains("seen before")), "{verdict:?}");
+    let health = witness.health().await;
+    assert!(health.issues.iter().any(|issue| issue.starts_with("audit: ")), "{:?}", health.issues);
+    assert!(!health.overall_healthy);
 }
 
 /// Seals with the system clock, on a file that nobody has open afterwards.
 async fn sqlite_trail(path: &std::path::Path, entries: usize) {
     let clock = Clock::system();
     let store = Arc::new(SqliteStore::open(path, "lockbay", clock.clone()).unwrap());
-    let bay = LockBay::with_store(Config::default(), store.clone(), clock.clone());
+    let bay = LockBay::with_store(sealed::quiet(), store.clone(), clock.clone());
     bay.start();
     while !bay.is_leader() {
         clock.sleep(Duration::from_millis(5)).await;
@@ -226,7 +228,7 @@ async fn sqlite_trail(path: &std::path::Path, entries: usize) {
 async fn verdict_of_file(path: &std::path::Path) -> lockbay::audit::Verdict {
     let clock = Clock::system();
     let store = Arc::new(SqliteStore::open(path, "lockbay", clock.clone()).unwrap());
-    let bay = LockBay::with_store(Config::default(), store.clone(), clock);
+    let bay = LockBay::with_store(sealed::quiet(), store.clone(), clock);
     let verdict = bay.audit().verify(lockbay::audit::Thoroughness::Log).await.unwrap();
     bay.shutdown().await;
     store.close().await;
@@ -279,5 +281,4 @@ async fn tampering_with_the_tables_of_a_sqlite_file_is_found() {
         Connection::open(&path).unwrap().execute_batch(back).unwrap();
     }
     assert!(verdict_of_file(&path).await.ok, "put back, it is whole again");
-    let _ = lead; // of the manual clock
 }

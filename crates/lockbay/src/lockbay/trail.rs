@@ -8,9 +8,11 @@ use crate::store::{Key, Partition};
 pub(super) fn record_of(entity: &str, detail: &serde_json::Value) -> Option<Key> {
     let (kind, id) = entity.split_once('/')?;
     match kind {
-        "posting" => Some(Key::new(Partition::of(id), POSTING, id)),
+        "movement" => Some(Key::new(Partition::of(id), POSTING, id)),
         "saga" => {
-            let number = detail.get("entry")?.as_u64()?;
+            // Entries of a log are counted from one; the start of a saga has none, and tells of its
+            // head, in whose place there is a mark when the saga has gone.
+            let number = detail.get("number")?.as_u64()?.checked_sub(1)?;
             Some(Key::new(Partition::of(id), SAGA_LOG, format!("{id}/{number:06x}")))
         }
         _ => None,

@@ -17,6 +17,11 @@ pub const CHECKPOINTS: Kind = Kind::new("audit-checkpoint");
 pub const HEAD: Kind = Kind::new("audit-head");
 pub const KEYS: Kind = Kind::new("audit-key");
 
+/// Settings of an instance that enters nothing itself, so that a trail has what a test puts there.
+pub fn quiet() -> Config {
+    Config { audit: false, ..Config::default() }
+}
+
 pub fn log() -> Key {
     Key::new(Partition::FIRST, ENTRIES, "all")
 }
@@ -75,7 +80,7 @@ pub async fn end(bay: &LockBay, clock: &Clock) {
 pub async fn sealed(entries: usize, each: usize, seals: usize) -> (Clock, Arc<Memory>) {
     let clock = Clock::manual(7);
     let memory = Memory::new(clock.clone());
-    let bay = LockBay::with_store(Config::default(), Arc::new(memory.client()), clock.clone());
+    let bay = LockBay::with_store(quiet(), Arc::new(memory.client()), clock.clone());
     lead(&bay, &clock).await;
     for part in 0..seals {
         append(&memory.client(), part * entries / seals, entries / seals, each).await;
@@ -88,7 +93,7 @@ pub async fn sealed(entries: usize, each: usize, seals: usize) -> (Clock, Arc<Me
 
 /// What an instance says that has seen nothing before.
 pub async fn verdict(memory: &Arc<Memory>, clock: &Clock) -> Verdict {
-    let bay = LockBay::with_store(Config::default(), Arc::new(memory.client()), clock.clone());
+    let bay = LockBay::with_store(quiet(), Arc::new(memory.client()), clock.clone());
     bay.audit().verify(Thoroughness::Log).await.unwrap()
 }
 
