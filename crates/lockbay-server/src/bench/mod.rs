@@ -132,6 +132,9 @@ pub(crate) struct BenchArgs {
     /// Measure the bare store doing the same writes, too.
     #[arg(long)]
     raw: bool,
+    /// Measure the same without monitoring and audit, too.
+    #[arg(long)]
+    no_monitoring: bool,
 }
 
 /// The most callers.
@@ -144,7 +147,7 @@ fn parse_concurrency(text: &str) -> Result<usize, String> {
     }
 }
 
-/// In turns: raw, ours, raw, ours, and so on.
+/// In turns: raw, without monitoring, ours, and again from the beginning.
 const TURNS: usize = 4;
 
 /// Runs the benchmark; one line of JSON per measurement, or of text.
@@ -158,13 +161,20 @@ pub(crate) async fn run(args: BenchArgs, json: bool) -> anyhow::Result<()> {
     };
     let clock = Clock::system();
     let store = store::open(&url, &clock).await?;
-    let bay = LockBay::with_store(config(), Arc::clone(&store), clock.clone());
-    if args.subject == Subject::Saga {
-        saga::register(&bay)?;
-    }
-    if matches!(args.subject, Subject::Saga | Subject::State) {
-        // With everything on that a server has on.
-        bay.start();
+    let instance = |config| LockBay::with_store(config, Arc::clone(&store), clock.clone());
+    let sides = Sides {
+        bay: instance(config()),
+        without: args.no_monitoring.then(|| instance(without_monitoring())),
+        with_raw: args.raw,
+    };
+    for bay in sides.all() {
+        if args.subject == Subject::Saga {
+            saga::register(bay)?;
+        }
+        if matches!(args.subject, Subject::Saga | Subject::State) || args.no_monitoring {
+            // With everything on that a server has on.
+            bay.start();
+        }
     }
     let levels = if args.concurrency.is_empty() { vec![1, 64, 1_024] } else { args.concurrency };
     for concurrency in levels {
@@ -175,13 +185,13 @@ pub(crate) async fn run(args: BenchArgs, json: bool) -> anyhow::Result<()> {
         });
         let load = Load { concurrency, count, steps: usize::from(args.steps) };
         for work in args.subject.works() {
-            let line = measure(*work, &bay, load, args.raw).await?;
+            let line = measure(*work, &sides, load).await?;
             let store = store.describe();
             output::data(&if json { line.json(&store) } else { line.text(&store) });
         }
     }
     if args.subject == Subject::Lease {
-        let nanos = lease::is_leader_nanos(&bay).await;
+        let nanos = lease::is_leader_nanos(&sides.bay).await;
         output::data(&if json {
             format!(r#"{{"bench":"is_leader","nanoseconds":{nanos:.2}}}"#)
         } else {
@@ -191,14 +201,36 @@ pub(crate) async fn run(args: BenchArgs, json: bool) -> anyhow::Result<()> {
     if scratch.is_none() {
         empty(&*store).await?;
     }
-    bay.shutdown().await;
+    if let Some(without) = sides.without {
+        without.shutdown().await;
+    }
+    sides.bay.shutdown().await;
     Ok(())
+}
+
+/// What is measured in turns.
+struct Sides {
+    bay: LockBay,
+    /// The same without monitoring and audit.
+    without: Option<LockBay>,
+    with_raw: bool,
+}
+
+impl Sides {
+    fn all(&self) -> impl Iterator<Item = &LockBay> {
+        std::iter::once(&self.bay).chain(&self.without)
+    }
 }
 
 /// Settings that do not limit what is measured.
 fn config() -> Config {
     let sagas = u32::try_from(MAX_CONCURRENCY).unwrap_or(u32::MAX);
     Config { saga_concurrency: sagas, ..Config::default() }
+}
+
+/// The same, with nothing watched and nothing entered; it leads another service, so that both lead.
+fn without_monitoring() -> Config {
+    Config { monitoring: false, audit: false, service: "without-monitoring".into(), ..config() }
 }
 
 /// What is to be done at each measurement.
@@ -216,21 +248,29 @@ struct Line {
     load: Load,
     ours: Measured,
     raw: Option<Measured>,
+    without: Option<Measured>,
 }
 
-async fn measure(work: Work, bay: &LockBay, load: Load, with_raw: bool) -> anyhow::Result<Line> {
+async fn measure(work: Work, sides: &Sides, load: Load) -> anyhow::Result<Line> {
+    let bay = &sides.bay;
     let mut ours = Measured::default();
-    let mut raw: Option<Measured> = None;
+    let (mut raw, mut without) = (None::<Measured>, None::<Measured>);
     let part = load.count.div_ceil(TURNS);
     for turn in 0..=TURNS {
         // The first turn warms up caches, connections and prepared statements, and does not count.
         let (count, counts) = if turn == 0 { (part / 8 + 1, false) } else { (part, true) };
         let load = Load { count, ..load };
-        if with_raw
+        if sides.with_raw
             && let Some(bare) = work.raw(bay, load).await?
             && counts
         {
             raw.get_or_insert_default().add(bare);
+        }
+        if let Some(bay) = &sides.without {
+            let bare = work.ours(bay, load).await?;
+            if counts {
+                without.get_or_insert_default().add(bare);
+            }
         }
         let own = work.ours(bay, load).await?;
         if counts {
@@ -238,7 +278,7 @@ async fn measure(work: Work, bay: &LockBay, load: Load, with_raw: bool) -> anyho
         }
     }
     let load = Load { count: part * TURNS, ..load };
-    Ok(Line { work, load, ours, raw })
+    Ok(Line { work, load, ours, raw, without })
 }
 
 impl Line {
@@ -267,6 +307,10 @@ impl Line {
             line["raw_per_second"] = raw.per_second().round().into();
             line["ratio_to_raw"] = self.ratio(raw).into();
         }
+        if let Some(without) = &self.without {
+            line["no_monitoring_per_second"] = without.per_second().round().into();
+            line["ratio_to_no_monitoring"] = self.ratio(without).into();
+        }
         line.to_string()
     }
 
@@ -288,6 +332,10 @@ impl Line {
         if let Some(raw) = &self.raw {
             line +=
                 &format!("  bare store {:.0}/s  ratio {:.3}", raw.per_second(), self.ratio(raw));
+        }
+        if let Some(without) = &self.without {
+            let (per_second, ratio) = (without.per_second(), self.ratio(without));
+            line += &format!("  without monitoring {per_second:.0}/s  ratio {ratio:.3}");
         }
         line
     }
@@ -311,7 +359,8 @@ fn own_namespace(url: &str) -> String {
 
 /// Removes what the benchmark wrote.
 async fn empty(store: &dyn Store) -> anyhow::Result<()> {
-    const OURS: [&str; 15] = [
+    const OURS: [&str; 16] = [
+        "audit",
         "job",
         "job-list",
         "lease",
