@@ -327,12 +327,14 @@ impl Desk {
             field(&mut line, "request_id", id, MAX_REQUEST_ID_BYTES);
         }
         if let Some(previous) = entry.previous {
-            line.extend_from_slice(format!(",\"previous\":\"{previous}\"").as_bytes());
+            line.extend_from_slice(b",\"previous\":\"");
+            number(&mut line, previous.number());
+            line.push(b'"');
         }
         if let Some(record) = entry.record {
             let digest: [u8; 32] = Sha256::digest(record).into();
             line.extend_from_slice(b",\"digest\":\"");
-            line.extend_from_slice(hex(&digest).as_bytes());
+            digits(&mut line, &digest);
             line.push(b'"');
         }
         if !entry.detail.0.is_empty() {
@@ -389,11 +391,12 @@ impl Desk {
     fn value(&self, line: &mut Vec<u8>, value: &Value<'_>) {
         match value {
             Value::Text(shown) => text(line, clipped(shown, MAX_TEXT_BYTES)),
-            Value::Number(number) => line.extend_from_slice(number.to_string().as_bytes()),
-            Value::Flag(flag) => line.extend_from_slice(flag.to_string().as_bytes()),
+            Value::Number(shown) => number(line, *shown),
+            Value::Flag(true) => line.extend_from_slice(b"true"),
+            Value::Flag(false) => line.extend_from_slice(b"false"),
             Value::Digest(digest) => {
                 line.extend_from_slice(b"\"sha256:");
-                line.extend_from_slice(hex(digest).as_bytes());
+                digits(line, digest);
                 line.push(b'"');
             }
             Value::Texts(texts) => list(line, texts, |line, shown| {
@@ -420,6 +423,20 @@ fn field(line: &mut Vec<u8>, name: &str, value: &str, most: usize) {
     line.extend_from_slice(name.as_bytes());
     line.extend_from_slice(b"\":");
     text(line, clipped(value, most));
+}
+
+fn number(line: &mut Vec<u8>, shown: u64) {
+    use std::io::Write as _;
+    write!(line, "{shown}").expect("memory takes it");
+}
+
+/// A digest in hexadecimal digits, without a text of its own.
+fn digits(line: &mut Vec<u8>, digest: &[u8; 32]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for byte in digest {
+        line.push(DIGITS[usize::from(byte >> 4)]);
+        line.push(DIGITS[usize::from(byte & 15)]);
+    }
 }
 
 /// A text as JSON: newlines are escaped, so that a line stays one.

@@ -252,9 +252,9 @@ fn config() -> Config {
     Config { saga_concurrency: sagas, ..Config::default() }
 }
 
-/// The same without monitoring and audit.
+/// The same without monitoring and audit. It leads another service, so that both lead.
 fn unmonitored() -> Config {
-    Config { monitoring: false, audit: false, ..config() }
+    Config { monitoring: false, audit: false, service: "unmonitored".into(), ..config() }
 }
 
 /// What is to be done at each measurement.
