@@ -24,7 +24,7 @@ use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::cli::output;
 use crate::http;
-use crate::outbound::{Handlers, Reach, payout_provider};
+use crate::outbound::{Handlers, Reach, payout_provider, tell_of_alerts};
 
 /// How long the store may take to open.
 const OPEN_WITHIN: Duration = Duration::from_secs(15);
@@ -98,6 +98,7 @@ pub(crate) async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     let reach = Reach::of(reach.as_deref()).map_err(anyhow::Error::msg)?;
     let handlers = Handlers::new(bay.clock().clone(), reach)?;
     bay.finance().pay_through(payout_provider(&bay, &handlers)?).map_err(told)?;
+    tell_of_alerts(&bay, &handlers)?;
     bay.sagas().call_with(Arc::new(handlers));
     bay.start();
     output::talk(&format!(

@@ -66,7 +66,8 @@ fn spans_of_requests_sagas_steps_and_commits_reach_the_collector_with_their_ids(
     let key = ("Idempotency-Key", "one");
     let json = support::http::JSON;
     server.send("POST", "/v1/ledger/deposits", &[json, key], deposit.as_bytes()).ok();
-    let escrow = json!({ "buyer_id": "ann", "seller_id": "bob", "amount": "1.00", "currency": "EUR" });
+    let escrow =
+        json!({ "buyer_id": "ann", "seller_id": "bob", "amount": "1.00", "currency": "EUR" });
     let request_id = ("X-Request-Id", "req-4711");
     let reply = server.send(
         "POST",
@@ -77,9 +78,7 @@ fn spans_of_requests_sagas_steps_and_commits_reach_the_collector_with_their_ids(
     assert_eq!(reply.status, 202, "{}", reply.text());
     let saga = reply.json()["saga_id"].as_str().unwrap().to_owned();
     let names = ["request", "saga", "step", "commit", "/v1/sagas/escrow", "req-4711", &saga];
-    eventually("the spans arrive", || {
-        names.iter().all(|name| has(&received, name)).then_some(())
-    });
+    eventually("the spans arrive", || names.iter().all(|name| has(&received, name)).then_some(()));
     server.sigterm();
     assert!(server.wait_exit(PATIENCE).success());
 }

@@ -326,8 +326,13 @@ impl Config {
     /// Names in this process's environment that look like settings and are none: most likely
     /// misspelt. They are told, not refused, as another version may know them.
     pub fn unknown_environment() -> Vec<String> {
-        const OTHERS: [&str; 4] =
-            ["LOCKBAY_URL", "LOCKBAY_TOKEN", "LOCKBAY_HANDLERS_ALLOW_PRIVATE", "LOCKBAY_TRACE"];
+        const OTHERS: [&str; 5] = [
+            "LOCKBAY_ACTOR",
+            "LOCKBAY_URL",
+            "LOCKBAY_TOKEN",
+            "LOCKBAY_HANDLERS_ALLOW_PRIVATE",
+            "LOCKBAY_TRACE",
+        ];
         let known = |name: &str| {
             let base = name.strip_suffix("_FILE").unwrap_or(name);
             OTHERS.contains(&base) || SETTINGS.iter().any(|setting| setting.env == base)

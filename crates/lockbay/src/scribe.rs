@@ -8,7 +8,7 @@
 //! An entry never makes a commit fail: whatever is too long is cut, or replaced by its digest.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
@@ -81,8 +81,9 @@ impl Caller {
         CALLER.scope(self, work).await
     }
 
-    /// Whoever asks now, for work that goes on in a task of its own.
-    pub(crate) fn current() -> Caller {
+    /// Whoever asks now, for work that goes on in a task of its own; nobody outside of a
+    /// [`scope`](Caller::scope).
+    pub fn current() -> Caller {
         CALLER.try_with(Clone::clone).unwrap_or_default()
     }
 }
@@ -97,11 +98,13 @@ struct Desk {
     masks: Masks,
 }
 
+type Keyed = Hmac<Sha256>;
+
 /// Fields of details that are not shown as they are.
-#[derive(Clone)]
 pub(crate) struct Masks {
     names: Vec<String>,
-    keyed: Hmac<Sha256>,
+    /// Made when something is masked first.
+    keyed: LazyLock<Keyed, Box<dyn FnOnce() -> Keyed + Send>>,
 }
 
 impl std::fmt::Debug for Masks {
@@ -112,16 +115,14 @@ impl std::fmt::Debug for Masks {
 
 impl Masks {
     /// Fields of these names are shown by what the secret makes of them.
-    pub(crate) fn new(names: Vec<String>, secret: &str) -> Self {
-        // HMAC takes a key of any length.
-        let keyed = Hmac::new_from_slice(secret.as_bytes()).expect("a key of any length");
-        Masks { names, keyed }
-    }
-
-    /// No fields.
-    #[cfg(test)]
-    pub(crate) fn none() -> Self {
-        Masks::new(Vec::new(), "")
+    pub(crate) fn new(
+        names: Vec<String>,
+        secret: impl FnOnce() -> String + Send + 'static,
+    ) -> Self {
+        let keyed = move || {
+            Keyed::new_from_slice(secret().as_bytes()).expect("HMAC takes a key of any length")
+        };
+        Masks { names, keyed: LazyLock::new(Box::new(keyed)) }
     }
 
     fn covers(&self, name: &str) -> bool {
@@ -429,4 +430,124 @@ fn text(line: &mut Vec<u8>, shown: &str) {
 /// The beginning of a text that is too long.
 fn clipped(shown: &str, most: usize) -> &str {
     &shown[..shown.floor_char_boundary(most)]
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value as Json, json};
+
+    use super::*;
+    use crate::store::Commit;
+    use crate::store::log::MAX_LINE_BYTES;
+
+    fn scribe(masked: &[&str]) -> Scribe {
+        let names = masked.iter().map(|name| (*name).to_owned()).collect();
+        Scribe::new("web-1", Masks::new(names, || "key".into()))
+    }
+
+    fn line(scribe: &Scribe, entry: &Entry<'_>) -> (String, Json) {
+        let Some(Write::Append { line, .. }) = scribe.enter(entry) else { panic!() };
+        let text = String::from_utf8(line).unwrap();
+        let json = serde_json::from_str(&text).unwrap();
+        (text, json)
+    }
+
+    #[test]
+    fn an_entry_reads_as_it_is_documented() {
+        let mut entry = Entry::new("saga", "a\"b\n", "cancelled")
+            .with("step", "lock\tfunds")
+            .with("number", 7_u64)
+            .with("will_retry", true)
+            .with("legs", vec![Detail::default().with("amount", "1.00")])
+            .with("tags", vec!["x", "y"])
+            .with_some("error", None::<&str>);
+        entry.actor = Some("ann");
+        entry.reason = Some("why");
+        entry.previous = Some(Revision::new(5));
+        entry.record = Some(b"record");
+        let (text, json) = line(&scribe(&[]), &entry);
+        assert!(!text.contains('\n'), "{text}");
+        let digest = hex(&Sha256::digest(b"record"));
+        let expected = json!({
+            "entity": "saga/a\"b\n", "action": "cancelled", "actor": "ann", "reason": "why",
+            "previous": "5", "digest": digest,
+            "detail": { "step": "lock\tfunds", "number": 7, "will_retry": true,
+                "legs": [{ "amount": "1.00" }], "tags": ["x", "y"] },
+        });
+        assert_eq!(json, expected);
+        assert!(Scribe::silent().enter(&entry).is_none());
+    }
+
+    #[tokio::test]
+    async fn the_actor_is_named_by_the_operation_or_the_caller_or_the_worker_or_is_the_instance() {
+        let scribe = scribe(&[]);
+        let mut entry = Entry::new("job", "1", "claimed");
+        assert_eq!(line(&scribe, &entry).1["actor"], "web-1");
+        entry.worker = Some("worker");
+        assert_eq!(line(&scribe, &entry).1["actor"], "worker");
+        let caller = Caller::new(Some("ann".into()), Some("r".into())).unwrap();
+        let work = async {
+            let json = line(&scribe, &entry).1;
+            assert_eq!((&json["actor"], &json["request_id"]), (&json!("ann"), &json!("r")));
+            entry.actor = Some("bob");
+            assert_eq!(line(&scribe, &entry).1["actor"], "bob");
+            entry.actor = None;
+            entry.worker = None;
+            let Some(Write::Append { line, .. }) = scribe.enter_own(&entry) else { panic!() };
+            let json: Json = serde_json::from_slice(&line).unwrap();
+            assert_eq!((&json["actor"], json.get("request_id")), (&json!("web-1"), None));
+        };
+        caller.scope(work).await;
+        for wrong in ["", "a\nb", &"x".repeat(257)] {
+            Caller::new(Some(wrong.into()), None).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn a_masked_field_is_compared_and_not_read_at_any_depth() {
+        let entry = |to: &str| {
+            let legs = vec![Detail::default().with("destination", to.to_owned())];
+            Entry::new("payout", "1", "simulated")
+                .with("destination", to.to_owned())
+                .with("count", 5_u64)
+                .with("legs", legs)
+        };
+        let masked = scribe(&["destination", "count"]);
+        let (text, json) = line(&masked, &entry("DE-1"));
+        assert!(!text.contains("DE-1") && !text.contains(":5"), "{text}");
+        let mask = &json["detail"]["destination"];
+        assert_eq!(*mask, json["detail"]["legs"][0]["destination"]);
+        assert_eq!(*mask, line(&masked, &entry("DE-1")).1["detail"]["destination"]);
+        assert_ne!(*mask, line(&masked, &entry("DE-2")).1["detail"]["destination"]);
+        // HMAC-SHA256 with the key "key" of "DE-1".
+        let plain = format!("sha256:{}", hex(&Sha256::digest(b"DE-1")));
+        assert!(!mask.as_str().unwrap().ends_with(&plain[7..]));
+        assert!(!format!("{masked:?}").contains("key\""));
+    }
+
+    #[test]
+    fn an_entry_never_makes_a_commit_fail_however_long_what_it_tells_is() {
+        // Each byte of it is written as six.
+        let long = "\u{1}".repeat(100_000);
+        let mut entry = Entry::new("job", &long, "claimed");
+        entry.actor = Some(&long);
+        entry.reason = Some(&long);
+        for fields in [1, 2, 3, 10, 1_000] {
+            entry.detail = Detail::default();
+            for _ in 0..fields {
+                entry.detail = std::mem::take(&mut entry.detail).with("error", &*long);
+            }
+            let write = scribe(&[]).enter(&entry).unwrap();
+            let Write::Append { line, .. } = &write else { panic!() };
+            assert!(line.len() <= MAX_LINE_BYTES, "{}", line.len());
+            serde_json::from_slice::<Json>(line).unwrap();
+            Commit::new(Partition::FIRST, Vec::new(), vec![write], Vec::new()).unwrap();
+        }
+        let mut entry = Entry::new("job", "1", "claimed");
+        for _ in 0..20 {
+            entry = entry.with("error", &*long);
+        }
+        let detail = &line(&scribe(&[]), &entry).1["detail"];
+        assert!(detail["digest"].as_str().unwrap().starts_with("sha256:"), "{detail}");
+    }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lockbay::ErrorKind;
-use lockbay::finance::{Mischief, SimulatedProvider};
+use lockbay::finance::Mischief;
 use lockbay::ledger::{Amount, Currency, UserId};
 use lockbay::saga::{Decision, SagaStatus};
 use support::stepped::{Instance, World};

@@ -11,6 +11,7 @@
 mod support {
     pub mod outside;
     pub mod stepped;
+    pub mod trail;
 }
 
 use std::collections::{BTreeMap, HashSet};
@@ -19,12 +20,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use lockbay::clock::Timestamp;
-use lockbay::saga::{Decision, SagaInfo, SagaRequest, SagaStatus, StepStatus};
+use lockbay::saga::{Decision, HistoryEntry, SagaInfo, SagaRequest, SagaStatus, StepStatus};
 use lockbay::store::faulty::Faults;
 use lockbay::{ErrorKind, Json};
 use parking_lot::Mutex;
 use support::outside::Outside;
 use support::stepped::{Instance, World};
+use support::trail::{Entry, entries};
 
 const SEEDS: u64 = 220;
 const STORM: u32 = 400;
@@ -236,8 +238,10 @@ async fn simulate(seed: u64, tally: &mut Tally) -> Vec<String> {
     let ended = storm.calm_down().await;
     let sagas = storm.members[0].instance.bay.sagas();
     let mut told = Vec::new();
+    let trail = entries(&storm.world.memory.client(), 0).await;
     for saga in &ended {
         let history = sagas.history(&saga.saga_id, None, 1_000).await.unwrap().items;
+        check_trail(&saga.saga_id, &history, &trail);
         // The number of a commit is the store's time of it.
         let last = history.last().map_or("0", |entry| entry.revision.as_str());
         storm.outside.check_end(saga, Timestamp::from_micros(last.parse().unwrap()));
@@ -247,7 +251,7 @@ async fn simulate(seed: u64, tally: &mut Tally) -> Vec<String> {
         *tally.ends.entry(saga.status.name()).or_default() += 1;
         let id = &saga.saga_id;
         if storm.outside.wrong().iter().any(|wrong| wrong.starts_with(id.as_str())) {
-            let line = |entry: &lockbay::saga::HistoryEntry| {
+            let line = |entry: &HistoryEntry| {
                 let step = entry.step.as_deref().unwrap_or_default();
                 let error = entry.error.as_deref().unwrap_or_default();
                 format!("{} {} {step} {error}", entry.at, entry.event)
@@ -259,6 +263,22 @@ async fn simulate(seed: u64, tally: &mut Tally) -> Vec<String> {
     let mut wrong = storm.outside.wrong();
     wrong.extend(told);
     wrong
+}
+
+/// Whatever was lost and said again: the audit trail has one entry for the start of a saga, and one
+/// for each record of its log, in the commit of that record.
+fn check_trail(id: &str, history: &[HistoryEntry], trail: &[Entry]) {
+    let entity = format!("saga/{id}");
+    let of_saga: Vec<&Entry> = trail.iter().filter(|entry| entry.entity == entity).collect();
+    assert_eq!(of_saga[0].action, "started", "{id}");
+    let entered: Vec<(String, &str)> =
+        of_saga[1..].iter().map(|entry| (entry.revision.to_string(), &*entry.action)).collect();
+    let kept: Vec<(String, &str)> =
+        history.iter().map(|entry| (entry.revision.clone(), entry.event)).collect();
+    assert_eq!(entered, kept, "{id}");
+    for pair in of_saga.windows(2) {
+        assert_eq!(pair[1].previous, Some(pair[0].revision), "{id}");
+    }
 }
 
 #[tokio::test]

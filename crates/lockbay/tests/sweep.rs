@@ -359,7 +359,9 @@ async fn a_dry_run_deletes_nothing_and_counts_what_a_run_would() {
     }
     later(&world, DAY * 8).await;
     claimed(&a.bay, "running").await;
-    let before = world.memory.snapshot().keys().count();
+    // The trail grows with whatever the instance does by itself.
+    let count = || world.memory.snapshot().keys().filter(|key| key.kind.name() != "audit").count();
+    let before = count();
     for wish in [
         RunRequest { pattern: Some("*1*".into()), ..RunRequest::default() },
         RunRequest { ttl: Some(DAY * 30), ..of_rule("session") },
@@ -370,7 +372,7 @@ async fn a_dry_run_deletes_nothing_and_counts_what_a_run_would() {
         let told = run(&world, &a.bay, dry).await.unwrap();
         assert!(told.dry_run);
         if wish.rule.is_none() && wish.pattern.is_some() {
-            assert_eq!(world.memory.snapshot().keys().count(), before, "a dry run has deleted");
+            assert_eq!(count(), before, "a dry run has deleted");
         }
         let done = run(&world, &a.bay, wish).await.unwrap();
         assert_eq!(told.keys_by_type, done.keys_by_type);
@@ -661,7 +663,7 @@ async fn a_built_in_rule_that_was_deleted_stays_deleted_and_can_be_put_again() {
         let rules = other.bay.sweeper().rules().await.unwrap();
         rules.into_iter().map(|rule| rule.name).collect()
     };
-    assert_eq!(names().await.len(), 8);
+    assert_eq!(names().await.len(), 9);
     sweeper.delete_rule("session").await.unwrap();
     assert!(!names().await.contains(&"session".to_owned()));
     assert_eq!(sweeper.delete_rule("session").await.unwrap_err().kind(), ErrorKind::NotFound);
@@ -678,7 +680,7 @@ async fn a_built_in_rule_that_was_deleted_stays_deleted_and_can_be_put_again() {
     // A rule that somebody put is gone when it is deleted.
     sweeper.put_rule(Rule::new("mine", "m:*", HOUR)).await.unwrap();
     sweeper.delete_rule("mine").await.unwrap();
-    assert_eq!(names().await.len(), 8);
+    assert_eq!(names().await.len(), 9);
 }
 
 #[tokio::test]

@@ -1,4 +1,7 @@
-//! `lockbay alerts`: keeping alerts quiet, and what became of those that were told.
+//! `lockbay alerts`: keeping alerts quiet, and what became of those that were told. What is judged
+//! is the business of `alert_rules.rs`.
+
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 use lockbay::config::Span;
@@ -6,11 +9,28 @@ use reqwest::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::alert_rules::{self, RulesCommand};
 use super::client::{Client, Failure, Page};
 use super::{Ended, output};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum AlertsCommand {
+    /// List alerts and how they stand
+    List {
+        /// Only those that are inactive, pending, firing, recovering or resolved
+        #[arg(long)]
+        state: Option<String>,
+    },
+    /// List the rules, or show, put, delete or back-test one
+    Rules {
+        #[command(subcommand)]
+        command: Option<RulesCommand>,
+    },
+    /// Run the tests of a file of alert rules, here, without a server: exit code 1 if one fails
+    Test {
+        /// The file, in TOML
+        file: PathBuf,
+    },
     /// Keep alerts from being told for a while; what still fires then is told then
     Silence(SilenceArgs),
     /// List silences
@@ -102,6 +122,9 @@ struct Silence {
 
 pub(super) async fn obey(client: &Client, command: AlertsCommand) -> Result<Ended, Failure> {
     match command {
+        AlertsCommand::List { state } => alert_rules::list(client, state).await,
+        AlertsCommand::Rules { command } => alert_rules::rules(client, command).await,
+        AlertsCommand::Test { file } => alert_rules::test(client, &file),
         AlertsCommand::Silence(args) => silence(client, args).await,
         AlertsCommand::Silences => silences(client).await,
         AlertsCommand::Unsilence { id, actor } => unsilence(client, &id, actor).await,

@@ -6,6 +6,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use lockbay::clock::Clock;
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Method, RequestBuilder, StatusCode, Url};
 use rustls::RootCertStore;
@@ -26,6 +27,8 @@ const FOREVER: Duration = Duration::from_secs(10 * 365 * 86_400);
 pub(crate) struct Client {
     base: Url,
     token: Option<String>,
+    /// Who asks.
+    pub(super) actor: Option<String>,
     http: reqwest::Client,
     /// Show answers as the server gave them.
     pub(super) json: bool,
@@ -135,7 +138,8 @@ impl Client {
     /// A client of the server that the arguments name.
     pub(super) fn new(shared: &Shared) -> Result<Self, Failure> {
         let token = shared.token.clone().filter(|token| !token.is_empty());
-        Ok(Client { token, json: shared.json, sure: shared.yes, ..Client::of(&shared.url)? })
+        let (actor, json, sure) = (Some(shared.actor()), shared.json, shared.yes);
+        Ok(Client { token, actor, json, sure, ..Client::of(&shared.url)? })
     }
 
     /// A client of the server at this address, which shows it no token.
@@ -155,7 +159,7 @@ impl Client {
             .timeout(ANSWER_WITHIN)
             .build()
             .map_err(|error| Failure::Failed(error.into()))?;
-        Ok(Client { base, token: None, http, json: false, sure: false })
+        Ok(Client { base, token: None, actor: None, http, json: false, sure: false })
     }
 
     /// The address of a resource; each part is escaped.
@@ -316,6 +320,10 @@ impl Client {
         if let Some(token) = &self.token {
             request = request.bearer_auth(token);
         }
+        if let Some(actor) = &self.actor {
+            request = request.header("x-actor", actor.as_bytes());
+            request = request.header("x-request-id", Clock::system().random_id());
+        }
         let response = request.send().await.map_err(|error| self.unreachable(limit, &error))?;
         let status = response.status();
         let kind = response.headers().get(CONTENT_TYPE);
@@ -334,7 +342,7 @@ impl Client {
         let base = &self.base;
         if error.is_builder() {
             return Failure::Usage(format!(
-                "the token, the address or the idempotency key cannot be sent: {error}"
+                "the token, the actor, the address or the idempotency key cannot be sent: {error}"
             ));
         }
         if error.is_timeout() && !error.is_connect() {

@@ -13,7 +13,7 @@ use anyhow::Context;
 use clap::Args;
 use lockbay::clock::{Clock, Timestamp};
 use lockbay::store::{self, Pong, Store};
-use lockbay::{Config, ErrorKind};
+use lockbay::{Caller, Config, ErrorKind, LockBay};
 use serde::Serialize;
 
 use super::client::Failure;
@@ -86,8 +86,9 @@ impl Check {
 pub(super) async fn doctor(args: &DoctorArgs, shared: &Shared) -> Result<Ended, Failure> {
     let clock = Clock::system();
     let mut checks = Vec::new();
-    if let Some(store) = open(args, &clock, &mut checks).await {
-        if args.accept_store && !accept(&*store, shared.yes).await? {
+    if let Some((store, config)) = open(args, &clock, &mut checks).await {
+        let bay = || LockBay::with_store(config, Arc::clone(&store), clock.clone());
+        if args.accept_store && !accept(bay, shared).await? {
             return Ok(Ended::No);
         }
         examine(&*store, &clock, &mut checks).await;
@@ -99,7 +100,11 @@ pub(super) async fn doctor(args: &DoctorArgs, shared: &Shared) -> Result<Ended, 
 }
 
 /// The configured store, if it opens.
-async fn open(args: &DoctorArgs, clock: &Clock, checks: &mut Vec<Check>) -> Option<Arc<dyn Store>> {
+async fn open(
+    args: &DoctorArgs,
+    clock: &Clock,
+    checks: &mut Vec<Check>,
+) -> Option<(Arc<dyn Store>, Config)> {
     let flags: BTreeMap<_, _> = args.store.iter().map(|url| ("store", url.clone())).collect();
     let config = match Config::load(args.config.as_deref(), &flags) {
         Ok(config) => config,
@@ -118,7 +123,7 @@ async fn open(args: &DoctorArgs, clock: &Clock, checks: &mut Vec<Check>) -> Opti
     match clock.timeout(ANSWER_WITHIN, store::open(&config.store, clock)).await {
         Some(Ok(store)) => {
             checks.push(Check::fine("store", format!("{shown} is open")));
-            Some(store)
+            Some((store, config))
         }
         Some(Err(error)) => {
             let advice = if error.kind() == ErrorKind::Invalid {
@@ -229,14 +234,14 @@ fn skew(before: Timestamp, pong: &Pong, took: Duration) -> Check {
 }
 
 /// Accepts the store after a yes.
-async fn accept(store: &dyn Store, sure: bool) -> Result<bool, Failure> {
+async fn accept(bay: impl FnOnce() -> LockBay, shared: &Shared) -> Result<bool, Failure> {
     output::talk(
         "Accepting means: the store goes on as it is. What it has lost stays lost: jobs may run \
          again whose outcome is missing, and leases may be granted that somebody still believes \
          to hold. Stop what depends on them first. Tokens granted from now on are higher than all \
          that any client has reported.",
     );
-    match if sure { Some(true) } else { output::ask("Accept the store as it is?") } {
+    match if shared.yes { Some(true) } else { output::ask("Accept the store as it is?") } {
         Some(true) => {}
         Some(false) => {
             output::talk("nothing was changed");
@@ -247,7 +252,9 @@ async fn accept(store: &dyn Store, sure: bool) -> Result<bool, Failure> {
             return Err(Failure::Usage(text.into()));
         }
     }
-    store.accept().await.map_err(told).context("cannot accept the store")?;
+    let caller = Caller::new(Some(shared.actor()), None).map_err(told)?;
+    let accepted = caller.scope(bay().accept_store()).await;
+    accepted.map_err(told).context("cannot accept the store")?;
     output::talk("the store is accepted: a new generation begins, and effects resume");
     Ok(true)
 }

@@ -4,6 +4,7 @@
 //! a store, and `demo`, in one too, starts its own servers; all others are clients of a server's HTTP API and know nothing that another program
 //! could not know. Exit codes: 0 done, 1 refused or failed, 2 unreachable or wrong usage.
 
+mod alert_rules;
 mod alerts;
 mod cleanup;
 pub(crate) mod client;
@@ -14,6 +15,7 @@ mod job;
 mod leader;
 mod lease;
 mod ledger;
+mod metrics;
 pub(crate) mod output;
 mod report;
 mod saga;
@@ -61,9 +63,21 @@ struct Shared {
     /// The bearer token to show it
     #[arg(long, global = true, env = "LOCKBAY_TOKEN", hide_env_values = true)]
     token: Option<String>,
+    /// Who asks, for the audit trail; nothing proves it [default: $USER]
+    #[arg(long, global = true, env = "LOCKBAY_ACTOR", hide_env_values = true)]
+    actor: Option<String>,
     /// Do not ask before a change that hurts
     #[arg(long, short, global = true)]
     yes: bool,
+}
+
+impl Shared {
+    /// Who asks.
+    fn actor(&self) -> String {
+        let named = |name: &String| !name.is_empty();
+        let user = || std::env::var("USER").ok().filter(named);
+        self.actor.clone().filter(named).or_else(user).unwrap_or_else(|| "command line".into())
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -77,12 +91,12 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     /// Say whether a server is healthy: exit code 0 if it is, 1 if not, 2 if it is not reached
     Health,
-    /// Show what a server has done and how it is
-    Metrics,
     /// Say how the service does, what is wrong and what to do
     Report(report::ReportArgs),
     /// Follow what happens in a server
     Events(events::EventsArgs),
+    /// Show what a server has done and how it is, or with --path how one metric went
+    Metrics(metrics::MetricsArgs),
     /// Who leads
     #[command(subcommand)]
     Leader(leader::LeaderCommand),
@@ -110,7 +124,7 @@ enum Command {
     /// What is kept for how long, and cleaning up
     #[command(subcommand)]
     Cleanup(cleanup::CleanupCommand),
-    /// Keeping alerts quiet, and what became of those that were told
+    /// What is judged and what fires, its rules and their tests, and who is told
     #[command(subcommand)]
     Alerts(alerts::AlertsCommand),
     /// Measure what the services reach here, beside the bare store doing the same writes
@@ -165,9 +179,9 @@ async fn obey(shared: &Shared, command: Command) -> Result<Ended, Failure> {
         }),
         Command::Doctor(args) => doctor::doctor(&args, shared).await,
         Command::Health => status::health(&Client::new(shared)?).await,
-        Command::Metrics => status::metrics(&Client::new(shared)?).await,
         Command::Report(args) => report::report(&Client::new(shared)?, &args).await,
         Command::Events(args) => events::follow(&Client::new(shared)?, &args).await,
+        Command::Metrics(args) => metrics::obey(&Client::new(shared)?, args).await,
         Command::Leader(command) => leader::obey(&Client::new(shared)?, command).await,
         Command::Lease(command) => lease::obey(&Client::new(shared)?, command).await,
         Command::Job(command) => job::obey(&Client::new(shared)?, command).await,

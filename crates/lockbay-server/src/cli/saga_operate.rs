@@ -33,16 +33,6 @@ struct Why {
     /// Why, for the record
     #[arg(long)]
     reason: String,
-    /// Who decides, for the record [default: $USER]
-    #[arg(long)]
-    actor: Option<String>,
-}
-
-impl Why {
-    fn actor(&self) -> String {
-        let user = || std::env::var("USER").ok().filter(|user| !user.is_empty());
-        self.actor.clone().or_else(user).unwrap_or_else(|| "command line".into())
-    }
 }
 
 /// Which sagas are meant, if it is not one.
@@ -124,7 +114,7 @@ enum Outcome {
 #[derive(Serialize)]
 struct Body {
     reason: String,
-    actor: String,
+    actor: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     parameters: Option<Box<RawValue>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -134,8 +124,8 @@ struct Body {
 }
 
 impl Body {
-    fn of(why: &Why) -> Self {
-        let (reason, actor) = (why.reason.clone(), why.actor());
+    fn of(client: &Client, why: &Why) -> Self {
+        let (reason, actor) = (why.reason.clone(), client.actor.clone());
         Body { reason, actor, parameters: None, outcome: None, result: None }
     }
 }
@@ -161,13 +151,13 @@ pub(super) async fn decide(
         return Ok(nothing_was_done());
     }
     let url = client.address(&["v1", "sagas", id, verb], &[]);
-    post(client, &format!("{verb} saga {id:?}"), url, &Body::of(&args.why)).await
+    post(client, &format!("{verb} saga {id:?}"), url, &Body::of(client, &args.why)).await
 }
 
 pub(super) async fn retry(client: &Client, args: RetryArgs) -> Result<Ended, Failure> {
     let RetryArgs { id, step, why, parameters } = args;
     let parameters = json_of("--parameters", parameters)?;
-    let body = Body { parameters, ..Body::of(&why) };
+    let body = Body { parameters, ..Body::of(client, &why) };
     let url = client.address(&["v1", "sagas", &id, "steps", &step, "retry"], &[]);
     post(client, &format!("retry step {step:?} of saga {id:?}"), url, &body).await
 }
@@ -178,7 +168,7 @@ pub(super) async fn skip(client: &Client, args: SkipArgs) -> Result<Ended, Failu
         return Ok(nothing_was_done());
     }
     let url = client.address(&["v1", "sagas", &id, "steps", &step, "skip"], &[]);
-    post(client, &format!("skip step {step:?} of saga {id:?}"), url, &Body::of(&why)).await
+    post(client, &format!("skip step {step:?} of saga {id:?}"), url, &Body::of(client, &why)).await
 }
 
 pub(super) async fn resolve(client: &Client, args: ResolveArgs) -> Result<Ended, Failure> {
@@ -189,7 +179,7 @@ pub(super) async fn resolve(client: &Client, args: ResolveArgs) -> Result<Ended,
     if !client.confirm(&question) {
         return Ok(nothing_was_done());
     }
-    let body = Body { outcome: Some(outcome), result, ..Body::of(&why) };
+    let body = Body { outcome: Some(outcome), result, ..Body::of(client, &why) };
     let url = client.address(&["v1", "sagas", &id, "steps", &step, "resolve"], &[]);
     post(client, &format!("resolve step {step:?} of saga {id:?}"), url, &body).await
 }
@@ -315,7 +305,7 @@ async fn page(
             "older_than_seconds": many.older_than.map(|Span(age)| age.as_secs_f64()),
         },
         "reason": args.why.reason,
-        "actor": args.why.actor(),
+        "actor": client.actor,
         "limit": AT_ONCE,
         "page_token": page_token,
         "all": many.everything,

@@ -1,8 +1,7 @@
-//! `lockbay health` and `lockbay metrics`: how a server is.
+//! `lockbay health`: how a server is.
 
 use reqwest::Method;
 use serde::Deserialize;
-use serde_json::Value;
 
 use super::client::{Client, Failure};
 use super::{Ended, output};
@@ -87,34 +86,4 @@ fn show_since(check: &Check) {
     let good = check.last_good.as_deref().unwrap_or("never seen well");
     let text = format!("{name}: {status} since {since} ({lasts:.0} s), last good: {good}");
     output::data(&output::shown(&text));
-}
-
-/// Every number of the metrics document, by its path.
-pub(super) async fn metrics(client: &Client) -> Result<Ended, Failure> {
-    let url = client.address(&["api", "advanced-state", "metrics"], &[]);
-    let answer = client.get("read metrics", url).await?;
-    if client.json {
-        answer.show_raw();
-        return Ok(Ended::Done);
-    }
-    let mut rows = Vec::new();
-    flatten(String::new(), &answer.read()?, &mut rows);
-    output::table(&["METRIC", "VALUE"], rows);
-    Ok(Ended::Done)
-}
-
-fn flatten(path: String, value: &Value, rows: &mut Vec<Vec<String>>) {
-    match value {
-        Value::Object(members) => {
-            for (name, value) in members {
-                let dot = if path.is_empty() { "" } else { "." };
-                flatten(format!("{path}{dot}{name}"), value, rows);
-            }
-        }
-        Value::String(text) => rows.push(vec![path, text.clone()]),
-        Value::Null => rows.push(vec![path, "-".into()]),
-        Value::Bool(_) | Value::Number(_) | Value::Array(_) => {
-            rows.push(vec![path, value.to_string()]);
-        }
-    }
 }

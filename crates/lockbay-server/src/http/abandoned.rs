@@ -7,9 +7,10 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use lockbay::ErrorKind;
 use lockbay::clock::Clock;
+use lockbay::{Caller, ErrorKind};
 use tokio::sync::oneshot;
+use tracing::Instrument;
 
 use super::problem::Problem;
 
@@ -28,7 +29,7 @@ where
     U: Future<Output = ()> + Send,
 {
     let (mut tell, told) = oneshot::channel();
-    tokio::spawn(async move {
+    let seen_through = async move {
         let mut work = pin!(work);
         let done = tokio::select! {
             biased;
@@ -40,7 +41,9 @@ where
         {
             undo(untold).await;
         }
-    });
+    };
+    // A task does not inherit in whose name it works.
+    tokio::spawn(Caller::current().scope(seen_through).in_current_span());
     told.await.map_err(|_| {
         Problem::new(ErrorKind::Unknown, "this server ends; the request may have been carried out")
     })

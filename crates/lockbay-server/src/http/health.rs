@@ -6,11 +6,12 @@
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use lockbay::ErrorKind;
+use lockbay::metrics::Format;
 use serde_json::json;
 
 use super::App;
@@ -55,7 +56,43 @@ async fn health(State(app): State<App>, _: Query<Nothing>) -> Response {
     (status, Json(health)).into_response()
 }
 
-async fn prometheus(State(app): State<App>, _: Query<Nothing>) -> Response {
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], app.bay.metrics().render()).into_response()
+async fn prometheus(State(app): State<App>, headers: HeaderMap, _: Query<Nothing>) -> Response {
+    app.bay.refresh_metrics();
+    let format = format_for(headers.get_all(header::ACCEPT).iter());
+    let text = app.bay.metrics().render_as(format);
+    ([(header::CONTENT_TYPE, format.content_type())], text).into_response()
+}
+
+/// The older format only for who asks for plain text and does not know the newer one.
+fn format_for<'a>(accept: impl Iterator<Item = &'a HeaderValue>) -> Format {
+    let mut plain = false;
+    for value in accept.filter_map(|value| value.to_str().ok()) {
+        for kind in value.split(',').map(|kind| kind.split(';').next().unwrap_or_default().trim()) {
+            match kind {
+                "application/openmetrics-text" | "*/*" | "application/*" => {
+                    return Format::OpenMetrics;
+                }
+                "text/plain" | "text/*" => plain = true,
+                _ => {}
+            }
+        }
+    }
+    if plain { Format::Prometheus } else { Format::OpenMetrics }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_format_is_the_newer_one_that_the_caller_reads() {
+        let told = |accept: &'static str| format_for([HeaderValue::from_static(accept)].iter());
+        let prometheus =
+            "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;q=0.2,*/*;q=0.1";
+        assert_eq!(told(prometheus), Format::OpenMetrics);
+        assert_eq!(told("text/plain;version=0.0.4"), Format::Prometheus);
+        assert_eq!(told("text/html, */*;q=0.1"), Format::OpenMetrics);
+        assert_eq!(told("application/json"), Format::OpenMetrics);
+        assert_eq!(format_for([].iter()), Format::OpenMetrics);
+    }
 }

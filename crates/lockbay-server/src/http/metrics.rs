@@ -1,13 +1,14 @@
 //! The guide's metrics document: one JSON object with what this instance has done and how it is.
 //!
 //! Counters of parts that do not run are zero. It counts nothing itself; the numbers are the
-//! library's, and the process's as the kernel tells them.
+//! library's, and the process's as the kernel tells them. The path of a number in this document is
+//! the path by which history and alert rules know it.
 
 use axum::extract::State;
 use axum::routing::get;
 use axum::{Json, Router};
 use lockbay::leader::LeaderInfo;
-use lockbay::metrics::Metric;
+use lockbay::metrics::{Metric, TABLE, Type};
 use lockbay::monitor::health::Health;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -32,10 +33,12 @@ struct Document {
     saga_metrics: Value,
     cleanup_metrics: Value,
     state_manager_metrics: Value,
+    schedule_metrics: Value,
 }
 
 async fn metrics(State(app): State<App>, _: Query<Nothing>) -> Json<Document> {
     let bay = &app.bay;
+    bay.refresh_metrics();
     let health_status = bay.health().await;
     // With a store that does not answer, nobody is known to lead; health says why.
     let answers = health_status.state_manager_healthy;
@@ -49,18 +52,38 @@ async fn metrics(State(app): State<App>, _: Query<Nothing>) -> Json<Document> {
         health_status,
         job_idempotency_metrics: jobs(&app),
         saga_metrics: sagas(&app, answers).await,
-        cleanup_metrics: json!(bay.sweeper().stats()),
+        cleanup_metrics: cleanup(&app),
         state_manager_metrics: state(&app),
+        schedule_metrics: with_the_rest(&app, "schedule_metrics", json!({})),
     })
+}
+
+/// Adds every metric of a group that is not named yet, and of histograms a few numbers.
+fn with_the_rest(app: &App, group: &str, mut document: Value) -> Value {
+    let metrics = app.bay.metrics();
+    for row in TABLE {
+        let name = row.path.strip_prefix(group).and_then(|rest| rest.strip_prefix('.'));
+        let Some(name) = name.filter(|name| document.get(name).is_none()) else { continue };
+        document[name] = match row.kind {
+            Type::Histogram => json!(metrics.summary(row.metric)),
+            Type::Counter => json!(metrics.value(row.metric)),
+            Type::Gauge => json!(metrics.read(row.path)),
+        };
+    }
+    document
+}
+
+fn cleanup(app: &App) -> Value {
+    with_the_rest(app, "cleanup_metrics", json!(app.bay.sweeper().stats()))
 }
 
 fn system(app: &App, health: &Health) -> Value {
     let store = app.bay.store().describe();
     let value = |metric| app.bay.metrics().value(metric);
-    json!({
-        "process_memory_bytes": resident_bytes(),
-        "process_threads": status_line("Threads:"),
-        "requests_in_flight": app.max_in_flight - app.in_flight.available_permits(),
+    let document = json!({
+        "process_memory_bytes": value(Metric::ProcessMemory),
+        "process_threads": value(Metric::ProcessThreads),
+        "requests_in_flight": app.requests_in_flight(),
         "max_in_flight": app.max_in_flight,
         "store": {
             "backend": store.backend,
@@ -76,12 +99,13 @@ fn system(app: &App, health: &Health) -> Value {
         "renewals": value(Metric::Renewals),
         "renewal_errors": value(Metric::RenewalErrors),
         "rights_lost": value(Metric::RightsLost),
-    })
+    });
+    with_the_rest(app, "system_metrics", document)
 }
 
 fn jobs(app: &App) -> Value {
     let value = |metric| app.bay.metrics().value(metric);
-    json!({
+    let document = json!({
         "jobs_completed": value(Metric::JobsCompleted),
         "jobs_failed": value(Metric::JobsFailed),
         "jobs_claimed": value(Metric::JobsClaimed),
@@ -90,7 +114,8 @@ fn jobs(app: &App) -> Value {
         "jobs_cancelled": value(Metric::JobsCancelled),
         "jobs_taken_over": value(Metric::JobsTakenOver),
         "claims_fenced": value(Metric::ClaimsFenced),
-    })
+    });
+    with_the_rest(app, "job_idempotency_metrics", document)
 }
 
 async fn sagas(app: &App, answers: bool) -> Value {
@@ -100,7 +125,7 @@ async fn sagas(app: &App, answers: bool) -> Value {
         true => sagas.handlers(None, MAX_PAGE_SIZE).await.ok().map(|(handlers, _)| handlers.len()),
         false => None,
     };
-    json!({
+    let document = json!({
         "sagas_started": value(Metric::SagasStarted),
         "sagas_completed": value(Metric::SagasCompleted),
         "sagas_failed": value(Metric::SagasFailed),
@@ -113,13 +138,14 @@ async fn sagas(app: &App, answers: bool) -> Value {
         "steps_unknown": value(Metric::StepsUnknown),
         "running_sagas": sagas.running(),
         "registered_handlers": handlers.unwrap_or_else(|| sagas.registered_handlers()),
-    })
+    });
+    with_the_rest(app, "saga_metrics", document)
 }
 
 fn state(app: &App) -> Value {
     let value = |metric| app.bay.metrics().value(metric);
     let (entries, bytes) = app.bay.state().at_hand();
-    json!({
+    let document = json!({
         "cache_hits": value(Metric::StateHits),
         "cache_misses": value(Metric::StateMisses),
         "keys_written": value(Metric::StateWritten),
@@ -130,17 +156,6 @@ fn state(app: &App) -> Value {
         "stale_served": value(Metric::StateStaleServed),
         "cached_entries": entries,
         "cached_bytes": bytes,
-    })
-}
-
-/// The memory that this process occupies; `None` where the kernel does not tell.
-fn resident_bytes() -> Option<u64> {
-    Some(status_line("VmRSS:")? * 1_024)
-}
-
-/// The number on a line of the kernel's status of this process.
-fn status_line(name: &str) -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-    line.split_whitespace().next()?.parse().ok()
+    });
+    with_the_rest(app, "state_manager_metrics", document)
 }

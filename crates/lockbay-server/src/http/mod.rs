@@ -1,11 +1,13 @@
 //! The HTTP API: which path leads to which handler, and what happens around every one.
 //!
 //! One file per group of paths. A handler extracts, converts, calls the library, and converts the
-//! answer; it decides nothing. A request goes through here in this order: a panic becomes a
-//! problem, headers that every call shares are checked, the number of requests in flight is
+//! answer; it decides nothing. A request goes through here in this order: it gets its name, a panic
+//! becomes a problem, headers that every call shares are checked, the number of requests in flight is
 //! limited (probes are not, so that a busy server does not look dead), and then comes the handler.
 
 mod abandoned;
+mod alert;
+mod caller;
 mod cleanup;
 mod events;
 mod extract;
@@ -13,6 +15,7 @@ mod finance;
 mod guard;
 mod handler;
 mod health;
+mod history;
 mod job;
 mod job_list;
 mod leader;
@@ -37,6 +40,7 @@ use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router, middleware};
+use lockbay::metrics::Metric;
 use lockbay::{ErrorKind, LockBay};
 use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -70,6 +74,8 @@ impl App {
         let max_in_flight = usize::try_from(bay.config().max_in_flight)
             .unwrap_or(Semaphore::MAX_PERMITS)
             .min(Semaphore::MAX_PERMITS);
+        let limit = i64::try_from(max_in_flight).unwrap_or(i64::MAX);
+        bay.metrics().set(Metric::MaxInFlight, limit);
         App {
             bay,
             stopping,
@@ -78,6 +84,11 @@ impl App {
             listeners: events::Listeners::default(),
             max_in_flight,
         }
+    }
+
+    /// How many requests are being served, those that wait included.
+    fn requests_in_flight(&self) -> usize {
+        self.max_in_flight - self.in_flight.available_permits()
     }
 
     /// Those who wait have permits of their own, so that they cannot keep out those who would end
@@ -93,6 +104,7 @@ impl App {
 pub(crate) fn router(app: App) -> Router {
     let limited = Router::new()
         .merge(metrics::routes())
+        .merge(history::routes())
         .merge(leader::routes())
         .merge(lease::routes())
         .merge(job::routes())
@@ -107,8 +119,9 @@ pub(crate) fn router(app: App) -> Router {
         .merge(state::routes())
         .merge(cleanup::routes())
         .merge(events::routes())
-        .merge(report::routes())
+        .merge(alert::routes())
         .merge(notify::routes())
+        .merge(report::routes())
         .layer(middleware::from_fn_with_state(app.clone(), guard::limit_in_flight));
     Router::new()
         .route("/", get(index))
@@ -117,9 +130,9 @@ pub(crate) fn router(app: App) -> Router {
         .fallback(no_such_route)
         .method_not_allowed_fallback(no_such_method)
         .layer(middleware::from_fn(guard::check_headers))
-        .layer(middleware::from_fn(guard::span))
         .layer(middleware::map_response(guard::mark_response))
         .layer(CatchPanicLayer::custom(guard::panicked))
+        .layer(middleware::from_fn_with_state(app.clone(), caller::name_request))
         .with_state(app)
 }
 
@@ -134,6 +147,8 @@ async fn index() -> Response {
         "GET /api/advanced-state/report?hours=&format=",
         "GET /v1/trends?path=&hours=",
         "GET /v1/events?events=",
+        "GET /v1/metrics/history?path=&minutes=",
+        "GET /v1/metrics/paths",
         "GET /v1/leader",
         "POST /v1/leader/resign",
         "GET /v1/leases",
@@ -171,6 +186,10 @@ async fn index() -> Response {
         "GET|PUT|DELETE /v1/cleanup/rules/{name}",
         "POST /v1/cleanup/run",
         "POST /v1/cleanup/optimize-memory",
+        "GET /v1/alerts?state=",
+        "GET /v1/alerts/rules",
+        "GET|PUT|DELETE /v1/alerts/rules/{name}",
+        "POST /v1/alerts/rules/{name}/test",
         "GET|POST|DELETE /v1/alerts/silences",
         "GET|DELETE /v1/alerts/silences/{id}",
         "GET /v1/alerts/notifications?status=",

@@ -12,6 +12,8 @@ use axum::response::{IntoResponse, Response};
 use lockbay::{Error, ErrorKind};
 use serde::Serialize;
 
+use super::caller::current_request;
+
 /// A refusal with everything a client needs in order to act on it.
 #[derive(Debug)]
 pub(crate) struct Problem(Box<Body>);
@@ -33,6 +35,9 @@ struct Body {
     attempt: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_after_ms: Option<u64>,
+    /// By which it is found in the log and in the audit trail.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<String>,
 }
 
 fn number<S: serde::Serializer>(status: &StatusCode, serializer: S) -> Result<S::Ok, S::Error> {
@@ -52,6 +57,7 @@ impl Problem {
             job_id: None,
             attempt: None,
             retry_after_ms: None,
+            request_id: current_request(),
         }))
     }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::routing::post;
 use axum::{Json, Router};
+use lockbay::Caller;
 use lockbay::saga::{Decision, SagaFilter, SagaStatus, Sagas};
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -131,6 +132,11 @@ async fn resolve(
     operate(&app, saga_id, decision, ReasonBody { reason, actor }).await
 }
 
+/// Who decides: by the body, else by the header.
+fn actor(named: Option<String>) -> String {
+    named.or_else(|| Caller::current().actor).unwrap_or_else(|| UNNAMED.to_owned())
+}
+
 async fn operate(
     app: &App,
     saga_id: String,
@@ -140,8 +146,8 @@ async fn operate(
     check_reason(&body.reason)?;
     let sagas = app.bay.sagas().clone();
     let work = async move {
-        let actor = body.actor.as_deref().unwrap_or(UNNAMED);
-        sagas.operate(&saga_id, &decision, actor, &body.reason).await
+        let actor = actor(body.actor);
+        sagas.operate(&saga_id, &decision, &actor, &body.reason).await
     };
     // What was decided holds, whoever is there to hear of it.
     let operated = see_through(work, |_| async {}).await??;
@@ -260,8 +266,8 @@ async fn bulk(
     let bulk = match body.dry_run {
         true => would_operate(sagas, &filter, next, limit).await?,
         false => {
-            let actor = body.actor.as_deref().unwrap_or(UNNAMED);
-            let many = sagas.operate_all(&filter, next, limit, &decision, actor, &body.reason);
+            let actor = actor(body.actor);
+            let many = sagas.operate_all(&filter, next, limit, &decision, &actor, &body.reason);
             let many = many.await?;
             let mut bulk = Bulk::of(many.items.len(), many.next);
             for (saga_id, outcome) in many.items {

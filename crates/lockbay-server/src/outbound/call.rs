@@ -15,7 +15,7 @@ use anyhow::Context;
 use hyper::body::{Body, Bytes, Frame, SizeHint};
 use lockbay::clock::Clock;
 use reqwest::dns::Resolve;
-use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Response, StatusCode, Url};
 use rustls::{ClientConfig, RootCertStore};
@@ -84,6 +84,8 @@ pub(crate) struct Reply {
     pub(crate) body: Vec<u8>,
     /// Why that is not the whole body.
     pub(crate) cut: Option<String>,
+    /// When it may be called again, if it says so in seconds.
+    pub(crate) retry_after: Option<Duration>,
 }
 
 /// Why there is no reply.
@@ -168,13 +170,16 @@ impl Caller {
             Some(Ok(response)) => response,
         };
         let status = response.status();
+        let retry_after = response.headers().get(RETRY_AFTER);
+        let retry_after = retry_after.and_then(|value| value.to_str().ok()?.trim().parse().ok());
+        let retry_after = retry_after.map(Duration::from_secs);
         let mut body = Vec::new();
         let left = until.since(self.clock.tick());
         let cut = match self.clock.timeout(left, read(&mut response, &mut body)).await {
             None => Some(late()),
             Some(ended) => ended.err(),
         };
-        Ok(Reply { status, body, cut })
+        Ok(Reply { status, body, cut, retry_after })
     }
 
     async fn send(&self, post: Post<'_>, fate: Arc<OnceLock<Fate>>) -> reqwest::Result<Response> {

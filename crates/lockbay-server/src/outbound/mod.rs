@@ -1,11 +1,15 @@
 //! Calls that the server makes to others: which addresses it may reach, how it signs, one POST,
-//! the steps of sagas that are HTTP endpoints, and the endpoint that pays money out.
+//! the steps of sagas that are HTTP endpoints, the endpoint that pays money out, and whoever is told
+//! of alerts.
 //!
 //! Nothing here knows which endpoints there are; whoever keeps them hands one in. The only state is
 //! the pool of open connections in the [`Caller`], and there is one of these in a process.
 
+mod alert;
 mod call;
+mod command;
 mod handlers;
+mod letter;
 mod payout;
 #[cfg(test)]
 mod receiver;
@@ -13,6 +17,7 @@ mod sign;
 mod step;
 mod vet;
 
+pub(crate) use alert::tell_of_alerts;
 pub(crate) use call::tls;
 pub(crate) use handlers::Handlers;
 pub(crate) use payout::payout_provider;

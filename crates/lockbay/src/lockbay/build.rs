@@ -20,7 +20,6 @@ use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::monitor::alert::Alerts;
 use crate::monitor::alert::Severity;
-use crate::monitor::alert::evaluator::Source;
 use crate::monitor::alert::service::Footing;
 use crate::monitor::history::{History, HistorySettings};
 use crate::monitor::notify::{Notifier, NotifySettings};
@@ -37,12 +36,13 @@ fn scribe(config: &Config, instance: &str, clock: &Clock) -> Scribe {
         return Scribe::silent();
     }
     let secret = config.audit_mask_secret.as_ref().map(|secret| secret.0.clone());
-    let secret = secret.unwrap_or_else(|| clock.random_id());
+    let clock = clock.clone();
+    let secret = move || secret.unwrap_or_else(|| clock.random_id());
     // A configuration that was not checked masks everything that it can be read to name.
     let names = config.masked_fields().unwrap_or_else(|_| {
         config.audit_masked_fields.split(',').map(|name| name.trim().to_owned()).collect()
     });
-    Scribe::new(instance, Masks::new(names, &secret))
+    Scribe::new(instance, Masks::new(names, secret))
 }
 
 /// What every service stands on.
@@ -97,7 +97,8 @@ impl Ground {
         let state = State::new(self.store(), self.clock.clone(), self.metrics(), scribe());
         let finance = self.finance(&sagas, &ledger);
         let notifier = self.notifier(&leadership);
-        let alerts = self.alerts(&leadership, &notifier);
+        let history = self.history();
+        let alerts = self.alerts(&leadership, &history, &notifier);
         let services = Services {
             store: &self.store,
             clock: &self.clock,
@@ -109,7 +110,6 @@ impl Ground {
             state: &state,
             scribe: &self.scribe,
         };
-        let history = self.history();
         let trends = Trends::new(history.clone(), self.clock.clone(), self.config.max_in_flight);
         let sweeper = retention::sweeper(&self.config, &services, &self.instance_id);
         Inner {
@@ -142,7 +142,7 @@ impl Ground {
         }
     }
 
-    fn alerts(&self, leadership: &Leadership, notifier: &Notifier) -> Alerts {
+    fn alerts(&self, leadership: &Leadership, history: &History, notifier: &Notifier) -> Alerts {
         let footing = Footing {
             store: self.store(),
             clock: self.clock.clone(),
@@ -152,7 +152,8 @@ impl Ground {
             scribe: self.scribe.clone(),
         };
         let interval = self.config.alert_interval.0;
-        Alerts::new(footing, Arc::new(Unmeasured), Arc::new(notifier.clone()), interval)
+        let (source, audience) = (Arc::new(history.clone()), Arc::new(notifier.clone()));
+        Alerts::new(footing, source, audience, interval)
     }
 
     fn store(&self) -> Arc<dyn Store> {
@@ -253,24 +254,5 @@ impl Ground {
         let (clock, scribe) = (self.clock.clone(), self.scribe.clone());
         let provider = SimulatedProvider::new(self.store(), clock, scribe, Mischief::default());
         Finance::new(sagas.clone(), ledger.clone(), Arc::new(provider))
-    }
-}
-
-/// Nothing is measured.
-struct Unmeasured;
-
-#[async_trait::async_trait]
-impl Source for Unmeasured {
-    async fn tracks(
-        &self,
-        _: &str,
-        _: crate::clock::Timestamp,
-        _: crate::clock::Timestamp,
-    ) -> crate::Result<Vec<crate::monitor::series::Track>> {
-        Ok(Vec::new())
-    }
-
-    fn stale(&self, _: crate::clock::Timestamp, _: crate::clock::Timestamp) -> std::time::Duration {
-        std::time::Duration::ZERO
     }
 }

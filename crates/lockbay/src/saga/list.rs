@@ -386,7 +386,8 @@ fn told(
     told
 }
 
-fn event(entry: &Entry) -> &'static str {
+/// What an entry of the log says, in the past tense.
+pub(super) fn event(entry: &Entry) -> &'static str {
     match entry {
         Entry::Began { .. } => "step_began",
         Entry::Done { .. } => "step_completed",

@@ -21,6 +21,7 @@ use super::{Sagas, shutting_down};
 use crate::error::{Error, ErrorKind, Result};
 use crate::json::Json;
 use crate::name::check_name;
+use crate::scribe::Caller;
 use crate::store::{Effects, Reply};
 
 /// How often a decision is tried again because the saga moved meanwhile.
@@ -101,12 +102,17 @@ impl Sagas {
         check_name("actor", actor, MAX_ACTOR_BYTES)?;
         check_name("reason", reason.trim(), MAX_REASON_BYTES)?;
         self.learn_the_time().await?;
-        for _ in 0..TRIES {
-            if let Some(operated) = self.try_to_operate(id, decision, actor, reason).await? {
-                return Ok(operated);
+        // What is settled with it, such as a movement, is entered in the same name.
+        let caller = Caller { actor: Some(actor.to_owned()), ..Caller::current() };
+        let tried = caller.scope(async {
+            for _ in 0..TRIES {
+                if let Some(operated) = self.try_to_operate(id, decision, actor, reason).await? {
+                    return Ok(operated);
+                }
             }
-        }
-        Err(Error::new(ErrorKind::Busy, "the saga moves faster than it can be decided upon"))
+            Err(Error::new(ErrorKind::Busy, "the saga moves faster than it can be decided upon"))
+        });
+        tried.await
     }
 
     async fn try_to_operate(

@@ -4,7 +4,8 @@
 //! Parameters, context, results and metadata do not appear: each entry has the digest of the record
 //! that was written with it, which holds them.
 
-use super::log::{Entry, SagaStatus, Verb};
+use super::list::event;
+use super::log::{Entry, SagaStatus};
 use super::record::Saga;
 use crate::scribe::{self, Scribe};
 use crate::store::{Revision, Write};
@@ -37,8 +38,8 @@ impl Saga {
         let step = entry.step().and_then(|step| steps.get(step)).map(|step| step.name.as_str());
         let status = self.status();
         let turned_to = (status != status_before).then(|| status.name());
-        let mut told = scribe::Entry::new("saga", &self.id, action(entry))
-            .with("entry", self.next)
+        let mut told = scribe::Entry::new("saga", &self.id, event(entry))
+            .with("number", self.next + 1)
             .with_some("step", step)
             .with_some("error", error(entry))
             .with_some("status", turned_to);
@@ -60,30 +61,6 @@ impl Saga {
             | Entry::TimedOut
             | Entry::Stuck { .. } => scribe.enter_own(&told),
         }
-    }
-}
-
-/// What an entry of the log says, in the past tense.
-fn action(entry: &Entry) -> &'static str {
-    match entry {
-        Entry::Began { .. } => "step_began",
-        Entry::Done { .. } => "step_done",
-        Entry::Failed { .. } => "step_failed",
-        Entry::Unknown { .. } => "step_unknown",
-        Entry::Undone { .. } => "step_undone",
-        Entry::UndoFailed { .. } => "step_undo_failed",
-        Entry::TakenOver { .. } => "taken_over",
-        Entry::TimedOut => "timed_out",
-        Entry::Stuck { .. } => "stuck",
-        Entry::Operated { verb, .. } => match verb {
-            Verb::Cancel => "cancelled",
-            Verb::Resume => "resumed",
-            Verb::Retry { .. } => "step_retried",
-            Verb::Skip { .. } => "step_skipped",
-            Verb::ResolveDone { .. } => "step_resolved_done",
-            Verb::ResolveUndone { .. } => "step_resolved_undone",
-            Verb::Abandon => "abandoned",
-        },
     }
 }
 

@@ -7,7 +7,6 @@
 //! the states are read again, and the next round finds out what is left to do.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -22,6 +21,7 @@ use super::{Firing, Transition, Turn};
 use crate::clock::Timestamp;
 use crate::error::{ErrorKind, Result};
 use crate::metrics::Metric;
+use crate::monitor::history::History;
 use crate::monitor::notify::Notifier;
 use crate::monitor::series::Track;
 use crate::scribe::Entry;
@@ -336,12 +336,12 @@ impl Board {
 }
 
 #[async_trait]
-impl<T: Source + ?Sized> Source for Arc<T> {
+impl Source for History {
     async fn tracks(&self, path: &str, from: Timestamp, to: Timestamp) -> Result<Vec<Track>> {
-        (**self).tracks(path, from, to).await
+        History::tracks(self, path, from, to).await
     }
 
     fn stale(&self, from: Timestamp, to: Timestamp) -> Duration {
-        (**self).stale(from, to)
+        self.resolution(from, to) * 5 / 2
     }
 }

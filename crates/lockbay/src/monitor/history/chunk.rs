@@ -73,10 +73,6 @@ impl Open {
         }
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.times.len()
-    }
-
     /// As it is stored. `last` says whether nothing will be added to it.
     pub(super) fn encode(&self, last: Ending) -> Vec<u8> {
         let mut to = vec![FORMAT, last as u8];
@@ -200,4 +196,153 @@ pub(super) fn with_paths<'a>(
     sample: &'a [Sampled],
 ) -> impl Iterator<Item = (&'a str, &'a Sampled)> {
     rows.iter().map(|row| row.path).zip(sample)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::metrics::{BUCKETS, TABLE};
+    use crate::monitor::history::record::Grain;
+
+    fn at(millis: u64) -> Timestamp {
+        Timestamp::from_micros(1_767_225_600_000_000 + millis * 1_000)
+    }
+
+    fn buckets(first: u64) -> Box<[u64; BUCKETS]> {
+        let mut buckets = [0; BUCKETS];
+        buckets[0] = first;
+        buckets[BUCKETS - 1] = u64::MAX;
+        Box::new(buckets)
+    }
+
+    #[test]
+    fn what_was_sampled_is_read_back() {
+        let sample = |n: u64, gauge| {
+            [
+                Sampled::Counter(u64::MAX - 1 + n),
+                Sampled::Gauge(gauge),
+                Sampled::Histogram(buckets(n), Duration::from_micros(n * 7)),
+            ]
+        };
+        let first = sample(0, -0.125);
+        let mut open = Open::new(["c", "g", "h"].into_iter().zip(&first));
+        open.push(at(0), &first);
+        open.push(at(10_003), &sample(1, 4_503_599_627_370.5));
+        let chunk = Chunk::parse(open.encode(Ending::Closed)).unwrap();
+        assert!(chunk.closed);
+        let times = [at(0), at(10_003)];
+        let counter = vec![(times[0], u64::MAX - 1), (times[1], u64::MAX)];
+        assert_eq!(chunk.samples("c"), Some(Samples::Counter(counter)));
+        let gauge = vec![(times[0], -0.125), (times[1], 4_503_599_627_370.5)];
+        assert_eq!(chunk.samples("g"), Some(Samples::Gauge(gauge)));
+        let Some(Samples::Histogram(found)) = chunk.samples("h") else { panic!("no histogram") };
+        assert_eq!(found[1].1.buckets, *buckets(1));
+        assert!((found[1].1.sum - 7e-6).abs() < 1e-12);
+        assert_eq!(chunk.samples("x"), None);
+        assert!(!Chunk::parse(open.encode(Ending::Open)).unwrap().closed);
+    }
+
+    #[test]
+    fn a_damaged_chunk_is_no_chunk_and_no_panic() {
+        let sample = [Sampled::Counter(7), Sampled::Histogram(buckets(3), Duration::ZERO)];
+        let mut open = Open::new(["c", "h"].into_iter().zip(&sample));
+        (0..40).for_each(|n| open.push(at(n * 9_999), &sample));
+        let whole = open.encode(Ending::Closed);
+        for cut in 0..whole.len() {
+            if let Some(chunk) = Chunk::parse(whole[..cut].to_vec()) {
+                let _ = (chunk.samples("c"), chunk.samples("h"));
+            }
+        }
+        for flipped in 0..whole.len() * 8 {
+            let mut bytes = whole.clone();
+            bytes[flipped / 8] ^= 1 << (flipped % 8);
+            if let Some(chunk) = Chunk::parse(bytes) {
+                let _ = (chunk.samples("c"), chunk.samples("h"));
+            }
+        }
+    }
+
+    #[test]
+    fn every_path_has_a_hash_of_its_own() {
+        let hashes: std::collections::BTreeSet<u64> =
+            TABLE.iter().map(|row| hash(row.path)).collect();
+        assert_eq!(hashes.len(), TABLE.len());
+    }
+
+    /// Metrics that move as metrics do, by their number: some stand still, some count in steps of
+    /// chance, some waver.
+    struct World {
+        clock: Clock,
+        values: Vec<f64>,
+        noisy: bool,
+    }
+
+    impl World {
+        fn below(&self, limit: u64) -> f64 {
+            (self.clock.random() % limit) as f64
+        }
+
+        fn sample(&mut self) -> Vec<Sampled> {
+            for at in 0..self.values.len() {
+                let kind = if self.noisy { 7 } else { at % 8 };
+                self.values[at] = match kind {
+                    0 | 1 => 1_000_000.0,
+                    2 | 3 => self.values[at] + self.below(20),
+                    4 => self.values[at] + self.below(2_000),
+                    // Pages of memory, requests in flight, percents with their fractions.
+                    5 => 4_096.0 * (20_000.0 + self.below(500)),
+                    6 => self.below(64),
+                    _ => 40.0 + self.below(16_384) / 1e3,
+                };
+            }
+            let is_counter = |at: usize| !self.noisy && (2..5).contains(&(at % 8));
+            let sampled = |(at, value): (usize, &f64)| match is_counter(at) {
+                true => Sampled::Counter(*value as u64),
+                false => Sampled::Gauge(*value),
+            };
+            self.values.iter().enumerate().map(sampled).collect()
+        }
+    }
+
+    /// The bytes of everything that is kept of 500 metrics, of both grains: all chunks are made, or
+    /// one in so many, where they are all alike.
+    fn kept_bytes(noisy: bool, one_in: u64) -> usize {
+        let mut world = World { clock: Clock::manual(7), values: vec![0.0; 500], noisy };
+        let names: Vec<String> = (0..500).map(|n| format!("group_metrics.metric_{n}")).collect();
+        let interval = Duration::from_secs(10);
+        let mut bytes = 0;
+        for grain in [Grain::Fine, Grain::Coarse] {
+            let every = grain.every(interval).as_millis() as u64;
+            // One chunk more than is kept: the oldest goes when its last sample may.
+            let chunks = grain.kept().as_secs().div_ceil(grain.slot(interval).as_secs()) + 1;
+            for chunk in (0..chunks).step_by(one_in as usize) {
+                let mut time = chunk * grain.slot(interval).as_millis() as u64;
+                let end = time + grain.slot(interval).as_millis() as u64;
+                let first = world.sample();
+                let mut open = Open::new(names.iter().map(String::as_str).zip(&first));
+                while time < end {
+                    open.push(at(time + world.clock.random() % 4), &world.sample());
+                    time += every;
+                }
+                let encoded = open.encode(Ending::Closed);
+                bytes += (encoded.len() + 100) * one_in as usize; // and its key
+                assert!(Chunk::parse(encoded).unwrap().samples(&names[7]).is_some());
+            }
+        }
+        bytes
+    }
+
+    #[test]
+    fn five_hundred_metrics_are_kept_for_30_days_in_32_mebibytes() {
+        for (noisy, one_in, what) in
+            [(false, 1, "a usual mix"), (true, 5, "nothing but noise of 14 bits")]
+        {
+            let mebibytes = kept_bytes(noisy, one_in) as f64 / 1_048_576.0;
+            println!("500 metrics over the whole retention, {what}: {mebibytes:.1} MiB");
+            assert!(mebibytes <= 32.0, "{what}: {mebibytes:.1} MiB");
+        }
+    }
 }

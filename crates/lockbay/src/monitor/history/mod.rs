@@ -10,6 +10,7 @@
 
 mod chunk;
 mod pack;
+mod points;
 mod read;
 mod record;
 mod recorder;
@@ -28,6 +29,7 @@ use crate::monitor::series::{Reading, Track};
 use crate::store::Store;
 use crate::store::time::StoreTime;
 
+pub use points::{Ask, Chart, MAX_POINTS, MAX_WINDOW, Point, Value};
 pub use record::Grain;
 pub(crate) use record::HISTORY;
 
@@ -111,6 +113,18 @@ impl History {
         Recorder::run(self.0, opened, refresh, stop).await;
     }
 
+    /// The time by the store's clock, which is that of the samples.
+    ///
+    /// # Errors
+    /// `Unavailable` if the store has not told its time yet and does not answer.
+    pub async fn now(&self) -> Result<Timestamp> {
+        if !self.0.time.is_known() {
+            let asked = self.0.clock.tick();
+            self.0.time.told(self.0.store.ping().await?.now, asked);
+        }
+        Ok(self.0.time.now())
+    }
+
     /// Every metric of which there is a history, by its path. A histogram has parts, which have
     /// paths of their own: `.count`, `.sum`, `.p50`, `.p95`, `.p99`.
     pub fn paths() -> impl Iterator<Item = Series> {
@@ -162,7 +176,7 @@ impl History {
     /// `NotFound` if the path names nothing; `Unavailable` if the store does not answer.
     pub async fn tracks(&self, path: &str, from: Timestamp, to: Timestamp) -> Result<Vec<Track>> {
         let series = Self::series(path)?;
-        read::tracks(&self.0, &series, from, to).await
+        read::tracks(&self.0, &series, self.grain(from, to), from, to).await
     }
 }
 

@@ -61,7 +61,13 @@ fn pack_group(values: &[i64], to: &mut Vec<u8>) {
     let least = values.iter().min().copied().unwrap_or(0);
     write_signed(least, to);
     let above: Vec<u64> = values.iter().map(|value| value.wrapping_sub(least) as u64).collect();
-    let divisor = above.iter().fold(0, |divisor, value| common_divisor(divisor, *value));
+    let mut divisor = 0;
+    for value in &above {
+        divisor = common_divisor(divisor, *value);
+        if divisor == 1 {
+            break;
+        }
+    }
     write(divisor, to);
     if divisor == 0 {
         return; // all are the same

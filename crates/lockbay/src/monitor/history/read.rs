@@ -16,11 +16,11 @@ use crate::monitor::series::{Samples, Track};
 pub(super) async fn tracks(
     shared: &Shared,
     series: &Series,
+    grain: Grain,
     from: Timestamp,
     to: Timestamp,
 ) -> Result<Vec<Track>> {
     let lives = shared.shelf.lives(shared).await?;
-    let grain = shared.grain(from, to);
     let mut tracks = Vec::new();
     for life in lives.iter().filter(|life| life.born <= to && life.until() >= from) {
         let mut samples = stretch(shared, life, grain, series.path, from, to).await?;
@@ -92,7 +92,7 @@ async fn sharpen(
 }
 
 /// The time of the last sample at this moment or before.
-fn last_at(samples: &Samples, at: Timestamp) -> Option<Timestamp> {
+pub(super) fn last_at(samples: &Samples, at: Timestamp) -> Option<Timestamp> {
     fn of<T>(samples: &[(Timestamp, T)], at: Timestamp) -> Option<Timestamp> {
         let before = samples.partition_point(|(sampled, _)| *sampled <= at);
         Some(samples[before.checked_sub(1)?].0)
@@ -140,7 +140,7 @@ fn trim(samples: Samples, from: Timestamp, to: Timestamp) -> Option<Samples> {
     })
 }
 
-fn some(samples: Samples) -> Option<Samples> {
+pub(super) fn some(samples: Samples) -> Option<Samples> {
     let empty = match &samples {
         Samples::Counter(samples) => samples.is_empty(),
         Samples::Gauge(samples) => samples.is_empty(),

@@ -306,3 +306,6 @@ fn began(step: &Transition) -> Firing {
 fn micros_of(at: Timestamp) -> u64 {
     micros(at.since(Timestamp::default()))
 }
+
+#[cfg(test)]
+mod model;
