@@ -4,7 +4,7 @@
 //! one, else it gets another; a name of an actor that is none is refused, because a change would be
 //! entered without it.
 
-use axum::extract::{Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -27,7 +27,11 @@ pub(super) async fn name_request(State(app): State<App>, request: Request, next:
     let given = request_id(request.headers());
     let id = given.unwrap_or_else(|| app.bay.clock().random_id());
     let header = HeaderValue::from_str(&id).ok();
-    let span = tracing::info_span!("request", id = %id);
+    // Under it stand the spans of jobs, steps and commits. It names what was asked by its route, so
+    // that keys of callers do not become names.
+    let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str);
+    let status = tracing::field::Empty;
+    let span = tracing::info_span!("request", id = %id, method = %request.method(), route, status);
     let actor = actor(request.headers());
     let caller = Caller { actor: None, request_id: Some(id) };
     let answer = async {
@@ -39,7 +43,8 @@ pub(super) async fn name_request(State(app): State<App>, request: Request, next:
             Err(problem) => problem.into_response(),
         }
     };
-    let mut response = caller.scope(answer).instrument(span).await;
+    let mut response = caller.scope(answer).instrument(span.clone()).await;
+    span.record("status", response.status().as_u16());
     if let Some(header) = header {
         response.headers_mut().insert(REQUEST_ID, header);
     }

@@ -132,7 +132,6 @@ pub(crate) fn router(app: App) -> Router {
         .fallback(no_such_route)
         .method_not_allowed_fallback(no_such_method)
         .layer(middleware::from_fn(guard::check_headers))
-        .layer(middleware::from_fn(guard::span))
         .layer(middleware::map_response(guard::mark_response))
         .layer(CatchPanicLayer::custom(guard::panicked))
         .layer(middleware::from_fn_with_state(app.clone(), caller::name_request))

@@ -24,6 +24,8 @@ const FRESH: Duration = Duration::from_secs(60);
 const KEPT: usize = 64;
 /// A window is cut into so many pieces: five minutes each for a day.
 const PIECES: u32 = 288;
+/// Samples so far apart are taken at multiples of that time.
+const ALIGNED: Duration = Duration::from_secs(300);
 /// What is usual is told by so much history before the window.
 const HISTORY: Duration = Duration::from_secs(28 * 86_400);
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -127,18 +129,16 @@ impl Trends {
 
     async fn fetch(&self, watched: &Watched, hours: u32) -> Result<Named> {
         let (from, to) = self.window(hours);
-        let step = self.0.history.resolution(from, to).max((HOUR * hours) / PIECES);
+        let (to, step) = pieces(to, HOUR * hours, self.0.history.resolution(from, to));
+        let from = to - HOUR * hours;
         let mut points = self.points(watched.source, from - HISTORY, from, HOUR).await?;
         points.extend(self.points(watched.source, from, to, step).await?);
         let limit = (watched.name == "system_metrics.requests_in_flight")
             .then(|| f64::from(self.0.max_in_flight));
         let question =
             Question { from, to, goodness: watched.goodness, limit, floor: watched.floor };
-        Ok(Named {
-            trend: judge(&points, &question),
-            ..self.unknown(watched, hours, String::new())
-        })
-        .map(|named| Named { problem: None, ..named })
+        let trend = judge(&points, &question);
+        Ok(Named { from, to, problem: None, trend, ..self.unknown(watched, hours, String::new()) })
     }
 
     async fn points(
@@ -181,6 +181,19 @@ impl Trends {
     }
 }
 
+/// Where the last piece of a window ends, and how long a piece is. A piece has whole samples, and
+/// begins and ends half way between two: else one more or less would fall into it by chance, and a
+/// steady rate would look restless. Samples of ten seconds are taken three at a time, because they
+/// are not aligned.
+fn pieces(now: Timestamp, window: Duration, every: Duration) -> (Timestamp, Duration) {
+    let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX).max(1);
+    let grid = micros(every);
+    let least = if every < ALIGNED { 3 } else { 1 };
+    let samples = (micros(window) / u64::from(PIECES)).div_ceil(grid).max(least);
+    let end = now.as_micros() / grid * grid - grid / 2;
+    (Timestamp::from_micros(end), Duration::from_micros(grid * samples))
+}
+
 /// Refuses a window that history does not have.
 pub(crate) fn check_hours(hours: u32) -> Result<()> {
     if (1..=MAX_HOURS).contains(&hours) {
@@ -218,4 +231,23 @@ fn share(tracks: &[Track], beside: &[Track], begin: Timestamp, end: Timestamp) -
     let first = series::increase(tracks, begin, end)?;
     let both = first + series::increase(beside, begin, end)?;
     (both > 0.0).then(|| first / both)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_is_cut_into_whole_samples() {
+        let now = Timestamp::from_micros(1_767_225_601_000_000);
+        let of = |hours: u32, every: u64| {
+            let (end, step) = pieces(now, HOUR * hours, Duration::from_secs(every));
+            assert!(now.since(end) <= Duration::from_secs(every * 3 / 2) && end < now);
+            ((HOUR * hours).as_secs() / step.as_secs(), step.as_secs())
+        };
+        assert_eq!(of(1, 10), (120, 30));
+        assert_eq!(of(24, 300), (288, 300));
+        assert_eq!(of(25, 300), (150, 600));
+        assert_eq!(of(720, 300), (288, 9_000));
+    }
 }
