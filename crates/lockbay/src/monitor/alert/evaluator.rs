@@ -79,12 +79,15 @@ impl Audience for Notifier {
     }
 }
 
+/// Tracks in coarse steps: as of when, over which span, and what they are.
+type Coarse = (Timestamp, Duration, Result<Vec<Track>, String>);
+
 /// The states of all alerts, as the leader knows them.
 #[derive(Default)]
 pub(super) struct Board {
     pub(super) current: BTreeMap<String, Kept>,
     stored: BTreeMap<String, (Kept, Revision)>,
-    coarse: HashMap<String, (Timestamp, Duration, Result<Vec<Track>, String>)>,
+    coarse: HashMap<String, Coarse>,
 }
 
 /// The tracks that a round needs.

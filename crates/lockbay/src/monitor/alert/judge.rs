@@ -71,7 +71,7 @@ fn value(
     Ok(match (of, divisor) {
         (Came::Missing, _) | (_, Came::Missing) => Came::Missing,
         (Came::Nothing, _) | (_, Came::Nothing) => Came::Nothing,
-        (Came::To(_), Came::To(divisor)) if divisor == 0.0 => Came::Nothing,
+        (Came::To(_), Came::To(0.0)) => Came::Nothing,
         // A short window that confirms has less of everything.
         (Came::To(_), Came::To(divisor)) if divisor < by.minimum && window == rule.window() => {
             Came::Nothing
