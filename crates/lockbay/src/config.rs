@@ -154,6 +154,9 @@ pub const SETTINGS: &[Setting] = &[
     setting("audit", "LOCKBAY_AUDIT", "whether changes are entered into the audit trail; true"),
     setting("audit_masked_fields", "LOCKBAY_AUDIT_MASKED_FIELDS", "names of details that the audit trail shows masked, with commas between; destination"),
     setting("audit_mask_secret", "LOCKBAY_AUDIT_MASK_SECRET", "keys those masks, so that instances and restarts mask alike; none"),
+    setting("audit_key", "LOCKBAY_AUDIT_KEY", "signs the audit trail: 32 bytes in hexadecimal digits or base64; to change it, the new one, a comma, and the old one; without it one is made and kept in the store; none"),
+    setting("audit_seal_interval", "LOCKBAY_AUDIT_SEAL_INTERVAL", "time between two seals of the audit trail; 10s"),
+    setting("audit_retention", "LOCKBAY_AUDIT_RETENTION", "how long entries of the audit trail are kept; 400d"),
     setting("health_interval", "LOCKBAY_HEALTH_INTERVAL", "time between health checks; 5s"),
     setting("payout_provider", "LOCKBAY_PAYOUT_PROVIDER", "who pays money out: simulated, simulated:refused=10,unknown=5,delay_ms=20, or the URL of an endpoint; simulated"),
     setting("payout_secret", "LOCKBAY_PAYOUT_SECRET", "signs what the endpoint that pays out is sent; none"),
@@ -202,6 +205,9 @@ pub struct Config {
     pub audit: bool,
     pub audit_masked_fields: String,
     pub audit_mask_secret: Option<Hidden>,
+    pub audit_key: Option<Hidden>,
+    pub audit_seal_interval: Span,
+    pub audit_retention: Span,
     pub health_interval: Span,
     pub payout_provider: String,
     pub payout_secret: Option<Hidden>,
@@ -244,6 +250,9 @@ impl Default for Config {
             audit: true,
             audit_masked_fields: "destination".into(),
             audit_mask_secret: None,
+            audit_key: None,
+            audit_seal_interval: seconds(10),
+            audit_retention: seconds(400 * 86_400),
             health_interval: seconds(5),
             payout_provider: "simulated".into(),
             payout_secret: None,
@@ -326,8 +335,13 @@ impl Config {
     /// Names in this process's environment that look like settings and are none: most likely
     /// misspelt. They are told, not refused, as another version may know them.
     pub fn unknown_environment() -> Vec<String> {
-        const OTHERS: [&str; 4] =
-            ["LOCKBAY_ACTOR", "LOCKBAY_URL", "LOCKBAY_TOKEN", "LOCKBAY_HANDLERS_ALLOW_PRIVATE"];
+        const OTHERS: &[&str] = &[
+            "LOCKBAY_ACTOR",
+            "LOCKBAY_URL",
+            "LOCKBAY_TOKEN",
+            "LOCKBAY_HANDLERS_ALLOW_PRIVATE",
+            "LOCKBAY_TRACE",
+        ];
         let known = |name: &str| {
             let base = name.strip_suffix("_FILE").unwrap_or(name);
             OTHERS.contains(&base) || SETTINGS.iter().any(|setting| setting.env == base)
@@ -372,6 +386,13 @@ impl Config {
         within("health_interval", self.health_interval, second, day)?;
         within("monitoring_interval", self.monitoring_interval, second * 10, day)?;
         within("alert_interval", self.alert_interval, second * 10, Duration::from_secs(600))?;
+        within(
+            "audit_seal_interval",
+            self.audit_seal_interval,
+            second,
+            Duration::from_secs(3_600),
+        )?;
+        within("audit_retention", self.audit_retention, second * 10, day * 3_650)?;
         within("cleanup_interval", self.cleanup_interval, second * 10, day)?;
         within("saga_step_timeout", self.saga_step_timeout, second, day * 3_650)?;
         within("session_ttl", self.session_ttl, second * 5, day)?;

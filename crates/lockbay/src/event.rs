@@ -131,6 +131,11 @@ pub enum Event {
         /// Why the last attempt failed.
         reason: String,
     },
+    /// The audit trail is not as it was sealed.
+    AuditBroken {
+        /// What was found first.
+        reason: String,
+    },
     /// The store has lost acknowledged data; effects are halted.
     StoreRolledBack {
         /// What was seen.
@@ -180,6 +185,7 @@ impl Event {
             Event::ScheduleTickFailed { .. } => "schedule_tick_failed",
             Event::AlertNotified { .. } => "alert_notified",
             Event::NotificationDead { .. } => "notification_dead",
+            Event::AuditBroken { .. } => "audit_broken",
             Event::StoreRolledBack { .. } => "store_rolled_back",
             Event::AlertFired { .. } => "alert_fired",
             Event::AlertResolved { .. } => "alert_resolved",
@@ -196,6 +202,7 @@ impl Event {
             | Event::SagaCompleted { saga_id: text }
             | Event::SessionTakenOver { session: text }
             | Event::ScheduleMisfired { job_id: text, .. }
+            | Event::AuditBroken { reason: text }
             | Event::StoreRolledBack { reason: text } => text.len(),
             Event::JobFailed { job_id: id, error: text }
             | Event::SagaCompensated { saga_id: id, reason: text }
@@ -230,6 +237,7 @@ impl Event {
         "schedule_tick_failed",
         "alert_notified",
         "notification_dead",
+        "audit_broken",
         "store_rolled_back",
         "alert_fired",
         "alert_resolved",

@@ -46,8 +46,9 @@
 //!
 //! The modules in reading order: [`store`] is the seam on which everything stands; [`leader`],
 //! [`lease`], [`job`], [`saga`], [`schedule`], [`ledger`] and [`state`] are the services; [`sweep`]
-//! removes what has ended; [`LockBay`] owns them; [`monitor`] tells the truth.
+//! removes what has ended; [`audit`] shows what was changed, and that nothing of it was touched; [`LockBay`] owns them; [`monitor`] tells the truth.
 
+pub mod audit;
 pub mod clock;
 pub mod config;
 pub mod error;

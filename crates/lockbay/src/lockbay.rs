@@ -9,6 +9,7 @@ mod report;
 mod retention;
 mod ticks;
 mod timed;
+mod trail;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::audit::{Audit, Keys};
 use crate::clock::{Clock, Tick};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
@@ -82,6 +84,7 @@ struct Inner {
     finance: Finance,
     tasks: Tasks,
     state: State,
+    audit: Audit,
     sweeper: Sweeper,
     schedules: Schedules,
     alerts: Alerts,
@@ -116,6 +119,7 @@ struct Running {
     health: JoinHandle<()>,
     sagas: JoinHandle<()>,
     state: JoinHandle<()>,
+    audit: JoinHandle<()>,
     sweeper: JoinHandle<()>,
     schedules: JoinHandle<()>,
     history: JoinHandle<()>,
@@ -130,6 +134,7 @@ impl LockBay {
     /// `Invalid` for a bad configuration, `Unavailable` if the store cannot be opened.
     pub async fn open(config: Config) -> Result<Self> {
         config.check()?;
+        Keys::parse(config.audit_key.as_ref().map(|key| key.0.as_str()))?;
         let clock = Clock::system();
         let store = store::open(&config.store, &clock).await?;
         Ok(Self::with_store(config, store, clock))
@@ -154,6 +159,7 @@ impl LockBay {
             health: tokio::spawn(self.clone().watch_health(stop.clone())),
             sagas: tokio::spawn(self.0.sagas.clone().watch_over()),
             state: tokio::spawn(self.0.state.clone().watch_over(stop.clone())),
+            audit: tokio::spawn(self.0.audit.clone().watch_over(stop.clone())),
             sweeper: tokio::spawn(self.0.sweeper.clone().watch()),
             schedules: tokio::spawn(self.0.schedules.clone().watch_over(stop.clone())),
             history: tokio::spawn(self.clone().sample(stop.clone())),
@@ -181,12 +187,14 @@ impl LockBay {
             // Ticks that run are fenced when leadership is given up.
             inner.schedules.drain(grace).await;
             if let Life::Running(running) = life {
+                inner.audit.seal_last().await;
                 running.stop.cancel();
                 // A background task that panicked has nothing left to hand over.
                 let services = (running.sagas, running.schedules, running.state, running.sweeper);
                 drop(tokio::join!(running.elector, running.health));
                 drop(tokio::join!(running.history, running.notifier));
                 drop(futures_util::future::join_all(running.alerts).await);
+                drop(running.audit.await);
                 drop(tokio::join!(services.0, services.1, services.2, services.3));
             }
         };
@@ -243,6 +251,11 @@ impl LockBay {
     /// Values with versions, tags and times to live, and what is at hand of them.
     pub fn state(&self) -> &State {
         &self.0.state
+    }
+
+    /// What was changed, by whom and when; sealed, so that tampering shows.
+    pub fn audit(&self) -> &Audit {
+        &self.0.audit
     }
 
     /// Tasks of sagas, as workers end them. Workers ask for them by [`poll`](LockBay::poll) of
@@ -477,6 +490,8 @@ impl LockBay {
             sweeper: &self.0.sweeper,
             alerts: &self.0.alerts,
             schedules: &self.0.schedules,
+            audit: &self.0.audit,
+            history: &self.0.history,
             leadership: &self.0.leadership,
             metrics: &self.0.metrics,
             leader_ttl: self.0.config.leader_ttl.0,

@@ -18,11 +18,11 @@ use lockbay::monitor::alert::Severity;
 use lockbay::monitor::alert::decide::Phase;
 use lockbay::monitor::alert::rule::{Operator, Rule};
 use lockbay::monitor::notify::{Channel, Notice, SilenceRequest, Undelivered};
-use lockbay::store::Store;
 use lockbay::store::faulty::{Faults, Faulty};
 use lockbay::store::memory::Memory;
 use lockbay::store::redis::RedisStore;
 use lockbay::store::sqlite::SqliteStore;
+use lockbay::store::{Commit, Deadline, Key, Kind, Partition, Store, Write};
 use lockbay::{Config, ErrorKind, LockBay};
 use support::eventually;
 use support::redis::RedisServer;
@@ -68,9 +68,13 @@ struct Trio {
 
 impl Trio {
     fn start(stores: Vec<Arc<dyn Store>>, clock: &Clock) -> Self {
+        Self::start_with(&config(), stores, clock)
+    }
+
+    fn start_with(config: &Config, stores: Vec<Arc<dyn Store>>, clock: &Clock) -> Self {
         let receiver = Arc::new(Pager::default());
         let start = |store| {
-            let bay = LockBay::with_store(config(), store, clock.clone());
+            let bay = LockBay::with_store(config.clone(), store, clock.clone());
             bay.notifications().tell_through(Arc::clone(&receiver) as Arc<dyn Channel>).unwrap();
             bay.start();
             bay
@@ -303,6 +307,53 @@ async fn alerts_that_are_judged_are_no_issue_of_health() {
     let health = trio.leader().unwrap().health().await;
     assert!(!health.issues.iter().any(|issue| issue.starts_with("alerts")), "{health:?}");
     assert_eq!(trio.leader().unwrap().metrics().value(Metric::AlertsFiring), 0);
+    trio.end_stepped(&clock).await;
+}
+
+#[tokio::test]
+async fn a_leader_that_judges_no_alerts_is_unhealthy() {
+    let clock = Clock::manual(6);
+    let memory = Memory::new(clock.clone());
+    let store = Arc::new(Faulty::new(Arc::new(memory.client()), clock.clone()));
+    // It goes on leading while the store does not answer.
+    let config = Config { leader_ttl: Span(Duration::from_secs(60)), ..config() };
+    let trio = Trio::start_with(&config, vec![Arc::clone(&store) as Arc<dyn Store>], &clock);
+    settle().await;
+    pass(&clock, 3).await;
+    assert!(trio.bays[0].is_leader());
+    store.set(Faults { refused: 1_000, ..Faults::default() });
+    pass(&clock, 8).await;
+    store.set(Faults::default());
+    clock.advance(Duration::from_millis(10));
+    let bay = trio.bays[0].clone();
+    let health = tokio::spawn(async move { bay.health().await });
+    settle().await;
+    let health = health.await.unwrap();
+    let issues = health.issues.iter();
+    assert_eq!(issues.filter(|issue| issue.starts_with("alerts: none")).count(), 1, "{health:?}");
+    pass(&clock, 3).await;
+    let health = trio.bays[0].health().await;
+    assert!(!health.issues.iter().any(|issue| issue.starts_with("alerts")), "{health:?}");
+    trio.end_stepped(&clock).await;
+}
+
+#[tokio::test]
+async fn a_state_that_cannot_be_read_keeps_no_alert_from_being_judged() {
+    let clock = Clock::manual(7);
+    let (trio, stores) = on_memory(&clock);
+    settle().await;
+    pass(&clock, 3).await;
+    let key = Key::new(Partition::FIRST, Kind::new("alert-state"), "failing");
+    let put = Write::Put { key, value: b"?".to_vec(), deadline: Deadline::Never };
+    let commit = Commit::new(Partition::FIRST, vec![], vec![put], vec![]).unwrap();
+    stores[0].commit(&commit).await.unwrap();
+    trio.bays[0].alerts().put_rule(rule(0)).await.unwrap();
+    trio.leader().unwrap().leadership().resign().await.unwrap();
+    pass(&clock, 3).await;
+    trio.follower().metrics().add(Metric::SagasFailed, 6);
+    pass(&clock, 4).await;
+    assert_eq!(trio.phase().await, Phase::Firing);
+    assert_eq!(trio.told(), ["firing"]);
     trio.end_stepped(&clock).await;
 }
 

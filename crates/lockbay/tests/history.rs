@@ -9,13 +9,19 @@ mod support {
     pub mod stepped;
 }
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use lockbay::clock::Timestamp;
+use async_trait::async_trait;
+use lockbay::clock::{Clock, Timestamp};
 use lockbay::config::Config;
 use lockbay::metrics::Metric;
 use lockbay::monitor::history::{Ask, Chart, Point, Value};
 use lockbay::monitor::series::{Samples, Track, increase};
+use lockbay::store::{
+    Commit, Description, Hints, Key, Kind, Page, Partition, Pong, Range, Read, Reply, Store, Upkeep,
+};
 use lockbay::{ErrorKind, LockBay, Result};
 use support::stepped::{Instance, World, seconds};
 
@@ -285,4 +291,123 @@ async fn a_path_that_names_nothing_is_refused_with_what_was_meant() {
     assert_eq!(refused.kind(), ErrorKind::Invalid);
     let refused = points(&one.bay, SAGAS_FAILED, 31 * 86_400, None).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Invalid);
+}
+
+#[tokio::test]
+async fn samples_stay_in_order_when_the_stores_clock_goes_back() {
+    let world = World::new(11);
+    let behind =
+        Arc::new(Skewed { inner: Arc::new(world.memory.client()), back: AtomicU64::new(0) });
+    let bay = LockBay::with_store(named("one"), behind.clone(), world.clock.clone());
+    bay.start();
+    let from = world.clock.now();
+    pass(&world, 60).await;
+    behind.back.store(35_000_000, Ordering::Relaxed);
+    pass(&world, 90).await;
+    let found = tracks(&bay, SAGAS_FAILED, from).await;
+    let times = times(&found[0]);
+    assert!(times.windows(2).all(|pair| pair[0] < pair[1]), "{times:?}");
+    let widest = times.windows(2).map(|pair| pair[1].since(pair[0])).max().unwrap();
+    assert!(widest <= Duration::from_secs(20), "it goes on where it was: {times:?}");
+    assert!(times.len() <= 13, "three or four were dropped: {}", times.len());
+    bay.shutdown().await;
+}
+
+/// A store whose clock can be set back.
+struct Skewed {
+    inner: Arc<dyn Store>,
+    back: AtomicU64,
+}
+
+impl Skewed {
+    fn told(&self, now: Timestamp) -> Timestamp {
+        now - Duration::from_micros(self.back.load(Ordering::Relaxed))
+    }
+}
+
+#[async_trait]
+impl Store for Skewed {
+    async fn get(&self, keys: &[Key]) -> Result<Read> {
+        let read = self.inner.get(keys).await?;
+        Ok(Read { now: self.told(read.now), ..read })
+    }
+
+    async fn scan(&self, range: &Range, limit: usize) -> Result<Page> {
+        let page = self.inner.scan(range, limit).await?;
+        Ok(Page { now: self.told(page.now), ..page })
+    }
+
+    async fn due(&self, partition: Partition, kind: Kind, limit: usize) -> Result<Page> {
+        self.inner.due(partition, kind, limit).await
+    }
+
+    async fn commit(&self, commit: &Commit) -> Result<Reply> {
+        Ok(match self.inner.commit(commit).await? {
+            Reply::Committed { revision, now } => {
+                Reply::Committed { revision, now: self.told(now) }
+            }
+            Reply::Conflict { guard, found, now } => {
+                Reply::Conflict { guard, found, now: self.told(now) }
+            }
+        })
+    }
+
+    async fn watch(&self, range: &Range) -> Result<Hints> {
+        self.inner.watch(range).await
+    }
+
+    async fn ping(&self) -> Result<Pong> {
+        let pong = self.inner.ping().await?;
+        Ok(Pong { now: self.told(pong.now), ..pong })
+    }
+
+    fn describe(&self) -> Description {
+        self.inner.describe()
+    }
+
+    fn upkeep(&self) -> &dyn Upkeep {
+        self.inner.upkeep()
+    }
+
+    async fn accept(&self) -> Result<()> {
+        self.inner.accept().await
+    }
+
+    async fn close(&self) {
+        self.inner.close().await;
+    }
+}
+
+#[tokio::test]
+async fn forty_rules_over_three_instances_read_the_store_as_often_as_one() {
+    let world = World::new(12);
+    let instances = ["one", "two", "three"].map(|name| start(&world, name));
+    world.pass_by(Duration::from_secs(10), Duration::from_secs(7 * 3_600)).await;
+    let reader = world.instance_with(named("reader"));
+    let paths: Vec<_> = lockbay::metrics::paths().take(40).collect();
+    let judge = async || {
+        let (calls, to, begun) = (reader.store.calls(), world.clock.now(), Clock::system().tick());
+        for (at, series) in paths.iter().enumerate() {
+            let minutes = [5, 10, 30, 60, 120, 360][at % 6];
+            let from = to - Duration::from_secs(minutes * 60);
+            let found = reader.bay.history().tracks(series.path, from, to).await.unwrap();
+            assert_eq!(found.len(), 3, "{}", series.path);
+            if series.kind == lockbay::metrics::Type::Counter {
+                assert!(increase(&found, from, to).is_some(), "{}", series.path);
+            }
+        }
+        let took = Clock::system().tick().since(begun);
+        let calls = reader.store.calls() - calls;
+        println!("40 rules over 3 instances: {took:?}, {calls} calls of the store");
+        calls
+    };
+    // For each life one call for each of: fine chunks, more of them, coarse ones.
+    assert!(judge().await <= 40);
+    world.pass_by(Duration::from_secs(10), Duration::from_secs(10)).await;
+    let again = judge().await;
+    assert!(again <= 13, "closed chunks are at hand: {again}");
+    assert_eq!(judge().await, 0, "all of them, for a moment");
+    for instance in instances {
+        instance.bay.shutdown().await;
+    }
 }

@@ -5,6 +5,7 @@
 //! Nothing here is a test: it prints figures and judges none. It opens the store by itself and
 //! works in a namespace of its own, which it empties at the end.
 
+mod idle;
 mod job;
 mod lease;
 mod load;
@@ -34,6 +35,8 @@ pub(crate) enum Subject {
     Saga,
     /// Read values at hand and from the store, set them, and load them for many at once.
     State,
+    /// Do nothing with everything on, and see what that costs.
+    Idle,
 }
 
 /// What is measured by itself.
@@ -57,6 +60,7 @@ impl Subject {
             Subject::State => {
                 &[Work::StateCached, Work::StateRead, Work::StateSet, Work::StateLoad]
             }
+            Subject::Idle => &[],
         }
     }
 }
@@ -132,6 +136,12 @@ pub(crate) struct BenchArgs {
     /// Measure the bare store doing the same writes, too.
     #[arg(long)]
     raw: bool,
+    /// Measure an instance without monitoring and audit, too; for jobs and sagas.
+    #[arg(long)]
+    no_monitoring: bool,
+    /// How long nothing is done, for idle.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u16).range(1..=3_600))]
+    seconds: u16,
 }
 
 /// The most callers.
@@ -144,7 +154,7 @@ fn parse_concurrency(text: &str) -> Result<usize, String> {
     }
 }
 
-/// In turns: raw, ours, raw, ours, and so on.
+/// In turns: raw, unmonitored, ours, and so on.
 const TURNS: usize = 4;
 
 /// Runs the benchmark; one line of JSON per measurement, or of text.
@@ -158,14 +168,14 @@ pub(crate) async fn run(args: BenchArgs, json: bool) -> anyhow::Result<()> {
     };
     let clock = Clock::system();
     let store = store::open(&url, &clock).await?;
-    let bay = LockBay::with_store(config(), Arc::clone(&store), clock.clone());
-    if args.subject == Subject::Saga {
-        saga::register(&bay)?;
+    if args.subject == Subject::Idle {
+        return idle::run(store, args.seconds, json).await;
     }
-    if matches!(args.subject, Subject::Saga | Subject::State) {
-        // With everything on that a server has on.
-        bay.start();
-    }
+    anyhow::ensure!(
+        !args.no_monitoring || matches!(args.subject, Subject::Job | Subject::Saga),
+        "--no-monitoring is for job and saga"
+    );
+    let bays = Bays::build(&store, &clock, args.subject, args.no_monitoring)?;
     let levels = if args.concurrency.is_empty() { vec![1, 64, 1_024] } else { args.concurrency };
     for concurrency in levels {
         let count = args.count.unwrap_or(match concurrency {
@@ -175,13 +185,13 @@ pub(crate) async fn run(args: BenchArgs, json: bool) -> anyhow::Result<()> {
         });
         let load = Load { concurrency, count, steps: usize::from(args.steps) };
         for work in args.subject.works() {
-            let line = measure(*work, &bay, load, args.raw).await?;
+            let line = measure(*work, &bays, load, args.raw).await?;
             let store = store.describe();
             output::data(&if json { line.json(&store) } else { line.text(&store) });
         }
     }
     if args.subject == Subject::Lease {
-        let nanos = lease::is_leader_nanos(&bay).await;
+        let nanos = lease::is_leader_nanos(&bays.ours).await;
         output::data(&if json {
             format!(r#"{{"bench":"is_leader","nanoseconds":{nanos:.2}}}"#)
         } else {
@@ -191,8 +201,49 @@ pub(crate) async fn run(args: BenchArgs, json: bool) -> anyhow::Result<()> {
     if scratch.is_none() {
         empty(&*store).await?;
     }
-    bay.shutdown().await;
+    bays.shut_down().await;
     Ok(())
+}
+
+/// Who does the work.
+struct Bays {
+    /// With the settings of a server: monitoring and audit are on.
+    ours: LockBay,
+    /// The same without them, on the same store.
+    unmonitored: Option<LockBay>,
+}
+
+impl Bays {
+    fn build(
+        store: &Arc<dyn Store>,
+        clock: &Clock,
+        subject: Subject,
+        no_monitoring: bool,
+    ) -> anyhow::Result<Self> {
+        let build = |config| {
+            let bay = LockBay::with_store(config, Arc::clone(store), clock.clone());
+            if subject == Subject::Saga {
+                saga::register(&bay)?;
+            }
+            // With everything on that a server has on. Leases are measured without an election.
+            if subject != Subject::Lease {
+                bay.start();
+            }
+            anyhow::Ok(bay)
+        };
+        let ours = build(config())?;
+        let off = Config { monitoring: false, audit: false, ..config() };
+        let unmonitored = no_monitoring.then(|| build(off)).transpose()?;
+        Ok(Bays { ours, unmonitored })
+    }
+
+    /// The store is closed by the first; the others have nothing left to write.
+    async fn shut_down(&self) {
+        if let Some(bay) = &self.unmonitored {
+            bay.shutdown().await;
+        }
+        self.ours.shutdown().await;
+    }
 }
 
 /// Settings that do not limit what is measured.
@@ -216,29 +267,36 @@ struct Line {
     load: Load,
     ours: Measured,
     raw: Option<Measured>,
+    unmonitored: Option<Measured>,
 }
 
-async fn measure(work: Work, bay: &LockBay, load: Load, with_raw: bool) -> anyhow::Result<Line> {
+async fn measure(work: Work, bays: &Bays, load: Load, with_raw: bool) -> anyhow::Result<Line> {
     let mut ours = Measured::default();
-    let mut raw: Option<Measured> = None;
+    let (mut raw, mut unmonitored): (Option<Measured>, Option<Measured>) = (None, None);
     let part = load.count.div_ceil(TURNS);
     for turn in 0..=TURNS {
         // The first turn warms up caches, connections and prepared statements, and does not count.
         let (count, counts) = if turn == 0 { (part / 8 + 1, false) } else { (part, true) };
         let load = Load { count, ..load };
         if with_raw
-            && let Some(bare) = work.raw(bay, load).await?
+            && let Some(bare) = work.raw(&bays.ours, load).await?
             && counts
         {
             raw.get_or_insert_default().add(bare);
         }
-        let own = work.ours(bay, load).await?;
+        if let Some(bay) = &bays.unmonitored {
+            let without = work.ours(bay, load).await?;
+            if counts {
+                unmonitored.get_or_insert_default().add(without);
+            }
+        }
+        let own = work.ours(&bays.ours, load).await?;
         if counts {
             ours.add(own);
         }
     }
     let load = Load { count: part * TURNS, ..load };
-    Ok(Line { work, load, ours, raw })
+    Ok(Line { work, load, ours, raw, unmonitored })
 }
 
 impl Line {
@@ -267,6 +325,10 @@ impl Line {
             line["raw_per_second"] = raw.per_second().round().into();
             line["ratio_to_raw"] = self.ratio(raw).into();
         }
+        if let Some(unmonitored) = &self.unmonitored {
+            line["unmonitored_per_second"] = unmonitored.per_second().round().into();
+            line["ratio_to_unmonitored"] = self.ratio(unmonitored).into();
+        }
         line.to_string()
     }
 
@@ -288,6 +350,10 @@ impl Line {
         if let Some(raw) = &self.raw {
             line +=
                 &format!("  bare store {:.0}/s  ratio {:.3}", raw.per_second(), self.ratio(raw));
+        }
+        if let Some(unmonitored) = &self.unmonitored {
+            let (rate, ratio) = (unmonitored.per_second(), self.ratio(unmonitored));
+            line += &format!("  without monitoring {rate:.0}/s  ratio {ratio:.3}");
         }
         line
     }
@@ -311,7 +377,9 @@ fn own_namespace(url: &str) -> String {
 
 /// Removes what the benchmark wrote.
 async fn empty(store: &dyn Store) -> anyhow::Result<()> {
-    const OURS: [&str; 15] = [
+    const OURS: [&str; 17] = [
+        "audit",
+        "history",
         "job",
         "job-list",
         "lease",

@@ -180,6 +180,44 @@ impl Client {
         self.ask(Method::GET, url, None).await?.accepted(what)
     }
 
+    /// As [`get`](Client::get), for work that takes its time.
+    pub(super) async fn get_within(
+        &self,
+        limit: Duration,
+        what: &str,
+        url: Url,
+    ) -> Result<Answer, Failure> {
+        let request = self.http.get(url).timeout(limit);
+        self.send_within(limit, request).await?.accepted(what)
+    }
+
+    /// Asks for something long, and gives it on piece by piece.
+    pub(super) async fn download(
+        &self,
+        limit: Duration,
+        what: &str,
+        url: Url,
+        sink: &mut (dyn FnMut(&[u8]) -> std::io::Result<()> + Send),
+    ) -> Result<(), Failure> {
+        let mut request = self.http.get(url).timeout(limit);
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        let mut response = request.send().await.map_err(|error| self.unreachable(limit, &error))?;
+        let status = response.status();
+        if !status.is_success() {
+            let body = response.bytes().await.map_err(|error| self.unreachable(limit, &error))?;
+            let answer = Answer { status, replayed: false, is_problem: true, body: body.to_vec() };
+            return answer.accepted(what).map(drop);
+        }
+        while let Some(piece) =
+            response.chunk().await.map_err(|error| self.unreachable(limit, &error))?
+        {
+            sink(&piece).map_err(|error| Failure::Failed(error.into()))?;
+        }
+        Ok(())
+    }
+
     /// Sends a change, and gives the answer if it is not a refusal.
     pub(super) async fn change(
         &self,

@@ -119,6 +119,7 @@ async fn open(
         None => "defaults and the environment".into(),
     };
     checks.push(Check::fine("configuration", source));
+    checks.push(audit_key(&config));
     let shown = without_credentials(&config.store);
     match clock.timeout(ANSWER_WITHIN, store::open(&config.store, clock)).await {
         Some(Ok(store)) => {
@@ -143,6 +144,16 @@ async fn open(
             None
         }
     }
+}
+
+/// Whether who can write to the store can also seal the audit trail anew.
+fn audit_key(config: &Config) -> Check {
+    if config.audit_key.is_some() {
+        return Check::fine("audit key", "given, and not kept in the store");
+    }
+    let finding = "made and kept in the store: it shows mishaps, and no one who knows where it is";
+    let advice = "set LOCKBAY_AUDIT_KEY to 32 random bytes, such as of `openssl rand -hex 32`";
+    Check::warning("audit key", finding, advice)
 }
 
 async fn examine(store: &dyn Store, clock: &Clock, checks: &mut Vec<Check>) {

@@ -93,11 +93,12 @@ async fn history(client: &Client, path: &str, args: &MetricsArgs) -> Result<Ende
 /// How many letters a line of a metric has.
 const LINE_WIDTH: usize = 60;
 
-/// A metric as one line of letters, from its lowest to its highest value; a gap is a blank.
+/// A metric as one line of letters, from zero to its highest value; a gap is a blank.
 fn line(values: &[Option<f64>]) -> String {
     const LEVELS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     let known = || values.iter().flatten().copied();
-    let (low, high) = (known().fold(f64::MAX, f64::min), known().fold(f64::MIN, f64::max));
+    // From zero, so that what does not move is not taken for nothing.
+    let (low, high) = (known().fold(0.0, f64::min), known().fold(0.0, f64::max));
     let share = |value: f64| if high > low { (value - low) / (high - low) } else { 0.0 };
     // Several steps share a letter, which shows the highest of them: a peak is not lost.
     let group = values.len().div_ceil(LINE_WIDTH).max(1);
@@ -165,7 +166,8 @@ mod tests {
     #[test]
     fn a_line_shows_peaks_and_gaps() {
         assert_eq!(line(&[Some(0.0), Some(7.0), None, Some(3.5)]), "▁█ ▄");
-        assert_eq!(line(&[Some(5.0); 3]), "▁▁▁");
+        assert_eq!(line(&[Some(5.0); 3]), "███");
+        assert_eq!(line(&[Some(0.0); 3]), "▁▁▁");
         assert_eq!(line(&[]), "");
         let mut long = vec![Some(0.0); 600];
         long[301] = Some(1.0);

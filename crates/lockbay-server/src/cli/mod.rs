@@ -6,6 +6,7 @@
 
 mod alert_rules;
 mod alerts;
+mod audit;
 mod cleanup;
 pub(crate) mod client;
 mod doctor;
@@ -127,6 +128,9 @@ enum Command {
     /// What is judged and what fires, its rules and their tests, and who is told
     #[command(subcommand)]
     Alerts(alerts::AlertsCommand),
+    /// Who changed what and when, and whether anything of that was touched
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// Measure what the services reach here, beside the bare store doing the same writes
     Bench(bench::BenchArgs),
     /// Write completions for a shell
@@ -192,6 +196,7 @@ async fn obey(shared: &Shared, command: Command) -> Result<Ended, Failure> {
         Command::State(command) => state::obey(&Client::new(shared)?, command).await,
         Command::Cleanup(command) => cleanup::obey(&Client::new(shared)?, command).await,
         Command::Alerts(command) => alerts::obey(&Client::new(shared)?, command).await,
+        Command::Audit(command) => audit::obey(shared, command).await,
         Command::Bench(args) => {
             bench::run(args, shared.json).await?;
             Ok(Ended::Done)

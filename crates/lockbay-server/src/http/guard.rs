@@ -4,12 +4,13 @@
 
 use std::any::Any;
 
-use axum::extract::{Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use lockbay::ErrorKind;
 use lockbay::metrics::Metric;
+use tracing::Instrument;
 
 use super::App;
 use super::problem::Problem;
@@ -35,6 +36,27 @@ pub(super) async fn limit_in_flight(
     let in_flight = i64::try_from(app.requests_in_flight()).unwrap_or(i64::MAX);
     app.bay.metrics().set(Metric::RequestsInFlight, in_flight);
     next.run(request).await
+}
+
+/// One span around each request, under which those of jobs, sagas and commits stand. Names what was
+/// asked by its route, so that keys of callers do not become names.
+pub(super) async fn span(request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str);
+    let id = request.headers().get("x-request-id").and_then(|id| id.to_str().ok());
+    let span = tracing::debug_span!(
+        "request",
+        method = %request.method(),
+        route,
+        request_id = id,
+        status = tracing::field::Empty,
+    );
+    async {
+        let response = next.run(request).await;
+        tracing::Span::current().record("status", response.status().as_u16());
+        response
+    }
+    .instrument(span)
+    .await
 }
 
 /// Checks headers that every call takes.

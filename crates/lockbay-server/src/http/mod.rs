@@ -7,6 +7,7 @@
 
 mod abandoned;
 mod alert;
+mod audit;
 mod caller;
 mod cleanup;
 mod events;
@@ -122,6 +123,7 @@ pub(crate) fn router(app: App) -> Router {
         .merge(alert::routes())
         .merge(notify::routes())
         .merge(report::routes())
+        .merge(audit::routes())
         .layer(middleware::from_fn_with_state(app.clone(), guard::limit_in_flight));
     Router::new()
         .route("/", get(index))
@@ -130,6 +132,7 @@ pub(crate) fn router(app: App) -> Router {
         .fallback(no_such_route)
         .method_not_allowed_fallback(no_such_method)
         .layer(middleware::from_fn(guard::check_headers))
+        .layer(middleware::from_fn(guard::span))
         .layer(middleware::map_response(guard::mark_response))
         .layer(CatchPanicLayer::custom(guard::panicked))
         .layer(middleware::from_fn_with_state(app.clone(), caller::name_request))
@@ -196,6 +199,13 @@ async fn index() -> Response {
         "POST /v1/alerts/notifications/test",
         "GET /v1/alerts/notifications/{id}",
         "POST /v1/alerts/notifications/{id}/retry",
+        "GET /v1/audit?entity=&actor=&action=&from=&until=&order=",
+        "GET /v1/audit/verify?records=",
+        "GET /v1/audit/history?entity=",
+        "GET /v1/audit/proof?revision=",
+        "GET /v1/audit/export?from=&until=",
+        "GET /v1/audit/checkpoints",
+        "GET /v1/audit/key",
     ];
     Json(json!({ "name": "lockbay", "version": env!("CARGO_PKG_VERSION"), "calls": &calls[..] }))
         .into_response()

@@ -180,6 +180,12 @@ impl Jobs {
         }
     }
 
+    #[tracing::instrument(
+        level = "debug",
+        name = "job",
+        skip_all,
+        fields(job_id = %claimed.job_id, attempt = claimed.attempt)
+    )]
     async fn run_claimed<H, F>(
         &self,
         request: &ClaimRequest,

@@ -46,6 +46,7 @@ pub use lapse::Lapsed;
 pub use movement::{
     Escrow, Hold, MAX_HOLD_TTL, MAX_MOVEMENT_ID_BYTES, Movement, MovementKind, Reference,
 };
+pub(crate) use posting::POSTING;
 pub use posting::{Leg, MovementInfo, MovementPage};
 pub use recount::Difference;
 pub use trial::{Totals, TrialBalance};

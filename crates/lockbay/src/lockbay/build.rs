@@ -7,7 +7,9 @@ use parking_lot::Mutex;
 use super::retention::{self, Services};
 use super::ticks::SagaHandlers;
 use super::timed::Timed;
+use super::trail;
 use super::{Inner, Life};
+use crate::audit::{Audit, AuditSettings, Keys};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::event::Bus;
@@ -99,6 +101,7 @@ impl Ground {
         let notifier = self.notifier(&leadership);
         let history = self.history();
         let alerts = self.alerts(&leadership, &history, &notifier);
+        let audit = self.audit(&leadership);
         let services = Services {
             store: &self.store,
             clock: &self.clock,
@@ -109,6 +112,7 @@ impl Ground {
             ledger: &ledger,
             state: &state,
             scribe: &self.scribe,
+            audit: &audit,
         };
         let trends = Trends::new(history.clone(), self.clock.clone(), self.config.max_in_flight);
         let sweeper = retention::sweeper(&self.config, &services, &self.instance_id);
@@ -132,6 +136,7 @@ impl Ground {
             finance,
             tasks,
             state,
+            audit,
             sweeper,
             schedules,
             alerts,
@@ -246,6 +251,27 @@ impl Ground {
             leadership.clone(),
             self.scribe.clone(),
             settings,
+        )
+    }
+
+    fn audit(&self, leadership: &Leadership) -> Audit {
+        let config = &self.config;
+        let given = config.audit_key.as_ref().map(|key| key.0.as_str());
+        // A wrong one was refused with the other settings; of a handle that was built without that,
+        // the trail is sealed with a key of the store.
+        let keys = Keys::parse(given).unwrap_or_default();
+        let settings = AuditSettings {
+            interval: config.audit_seal_interval.0,
+            retention: config.audit_retention.0,
+            keys,
+            instance: config.instance_name.as_ref().unwrap_or(&self.instance_id).clone(),
+        };
+        Audit::new(
+            (self.store(), self.clock.clone()),
+            (self.metrics(), self.bus.clone()),
+            leadership.clone(),
+            settings,
+            trail::record_of,
         )
     }
 

@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use super::LockBay;
 use crate::error::Result;
+use crate::monitor::alert::Alert;
+use crate::monitor::alert::decide::Phase;
 use crate::monitor::health::Health;
 use crate::monitor::report::{
-    self, JOBS, LeaderStatus, PerformanceSummary, Report, SAGAS, SystemLoad, Work,
+    self, ActiveAlert, JOBS, LeaderStatus, PerformanceSummary, Report, SAGAS, SystemLoad, Work,
 };
 use crate::monitor::trend::Named;
 
@@ -28,7 +30,7 @@ impl LockBay {
         let trends = self.report_trends(hours, &health, &mut notes).await?;
         let baselines = report::baselines(&trends);
         let performance = self.performance(hours, answers, &mut notes).await;
-        let active_alerts = Vec::new();
+        let active_alerts = self.active_alerts(answers, &mut notes).await;
         let mut report = Report {
             timestamp: self.clock().now(),
             instance_id: self.instance_id().to_owned(),
@@ -51,6 +53,25 @@ impl LockBay {
         summary.job_processing.compare(&JOBS, &report.baselines);
         summary.saga_processing.compare(&SAGAS, &report.baselines);
         Ok(report)
+    }
+
+    async fn active_alerts(&self, answers: bool, notes: &mut Vec<String>) -> Vec<ActiveAlert> {
+        if !answers {
+            notes.push("which alerts fire is not known: their states are in the store".into());
+            return Vec::new();
+        }
+        let listed = self.clock().timeout(WITHIN, self.alerts().list(None)).await;
+        match listed {
+            Some(Ok(alerts)) => alerts.into_iter().filter_map(active).collect(),
+            Some(Err(error)) => {
+                notes.push(format!("alerts were not read: {error}"));
+                Vec::new()
+            }
+            None => {
+                notes.push(format!("alerts did not answer within {WITHIN:?}"));
+                Vec::new()
+            }
+        }
     }
 
     async fn report_trends(
@@ -105,5 +126,19 @@ impl LockBay {
             saga_processing: sagas,
             cleanup_efficiency: self.metrics().read("cleanup_metrics.cleanup_efficiency"),
         }
+    }
+}
+
+/// An alert that fires to others, if it does.
+fn active(alert: Alert) -> Option<ActiveAlert> {
+    match alert.state {
+        Phase::Firing | Phase::Recovering => Some(ActiveAlert {
+            since: alert.fired_at.or(alert.since)?,
+            rule: alert.rule,
+            severity: alert.severity,
+            value: alert.value,
+            summary: alert.summary,
+        }),
+        Phase::Inactive | Phase::Pending | Phase::Resolved => None,
     }
 }

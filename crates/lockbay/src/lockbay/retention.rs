@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use crate::audit::Audit;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::Result;
@@ -34,6 +35,7 @@ pub(super) struct Services<'a> {
     pub(super) ledger: &'a Ledger,
     pub(super) state: &'a State,
     pub(super) scribe: &'a Scribe,
+    pub(super) audit: &'a Audit,
 }
 
 pub(super) fn sweeper(config: &Config, services: &Services<'_>, instance_id: &str) -> Sweeper {
@@ -52,6 +54,7 @@ pub(super) fn sweeper(config: &Config, services: &Services<'_>, instance_id: &st
         (Scope::Sagas, services.sagas.forgotten(vec![SIMULATED_PAYOUT])),
         (Scope::Leases, lapsed(LEASE, Grace::Ttl)),
         (Scope::History, lapsed(HISTORY, Grace::None)),
+        (Scope::Audit, services.audit.beginning()),
         (Scope::StateKeys, Arc::new(state_keys)),
         (Scope::Notices, letters(NoticeStatus::Delivered)),
         (Scope::DeadNotices, letters(NoticeStatus::Dead)),
@@ -68,6 +71,7 @@ pub(super) fn sweeper(config: &Config, services: &Services<'_>, instance_id: &st
         retentions: Retentions {
             result_ttl: config.result_ttl.0,
             dedup_horizon: config.dedup_horizon.0,
+            audit: config.audit_retention.0,
         },
         interval: config.cleanup_interval.0,
         foreign_keys: config.cleanup_foreign_keys,

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use tracing::Instrument;
 
 use crate::clock::{Clock, Tick};
 use crate::error::Result;
@@ -46,8 +47,14 @@ impl Store for Timed {
 
     /// What was answered counts, refusals included; what failed does not.
     async fn commit(&self, commit: &Commit) -> Result<Reply> {
+        let span = tracing::trace_span!(
+            "commit",
+            operation = ?commit.operation,
+            writes = commit.writes.len(),
+            guards = commit.guards.len(),
+        );
         let begun = self.clock.tick();
-        let reply = self.inner.commit(commit).await;
+        let reply = self.inner.commit(commit).instrument(span).await;
         if reply.is_ok() {
             self.took(begun);
         }
@@ -56,8 +63,9 @@ impl Store for Timed {
 
     /// Those that went together count as one.
     async fn commit_all(&self, commits: &[Commit]) -> Vec<Result<Reply>> {
+        let span = tracing::trace_span!("commit", commits = commits.len());
         let begun = self.clock.tick();
-        let replies = self.inner.commit_all(commits).await;
+        let replies = self.inner.commit_all(commits).instrument(span).await;
         if replies.iter().any(Result::is_ok) {
             self.took(begun);
         }

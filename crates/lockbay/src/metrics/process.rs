@@ -47,11 +47,12 @@ fn number_on(text: &str, name: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
+    #[cfg(target_os = "linux")]
     fn the_kernel_tells_what_this_process_uses() {
         let process = Process::look();
         assert!(process.resident_bytes.unwrap() > 100_000);

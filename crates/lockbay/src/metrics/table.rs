@@ -100,6 +100,10 @@ pub enum Metric {
     NotificationsDelivered,
     NotificationFailures,
     NotificationsDead,
+    AuditEntriesSealed,
+    AuditCheckpoints,
+    AuditCheckpoint,
+    AuditBroken,
 }
 
 /// How a metric behaves.
@@ -287,4 +291,8 @@ pub const TABLE: &[Row] = &[
     counter(Metric::NotificationsDelivered, "lockbay_notifications_delivered", "system_metrics.notifications_delivered", Unit::None, "Notices of alerts that a channel delivered"),
     counter(Metric::NotificationFailures, "lockbay_notification_failures", "system_metrics.notification_failures", Unit::None, "Attempts to deliver a notice of alerts that failed"),
     gauge(Metric::NotificationsDead, "lockbay_notifications_dead", "system_metrics.notifications_dead", Unit::None, Merge::Max, "Dead letters among the notices, counted by the leader up to a thousand"),
+    counter(Metric::AuditEntriesSealed, "lockbay_audit_entries_sealed", "audit_metrics.entries_sealed", Unit::None, "Entries of the audit trail that this instance sealed"),
+    counter(Metric::AuditCheckpoints, "lockbay_audit_checkpoints", "audit_metrics.checkpoints_made", Unit::None, "Checkpoints of the audit trail that this instance made"),
+    gauge(Metric::AuditCheckpoint, "lockbay_audit_newest_checkpoint", "audit_metrics.newest_checkpoint", Unit::None, Merge::Max, "Number of the newest checkpoint that this instance has seen"),
+    gauge(Metric::AuditBroken, "lockbay_audit_broken", "audit_metrics.audit_broken", Unit::None, Merge::Max, "Problems found in the audit trail; anything but zero needs a person"),
 ];

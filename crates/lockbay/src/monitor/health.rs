@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::audit::Audit;
 use crate::clock::{Clock, Tick, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::Jobs;
@@ -18,6 +19,7 @@ use crate::keeper::Keeper;
 use crate::leader::Leadership;
 use crate::metrics::{Metric, Metrics};
 use crate::monitor::alert::Alerts;
+use crate::monitor::history::History;
 use crate::saga::Sagas;
 use crate::schedule::Schedules;
 use crate::store::{Pong, Store, Volume};
@@ -77,6 +79,8 @@ pub(crate) struct Examiner<'a> {
     pub(crate) sweeper: &'a Sweeper,
     pub(crate) alerts: &'a Alerts,
     pub(crate) schedules: &'a Schedules,
+    pub(crate) audit: &'a Audit,
+    pub(crate) history: &'a History,
     pub(crate) leadership: &'a Leadership,
     pub(crate) metrics: &'a Metrics,
     pub(crate) leader_ttl: Duration,
@@ -110,8 +114,11 @@ impl Examiner<'_> {
             parts.push(("cleanup", Finding { issues, warnings }));
             let schedules = surroundings::schedules(self.schedules, self.clock, past, SLOW_STORE);
             parts.push(("schedules", schedules.await));
+            let issues = self.alerts.examine();
+            parts.push(("history", surroundings::history(self.history.stands_still())));
+            parts.push(("alerts", Finding { issues, warnings: Vec::new() }));
             parts.push(("clock", surroundings::clocks(asked, told, took)));
-            parts.push(("alerts", Finding { issues: self.alerts.examine(), warnings: Vec::new() }));
+            parts.push(("audit", Finding { issues: self.audit.examine(), warnings: Vec::new() }));
             parts.push(("disk", surroundings::disk(self.volume().await)));
         }
         let checks: Vec<Check> =

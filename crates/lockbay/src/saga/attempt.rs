@@ -47,6 +47,17 @@ pub(super) struct Tried {
 
 impl Attempt {
     /// Tries it.
+    #[tracing::instrument(
+        level = "debug",
+        name = "step",
+        skip_all,
+        fields(
+            saga_id = %self.context.saga_id,
+            step = %self.context.step,
+            attempt = self.context.attempt,
+            action = ?self.context.action,
+        )
+    )]
     pub(super) async fn make(self, sagas: Sagas) -> Tried {
         let Attempt { task, conflicts, ref context, .. } = self;
         let began = sagas.0.clock.tick();

@@ -158,6 +158,7 @@ impl Driver {
         self.run().await;
     }
 
+    #[tracing::instrument(level = "debug", name = "saga", skip_all, fields(saga_id = %self.saga.id))]
     async fn run(mut self) {
         loop {
             let drove = self.drive().await;

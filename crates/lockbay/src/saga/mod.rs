@@ -67,6 +67,7 @@ pub use list::{HistoryEntry, HistoryPage, SagaFilter, SagaInfo, SagaPage, StepIn
 pub use log::{SagaStatus, StepStatus};
 pub(crate) use lone::{LoneStep, LoneWish};
 pub use operate::{Decision, Operated, OperatedPage};
+pub(crate) use record::SAGA_LOG;
 pub use start::Started;
 pub use step::{
     Action, Probe, ReadOnly, SagaContext, Settled, Step, StepContext, StepError, StepFn,

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::decide::{Overlap, Plan, plan};
 use super::expression::Expression;
 use super::record::{self, Content, Found, LastRun, Open, SCHEDULE, Standing, TickId, TickOutcome};
-use super::stuck::Mark;
+use super::stuck::Due;
 use super::tick::{Ended, Run};
 use super::{Schedules, trail};
 use crate::clock::{Tick, Timestamp};
@@ -184,12 +184,11 @@ impl Schedules {
             right,
             known: Arc::clone(&known),
             nudge: Arc::clone(&nudge),
-            expression: None,
+            due: self.0.stuck.due(),
             runs: JoinSet::new(),
             running: HashMap::new(),
             ended: Vec::new(),
             complained: None,
-            stuck: self.0.stuck.mark(),
         };
         let task = tokio::spawn(self.0.work.track_future(driver.run(found)));
         Driven { known, nudge, task }
@@ -203,15 +202,13 @@ struct Driver {
     right: Right,
     known: Arc<AtomicU64>,
     nudge: Arc<Notify>,
-    /// The expression that was read last, with what it was read from and in which zone.
-    expression: Option<((String, String), Expression)>,
+    due: Due,
     runs: JoinSet<Option<Ended>>,
     running: HashMap<Id, TickId>,
     /// Ticks that have ended, as far as that is not recorded.
     ended: Vec<(TickId, Ended)>,
     /// When it was told that the schedule stands still.
     complained: Option<Tick>,
-    stuck: Mark,
 }
 
 /// What to do after a round.
@@ -426,28 +423,10 @@ impl Driver {
         told
     }
 
-    /// When it is due, read once for each expression and zone. Versions do not tell them apart: one
-    /// that was deleted and put again counts from the beginning.
+    /// When it is due, unless that cannot be read.
     fn expression(&mut self, content: &Content) -> Option<Expression> {
-        let definition = &content.current().definition;
-        let is_known = self.expression.as_ref().is_some_and(|((text, zone), _)| {
-            *text == definition.schedule_expression && *zone == definition.time_zone
-        });
-        if !is_known {
-            match definition.expression() {
-                Ok(expression) => {
-                    self.stuck.moves();
-                    let of = (definition.schedule_expression.clone(), definition.time_zone.clone());
-                    self.expression = Some((of, expression));
-                }
-                Err(error) => {
-                    self.stuck.stands_still();
-                    self.complain(&error);
-                    self.expression = None;
-                }
-            }
-        }
-        self.expression.as_ref().map(|(_, expression)| expression.clone())
+        let read = self.due.read(&content.current().definition);
+        read.inspect_err(|error| self.complain(error)).ok()
     }
 
     /// Commits a change under the leader's fence; `None` if it is not known to be committed. It is
@@ -568,9 +547,7 @@ impl Driver {
         let next = due.into_iter().chain(moments).filter(|at| *at > now).min();
         let nap = match next {
             // More was due than is decided at once.
-            Some(_) | None if self.expression.is_some() && self.can_begin(content, now) => {
-                Duration::ZERO
-            }
+            Some(_) | None if self.due.is_read() && self.can_begin(content, now) => Duration::ZERO,
             // Half the way first: the store's time may be learnt anew meanwhile.
             Some(next) => {
                 let left = next.since(now);

@@ -1,20 +1,25 @@
-//! How many schedules that are driven here stand still because their expression or zone cannot be
-//! read, as a gauge. It knows nothing of why.
+//! Reading when a schedule is due, and how many of those that are driven here stand still because
+//! that cannot be read, as a gauge. It knows nothing of ticks.
 
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::definition::Definition;
+use super::expression::Expression;
+use crate::error::Result;
 use crate::metrics::{Metric, Metrics};
 
 /// All of them. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Stuck(Arc<(Mutex<i64>, Arc<Metrics>)>);
 
-/// One schedule, for as long as it is driven here.
-pub(super) struct Mark {
+/// When one schedule is due, for as long as it is driven here.
+pub(super) struct Due {
     all: Stuck,
     counted: bool,
+    /// The expression that was read last, with what it was read from and in which zone.
+    read: Option<((String, String), Expression)>,
 }
 
 impl Stuck {
@@ -22,8 +27,8 @@ impl Stuck {
         Stuck(Arc::new((Mutex::new(0), metrics)))
     }
 
-    pub(super) fn mark(&self) -> Mark {
-        Mark { all: self.clone(), counted: false }
+    pub(super) fn due(&self) -> Due {
+        Due { all: self.clone(), counted: false, read: None }
     }
 
     fn add(&self, change: i64) {
@@ -33,15 +38,37 @@ impl Stuck {
     }
 }
 
-impl Mark {
-    pub(super) fn stands_still(&mut self) {
+impl Due {
+    /// When it is due, read once for each expression and zone. Versions do not tell them apart: one
+    /// that was deleted and put again counts from the beginning.
+    pub(super) fn read(&mut self, definition: &Definition) -> Result<Expression> {
+        if let Some(((text, zone), known)) = &self.read
+            && *text == definition.schedule_expression
+            && *zone == definition.time_zone
+        {
+            return Ok(known.clone());
+        }
+        self.read = None;
+        let expression = definition.expression().inspect_err(|_| self.stands_still())?;
+        let of = (definition.schedule_expression.clone(), definition.time_zone.clone());
+        self.read = Some((of, expression.clone()));
+        self.moves();
+        Ok(expression)
+    }
+
+    /// Whether it could be read.
+    pub(super) fn is_read(&self) -> bool {
+        self.read.is_some()
+    }
+
+    fn stands_still(&mut self) {
         if !self.counted {
             self.counted = true;
             self.all.add(1);
         }
     }
 
-    pub(super) fn moves(&mut self) {
+    fn moves(&mut self) {
         if self.counted {
             self.counted = false;
             self.all.add(-1);
@@ -49,7 +76,7 @@ impl Mark {
     }
 }
 
-impl Drop for Mark {
+impl Drop for Due {
     fn drop(&mut self) {
         self.moves();
     }

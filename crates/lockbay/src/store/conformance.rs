@@ -7,6 +7,8 @@
 // A test kit: it fails by panicking.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs)]
 
+mod logs;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -85,6 +87,7 @@ pub async fn all(store: &dyn Store, clock: &Clock) {
     a_hint_wakes_the_watcher(store).await;
     upkeep_counts_and_weighs_what_is_there(store).await;
     upkeep_gives_back_until_there_is_no_more(store).await;
+    logs::all(store).await;
 }
 
 async fn a_put_is_read_back_with_its_revision_and_deadline(store: &dyn Store) {
@@ -442,7 +445,9 @@ pub async fn differential(store: &dyn Store, oracle: &dyn Store, seed: u64, roun
                 })
                 .collect()
         };
-        let writes: Vec<Write> = (0..1 + pick(3)).map(|_| random_write(&dice, any_key())).collect();
+        let mut writes: Vec<Write> =
+            (0..1 + pick(3)).map(|_| random_write(&dice, any_key())).collect();
+        writes.extend(logs::some_lines(&dice, &space, round));
         let build = |guards| Commit::new(Partition::FIRST, guards, writes.clone(), vec![]).unwrap();
         let (mine, oracles) = (build(guards(&ours)), build(guards(&theirs)));
         let repeats = 1 + pick(8) / 7;
@@ -477,6 +482,7 @@ pub async fn differential(store: &dyn Store, oracle: &dyn Store, seed: u64, roun
             assert_eq!((list(&a, &ours), a.more), (list(&b, &theirs), b.more), "{}", context());
         }
     }
+    logs::agree((store, &ours), (oracle, &theirs), &space).await;
 }
 
 /// Deadlines in a differential run are far away or long gone, so that the clocks cannot disagree.

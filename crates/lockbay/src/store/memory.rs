@@ -16,7 +16,8 @@ use super::operation::{Answers, Seen, straggler};
 use super::witness::{Standing, Verdict, Witness};
 use super::{
     Commit, Deadline, Description, Footprint, Foreign, Hints, Key, Kind, MAX_PAGE, MAX_PAGE_BYTES,
-    Page, Partition, Pong, Range, Read, Reclaimed, Record, Reply, Revision, Store, Upkeep, Write,
+    Order, Page, Partition, Pong, Range, Read, Reclaimed, Record, Reply, Revision, Store, Upkeep,
+    Write,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
@@ -55,6 +56,20 @@ impl Snapshot {
             Slot::Record(record) => Some(record),
             Slot::Mark => None,
         })
+    }
+
+    /// Puts a record as it is, in the place of what is there: for tests that tamper with a store.
+    pub fn put(&mut self, record: Record) {
+        if let Some(space) = self.0.get_mut(&record.key.partition) {
+            space.records.insert(record.key.clone(), Slot::Record(record));
+        }
+    }
+
+    /// Removes a record, as above.
+    pub fn remove(&mut self, key: &Key) {
+        if let Some(space) = self.0.get_mut(&key.partition) {
+            space.records.remove(key);
+        }
     }
 
     /// Every key in it, of records and of index entries.
@@ -218,20 +233,29 @@ impl Store for MemoryStore {
         let limit = limit.clamp(1, MAX_PAGE);
         self.with(range.partition, |space, now| {
             let start = Key::new(range.partition, range.kind, range.prefix.as_str());
-            let records = space
+            let within = space
                 .records
                 .range(start..)
-                .take_while(|(key, _)| key.kind == range.kind && key.id.starts_with(&range.prefix))
-                .filter(|(key, _)| range.after.as_deref().is_none_or(|after| &*key.id > after))
-                .map(|(key, slot)| match slot {
-                    Slot::Record(record) => record.clone(),
-                    Slot::Mark => Record {
-                        key: key.clone(),
-                        value: Vec::new(),
-                        revision: Revision::ZERO,
-                        deadline: None,
-                    },
-                });
+                .take_while(|(key, _)| key.kind == range.kind && key.id.starts_with(&range.prefix));
+            let behind = |id: &str| match (&range.after, range.order) {
+                (None, _) => true,
+                (Some(after), Order::Forwards) => id > after.as_str(),
+                (Some(after), Order::Backwards) => id < after.as_str(),
+            };
+            let found = within.filter(|(key, _)| behind(&key.id));
+            let found: Box<dyn Iterator<Item = _> + '_> = match range.order {
+                Order::Forwards => Box::new(found),
+                Order::Backwards => Box::new(found.collect::<Vec<_>>().into_iter().rev()),
+            };
+            let records = found.map(|(key, slot)| match slot {
+                Slot::Record(record) => record.clone(),
+                Slot::Mark => Record {
+                    key: key.clone(),
+                    value: Vec::new(),
+                    revision: Revision::ZERO,
+                    deadline: None,
+                },
+            });
             Ok(page(records, limit, now))
         })
     }

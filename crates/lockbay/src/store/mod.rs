@@ -351,12 +351,11 @@ impl Commit {
             check_key(key, partition)?;
         }
         for write in &writes {
-            match write {
-                Write::Put { key, value, .. } => check_value(key, value)?,
-                Write::Append { key, line } => log::check(key, partition, line)?,
-                Write::Touch { .. } | Write::Delete { .. } | Write::Mark { .. } => {}
+            if let Write::Put { key, value, .. } = write {
+                check_value(key, value)?;
             }
         }
+        log::check(&writes)?;
         let operation = Operation::begin();
         Ok(Commit(Arc::new(CommitBody { partition, operation, guards, writes, hints })))
     }
@@ -438,17 +437,36 @@ pub struct Range {
     pub kind: Kind,
     /// How their ids start; empty for all.
     pub prefix: String,
-    /// Only ids greater than this.
+    /// Only ids behind this one, in the order asked for.
     pub after: Option<String>,
+    /// In which order.
+    pub order: Order,
+}
+
+/// The order in which a range is gone through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Order {
+    /// The least id first.
+    #[default]
+    Forwards,
+    /// The greatest id first.
+    Backwards,
 }
 
 impl Range {
     /// All keys of a kind whose id starts with `prefix`.
     pub fn new(partition: Partition, kind: Kind, prefix: impl Into<String>) -> Self {
-        Range { partition, kind, prefix: prefix.into(), after: None }
+        Range { partition, kind, prefix: prefix.into(), after: None, order: Order::Forwards }
     }
 
-    /// Only what comes after this id.
+    /// The greatest id first.
+    #[must_use]
+    pub fn backwards(mut self) -> Self {
+        self.order = Order::Backwards;
+        self
+    }
+
+    /// Only what comes after this id, in the order asked for.
     #[must_use]
     pub fn after(mut self, id: Option<String>) -> Self {
         self.after = id;
@@ -499,7 +517,7 @@ pub trait Store: Send + Sync + 'static {
     /// Reads records of one partition, as they are at one moment. Index entries are not found.
     async fn get(&self, keys: &[Key]) -> Result<Read>;
 
-    /// Reads a page of at most `limit` records in key order, `limit` capped at [`MAX_PAGE`] and
+    /// Reads a page of at most `limit` records in the order of the range, `limit` capped at [`MAX_PAGE`] and
     /// the whole at [`MAX_PAGE_BYTES`].
     async fn scan(&self, range: &Range, limit: usize) -> Result<Page>;
 

@@ -115,7 +115,7 @@ if #slots > 0 then
 end
 
 -- One commit. Sets are gathered as ids[kind][id] = true or false, deadlines[kind][id] = µs or
--- false, answers[slot] = text, and logs[kind][id] = {text, text, …}.
+-- false, answers[slot] = text, and logs[kind][id] = {text, text, …, bytes = …, last = revision}.
 
 local ids, deadlines, answers, channels, logs = {}, {}, {}, {}, {}
 
@@ -142,13 +142,30 @@ local function holds(guard, revision, record)
   return there == revision and not lapsed
 end
 
--- Lines stand in records behind their log, those of a batch together.
+-- Lines stand in records behind their log, those of a batch together, until they come to 512 KiB.
 local function append(kind, id, line, revision)
   if not (logs[kind] and logs[kind][id]) then
-    gather(logs, kind, id, {})
+    gather(logs, kind, id, {bytes = 0})
   end
   local lines = logs[kind][id]
-  lines[#lines + 1] = string.format('%016x %s\n', tonumber(revision), line)
+  -- Joined, because %s would end at a zero byte.
+  lines[#lines + 1] = string.format('%016x', tonumber(revision)) .. ' ' .. line .. '\n'
+  lines.bytes, lines.last = lines.bytes + #lines[#lines], revision
+end
+
+-- Writes the lines of logs that come to so many bytes. The lines of a commit are not parted.
+local function write_lines(least)
+  for kind, found in pairs(logs) do
+    for id, lines in pairs(found) do
+      if lines.bytes >= least then
+        local behind = id .. '/' .. string.format('%016x', tonumber(lines.last))
+        local key = tag .. 'r:' .. kind .. '/' .. behind
+        call('HSET', key, 'v', table.concat(lines), 'r', lines.last, 'd', '')
+        gather(ids, kind, behind, true)
+        found[id] = nil
+      end
+    end
+  end
 end
 
 local function write(what, kind, id, value, ttl, revision)
@@ -208,6 +225,7 @@ local function apply(commit)
   for at = 1, #writes, 5 do
     write(writes[at], writes[at + 1], writes[at + 2], writes[at + 3], writes[at + 4], revision)
   end
+  write_lines(524288)
   for at = 1, #hints, 2 do
     channels[#channels + 1] = tag .. 'h:' .. hints[at] .. '/' .. hints[at + 1]
   end
@@ -247,13 +265,7 @@ local function settle(set, name)
   end
 end
 
-for kind, found in pairs(logs) do
-  for id, lines in pairs(found) do
-    local behind = id .. '/' .. string.format('%016x', last)
-    call('HSET', tag .. 'r:' .. kind .. '/' .. behind, 'v', table.concat(lines), 'r', text(last), 'd', '')
-    gather(ids, kind, behind, true)
-  end
-end
+write_lines(0)
 settle(ids, 'k:')
 settle(deadlines, 'd:')
 local remembered = {}

@@ -68,6 +68,9 @@ pub enum Scope {
     /// State values without a time to live that were not written for the rule's TTL. Named by
     /// their key.
     StateKeys,
+    /// The beginning of the audit trail that a signed checkpoint says may be gone. It has no name,
+    /// and the setting `audit_retention` says what may be gone; a rule can only keep it longer.
+    Audit,
     /// Keys of others on the same Redis that were not used for the rule's TTL.
     ForeignKeys,
     /// Notices of alerts that every channel delivered. Named by their group.
@@ -78,7 +81,7 @@ pub enum Scope {
 
 impl Scope {
     /// All of them.
-    pub const ALL: [Scope; 12] = [
+    pub const ALL: [Scope; 13] = [
         Scope::ExpiredState,
         Scope::StaleState,
         Scope::Leftovers,
@@ -88,6 +91,7 @@ impl Scope {
         Scope::Leases,
         Scope::History,
         Scope::StateKeys,
+        Scope::Audit,
         Scope::ForeignKeys,
         Scope::Notices,
         Scope::DeadNotices,
@@ -103,7 +107,8 @@ impl Scope {
             | Scope::Leases
             | Scope::History
             | Scope::Notices
-            | Scope::DeadNotices => true,
+            | Scope::DeadNotices
+            | Scope::Audit => true,
             Scope::StaleState | Scope::Leftovers | Scope::StateKeys | Scope::ForeignKeys => false,
         }
     }
@@ -257,6 +262,7 @@ fn scopes_of_built_in(name: &str) -> Option<&'static [Scope]> {
 pub(crate) struct Retentions {
     pub(crate) result_ttl: Duration,
     pub(crate) dedup_horizon: Duration,
+    pub(crate) audit: Duration,
 }
 
 struct BuiltIn {
@@ -270,7 +276,7 @@ struct BuiltIn {
 }
 
 #[rustfmt::skip]
-const BUILT_IN: [BuiltIn; 11] = [
+const BUILT_IN: [BuiltIn; 12] = [
     BuiltIn { name: "temp_state", pattern: "temp_state:*", ttl: |_| HOUR, strategy: Strategy::Immediate, batch_size: 500, priority: 90,
         scopes: &[Scope::ExpiredState, Scope::StateKeys, Scope::ForeignKeys] },
     BuiltIn { name: "leader_election", pattern: "*", ttl: |_| HOUR, strategy: Strategy::Batch, batch_size: 200, priority: 80,
@@ -293,6 +299,8 @@ const BUILT_IN: [BuiltIn; 11] = [
         scopes: &[Scope::Notices] },
     BuiltIn { name: "dead_letters", pattern: "*", ttl: |_| DAY * 30, strategy: Strategy::Batch, batch_size: 200, priority: 14,
         scopes: &[Scope::DeadNotices] },
+    BuiltIn { name: "audit", pattern: "*", ttl: |times| times.audit, strategy: Strategy::Batch, batch_size: 100, priority: 10,
+        scopes: &[Scope::Audit] },
 ];
 
 /// The rules that come with LockBay.

@@ -150,6 +150,7 @@ impl Work<'_> {
                 | Scope::History
                 | Scope::Notices
                 | Scope::DeadNotices
+                | Scope::Audit
                 | Scope::StateKeys => {
                     if let Some(chore) = self.chores.retire.get(&scope) {
                         let task = Task { rule, scope, pattern: &pattern, now };
@@ -333,7 +334,7 @@ impl Task<'_> {
     /// expired, and leftovers, go whatever they are called.
     fn rule_names(&self) -> bool {
         match self.scope {
-            Scope::ExpiredState | Scope::StaleState | Scope::Leftovers => false,
+            Scope::ExpiredState | Scope::StaleState | Scope::Leftovers | Scope::Audit => false,
             Scope::JobResults
             | Scope::Jobs
             | Scope::Sagas

@@ -19,6 +19,7 @@ pub(super) fn rules() -> Vec<Rule> {
         rule("store_rolled_back", "system_metrics.store_halted", any, 1, (critical, "store"), "the store has lost acknowledged data and effects are halted"),
         rule("store_unsafe", "system_metrics.store_warnings", any, 1, (warning, "store"), "a setting of the store weakens a promise"),
         rule("ledger_unbalanced", "system_metrics.ledger_unbalanced", any, 1, (critical, "ledger"), "the sum of all accounts of a currency is not zero"),
+        rule("audit_broken", "audit_metrics.audit_broken", any, 1, (critical, "audit"), "the audit trail is not as it was sealed"),
         Rule { aggregation: Some(Aggregation::Max), ..vacant },
         rule("schedule_stuck", "schedule_metrics.schedules_stuck", any, 1, (error, "schedules"), "a schedule stands still because its expression or zone cannot be read"),
         rule("notifications_dead", "system_metrics.notifications_dead", any, 1, (error, "notifications"), "a notice of alerts could not be delivered and is not tried again"),

@@ -141,17 +141,13 @@ pub(super) async fn states(store: &dyn Store) -> Result<BTreeMap<String, (Kept, 
     let (records, _) = all(store, STATE, 4 * MAX_RULES).await?;
     let mut states = BTreeMap::new();
     for record in records {
-        match serde_json::from_slice(&record.value) {
-            Ok(kept) => drop(states.insert(record.key.id.into(), (kept, record.revision))),
-            Err(error) => {
-                let key = record.key;
-                return Err(Error::new(
-                    ErrorKind::Internal,
-                    format!("stored {key} cannot be read"),
-                )
-                .with_source(error));
-            }
-        }
+        let name: String = record.key.id.into();
+        let kept = serde_json::from_slice(&record.value).unwrap_or_else(|error| {
+            // All others are judged all the same, and this one anew.
+            tracing::error!(rule = name, %error, "the state of an alert cannot be read");
+            Kept::unknown()
+        });
+        states.insert(name, (kept, record.revision));
     }
     Ok(states)
 }

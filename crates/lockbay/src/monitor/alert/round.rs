@@ -127,6 +127,16 @@ impl Round {
 }
 
 impl Kept {
+    /// In the place of a state that cannot be read: at rest.
+    pub(super) fn unknown() -> Self {
+        Kept {
+            standing: Standing::default(),
+            severity: Severity::Info,
+            summary: String::new(),
+            condition: String::new(),
+        }
+    }
+
     /// Whether a state that is stored as `stored` has to be written, because a next leader would
     /// go on otherwise than this one, or because readers would be misled.
     pub fn must_be_written(&self, stored: Option<&Kept>, refresh: Duration) -> bool {

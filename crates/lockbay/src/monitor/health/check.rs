@@ -13,7 +13,7 @@ use crate::clock::{Clock, Tick, Timestamp};
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Check {
     /// Which: `store`, `leader_election`, `job_coordination`, `saga_coordination`, `cleanup`,
-    /// `schedules`, `clock`, `disk`, `history`.
+    /// `schedules`, `clock`, `disk`, `history`, `alerts`.
     pub name: &'static str,
     /// How it stands.
     pub status: Status,

@@ -57,6 +57,17 @@ pub(super) fn disk(volume: Option<Volume>) -> Finding {
     Finding::default()
 }
 
+/// Whether what is measured is kept.
+pub(super) fn history(stands_still: Option<Duration>) -> Finding {
+    stands_still.map_or_else(Finding::default, |idle| {
+        let seconds = idle.as_secs();
+        Finding::warning(format!(
+            "history: no sample was stored for {seconds} s, so alerts and trends see nothing new; \
+             see the log of this instance"
+        ))
+    })
+}
+
 /// Whether all schedules can be read; looked up once a minute.
 pub(super) async fn schedules(
     schedules: &Schedules,

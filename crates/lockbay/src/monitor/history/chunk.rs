@@ -199,6 +199,7 @@ pub(super) fn with_paths<'a>(
 }
 
 #[cfg(test)]
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // small numbers
 mod tests {
     use std::time::Duration;
 

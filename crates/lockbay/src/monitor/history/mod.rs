@@ -17,6 +17,7 @@ mod recorder;
 mod shelf;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -38,6 +39,9 @@ use shelf::Shelf;
 /// A window longer than this is read from the coarser samples.
 pub const FINE_WINDOW: Duration = Duration::from_secs(2 * 3_600);
 
+/// Sampling stands still once so many samples in a row were not stored.
+const STANDS_STILL: u32 = 6;
+
 /// What was measured, over time and over all instances. Cheap to clone.
 #[derive(Clone)]
 pub struct History(Arc<Shared>);
@@ -49,6 +53,8 @@ struct Shared {
     time: StoreTime,
     shelf: Shelf,
     settings: HistorySettings,
+    /// The tick at which a sample was last stored, or sampling began; zero before that.
+    stored: AtomicU64,
 }
 
 /// What an instance says of itself in its samples.
@@ -59,6 +65,11 @@ pub(crate) struct HistorySettings {
 }
 
 impl Shared {
+    /// A sample is in the store.
+    fn stored(&self) {
+        self.stored.store(self.clock.tick().as_nanos().max(1), Ordering::Relaxed);
+    }
+
     fn grain(&self, from: Timestamp, to: Timestamp) -> Grain {
         let kept = self.time.now() - Grain::Fine.kept();
         if to.since(from) <= FINE_WINDOW && from >= kept { Grain::Fine } else { Grain::Coarse }
@@ -73,7 +84,23 @@ impl History {
         settings: HistorySettings,
     ) -> Self {
         let time = StoreTime::new(clock.clone());
-        History(Arc::new(Shared { store, clock, metrics, time, shelf: Shelf::new(), settings }))
+        History(Arc::new(Shared {
+            store,
+            clock,
+            metrics,
+            time,
+            shelf: Shelf::new(),
+            settings,
+            stored: AtomicU64::default(),
+        }))
+    }
+
+    /// For how long no sample of this instance has been stored, once that is so long that several
+    /// are missing; `None` while all is well, and if it does not sample.
+    pub(crate) fn stands_still(&self) -> Option<Duration> {
+        let stored = self.0.stored.load(Ordering::Relaxed);
+        let idle = self.0.clock.tick().since(Tick::from_nanos(stored));
+        (stored > 0 && idle > self.0.settings.interval * STANDS_STILL).then_some(idle)
     }
 
     /// Samples this instance until told to stop. `refresh` brings gauges up to date first.

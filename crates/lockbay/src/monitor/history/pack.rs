@@ -60,7 +60,8 @@ pub(super) fn unpack(from: &mut &[u8], length: usize) -> Option<Vec<i64>> {
 fn pack_group(values: &[i64], to: &mut Vec<u8>) {
     let least = values.iter().min().copied().unwrap_or(0);
     write_signed(least, to);
-    let above: Vec<u64> = values.iter().map(|value| value.wrapping_sub(least) as u64).collect();
+    let above: Vec<u64> =
+        values.iter().map(|value| value.wrapping_sub(least).cast_unsigned()).collect();
     let mut divisor = 0;
     for value in &above {
         divisor = common_divisor(divisor, *value);
@@ -102,7 +103,7 @@ fn unpack_group(from: &mut &[u8], length: usize) -> Option<Vec<i64>> {
         *from = rest;
         for at in 0..group {
             let above = bits_at(bits, at * width as usize, width).wrapping_mul(divisor);
-            values.push(least.wrapping_add(above as i64));
+            values.push(least.wrapping_add(above.cast_signed()));
         }
     }
     Some(values)
@@ -140,7 +141,9 @@ fn bits_at(bytes: &[u8], bit: usize, width: u32) -> u64 {
     let near = &bytes[first.min(bytes.len())..(first + 9).min(bytes.len())];
     window[..near.len()].copy_from_slice(near);
     let value = u128::from_le_bytes(window) >> shift;
-    (value & ((1u128 << width) - 1)) as u64
+    #[allow(clippy::cast_possible_truncation)] // a width is 64 bits at most
+    let value = (value & ((1u128 << width) - 1)) as u64;
+    value
 }
 
 fn common_divisor(mut left: u64, mut right: u64) -> u64 {
@@ -173,12 +176,12 @@ pub(super) fn read(from: &mut &[u8]) -> Option<u64> {
 }
 
 fn write_signed(value: i64, to: &mut Vec<u8>) {
-    write(((value << 1) ^ (value >> 63)) as u64, to);
+    write(((value << 1) ^ (value >> 63)).cast_unsigned(), to);
 }
 
 fn read_signed(from: &mut &[u8]) -> Option<i64> {
     let value = read(from)?;
-    Some((value >> 1) as i64 ^ -((value & 1) as i64))
+    Some((value >> 1).cast_signed() ^ -((value & 1).cast_signed()))
 }
 
 pub(super) fn byte(from: &mut &[u8]) -> Option<u8> {

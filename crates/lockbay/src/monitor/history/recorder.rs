@@ -84,6 +84,7 @@ impl Recorder {
             () = learn_time(&shared) => {}
         }
         let mut recorder = Recorder::new(shared, opened);
+        recorder.shared.stored();
         recorder.sample_until(&clock, &refresh, &stop).await;
         refresh();
         recorder.take();
@@ -164,6 +165,7 @@ impl Recorder {
         match answer {
             Ok(Reply::Committed { now, .. } | Reply::Conflict { now, .. }) => {
                 self.shared.time.told(now, asked);
+                self.shared.stored();
                 self.unsent.clear();
                 self.announce = false;
                 keys.iter().for_each(|key| self.shared.shelf.forget(key));

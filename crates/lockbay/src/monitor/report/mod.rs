@@ -269,6 +269,7 @@ fn step_for(check: &str) -> Option<&'static str> {
         "schedules" => "put the schedules again that cannot be read: `lockbay schedule list`",
         "clock" => "set the clocks of this machine and of the store by NTP",
         "disk" => "make room on the volume of the store's file",
+        "alerts" => "see the log of the leader: alerts are not judged",
         "history" => "see the log of the instances: nothing is sampled",
         _ => return None,
     })

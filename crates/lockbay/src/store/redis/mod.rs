@@ -32,8 +32,8 @@ use self::settings::Settings;
 use super::operation::Operation;
 use super::witness::Witness;
 use super::{
-    Commit, Description, Hints, Key, Kind, MAX_PAGE, MAX_PAGE_BYTES, Page, Partition, Pong, Range,
-    Read, Record, Reply, Revision, Store, Upkeep,
+    Commit, Description, Hints, Key, Kind, MAX_PAGE, MAX_PAGE_BYTES, Order, Page, Partition, Pong,
+    Range, Read, Record, Reply, Revision, Store, Upkeep,
 };
 use crate::clock::{Clock, Tick, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
@@ -243,7 +243,11 @@ impl Store for RedisStore {
     async fn scan(&self, range: &Range, limit: usize) -> Result<Page> {
         let (from, to) = bounds(range);
         let (kind, [limit, bytes]) = (range.kind.name().as_bytes(), size_of_page(limit));
-        let args: [&[u8]; 6] = [b"scan", kind, limit.as_bytes(), bytes.as_bytes(), &from, &to];
+        let what: &[u8] = match range.order {
+            Order::Forwards => b"scan",
+            Order::Backwards => b"back",
+        };
+        let args: [&[u8]; 6] = [what, kind, limit.as_bytes(), bytes.as_bytes(), &from, &to];
         self.page(range.partition, range.kind, &args).await
     }
 
@@ -344,11 +348,16 @@ fn size_of_page(limit: usize) -> [String; 2] {
 /// A range as `ZRANGEBYLEX` takes it. No id holds the byte 0xff, for ids are UTF-8.
 fn bounds(range: &Range) -> (Vec<u8>, Vec<u8>) {
     let prefix = range.prefix.as_bytes();
-    let from = match &range.after {
-        Some(after) if after.as_bytes() >= prefix => [b"(", after.as_bytes()].concat(),
-        Some(_) | None => [b"[", prefix].concat(),
-    };
-    (from, [b"(", prefix, b"\xff"].concat())
+    let (first, end) = ([b"[", prefix].concat(), [b"(", prefix, b"\xff"].concat());
+    match (&range.after, range.order) {
+        (Some(after), Order::Forwards) if after.as_bytes() >= prefix => {
+            ([b"(", after.as_bytes()].concat(), end)
+        }
+        (Some(after), Order::Backwards) if after.as_bytes() < &end[1..] => {
+            (first, [b"(", after.as_bytes()].concat())
+        }
+        (Some(_) | None, _) => (first, end),
+    }
 }
 
 fn check_namespace(namespace: &str) -> Result<()> {

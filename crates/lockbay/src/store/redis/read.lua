@@ -3,10 +3,11 @@
 -- KEYS  1  <tag>meta, for its tag; the layout of keys stands in redis_commit.lua
 -- ARGV  1  get:  kind, id, …
 --          scan: kind, limit, bytes, lower and upper bound as ZRANGEBYLEX takes them
+--          back: the same, the greatest id first
 --          due:  kind, limit, bytes
 --          A page ends at the limit, or with the record by which its values come to so many bytes.
 -- Reply {now, more, id, v, r, d, …}: more is 1 if a page ended before its end; r is "" where there
---       is no record (get) or an index entry (scan); d is "" where there is no deadline.
+--       is no record (get) or an index entry (scan, back); d is "" where there is no deadline.
 
 local tag = string.sub(KEYS[1], 1, -5)
 local time = redis.call('TIME')
@@ -37,6 +38,9 @@ local found
 if what == 'scan' then
   local key = tag .. 'k:' .. kind
   found = redis.call('ZRANGEBYLEX', key, ARGV[5], ARGV[6], 'LIMIT', 0, limit + 1)
+elseif what == 'back' then
+  local key = tag .. 'k:' .. kind
+  found = redis.call('ZREVRANGEBYLEX', key, ARGV[6], ARGV[5], 'LIMIT', 0, limit + 1)
 else
   local key, moment = tag .. 'd:' .. kind, string.format('%.0f', now)
   found = redis.call('ZRANGEBYSCORE', key, '-inf', moment, 'LIMIT', 0, limit + 1)

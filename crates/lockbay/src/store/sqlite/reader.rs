@@ -15,7 +15,7 @@ use super::{Shared, integer, schema};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::{
-    Key, Kind, MAX_PAGE, MAX_PAGE_BYTES, Page, Partition, Range, Read, Record, Revision,
+    Key, Kind, MAX_PAGE, MAX_PAGE_BYTES, Order, Page, Partition, Range, Read, Record, Revision,
 };
 
 /// Reads that run at once.
@@ -29,6 +29,10 @@ const SCAN: &str = "SELECT key.id, coalesce(revision, 0), deadline, value FROM k
      LEFT JOIN record NOT INDEXED ON number = record \
      WHERE key.space = ?1 AND key.kind = ?2 AND key.id >= ?3 AND key.id < ?4 \
      ORDER BY key.id LIMIT ?5";
+const SCAN_BACK: &str = "SELECT key.id, coalesce(revision, 0), deadline, value FROM key \
+     LEFT JOIN record NOT INDEXED ON number = record \
+     WHERE key.space = ?1 AND key.kind = ?2 AND key.id >= ?3 AND key.id < ?4 \
+     ORDER BY key.id DESC LIMIT ?5";
 // Numbers first: records of one deadline have to be sorted, and their values may be large.
 const DUE: &str = "SELECT number FROM record INDEXED BY record_due \
      WHERE space = ?1 AND kind = ?2 AND deadline <= ?3 ORDER BY deadline, id LIMIT ?4";
@@ -129,8 +133,12 @@ pub(super) async fn scan(shared: &Arc<Shared>, range: &Range, limit: usize) -> R
     let limit = limit.clamp(1, MAX_PAGE);
     let (partition, kind) = (range.partition, range.kind);
     let (from, to) = bounds(range);
+    let sql = match range.order {
+        Order::Forwards => SCAN,
+        Order::Backwards => SCAN_BACK,
+    };
     page(shared, partition, limit, move |connection, space, _, page| {
-        let mut scan = connection.prepare_cached(SCAN)?;
+        let mut scan = connection.prepare_cached(sql)?;
         let mut rows = scan.query(params![space, kind.name(), from, to, rows_of(limit)])?;
         while let Some(row) = rows.next()? {
             if !page.take(|| record(row, partition, kind))? {
@@ -260,9 +268,18 @@ impl ToSql for End {
 
 /// The first id that is in a range, and the end of it, in the order of bytes.
 fn bounds(range: &Range) -> (String, End) {
-    // The least string that is greater than another is that one with a zero byte behind it.
-    let behind = range.after.as_ref().map(|after| format!("{after}\0")).unwrap_or_default();
-    (behind.max(range.prefix.clone()), end_of_prefix(&range.prefix))
+    let prefix = &range.prefix;
+    match (&range.after, range.order) {
+        (None, _) => (prefix.clone(), end_of_prefix(prefix)),
+        // The least string that is greater than another is that one with a zero byte behind it.
+        (Some(after), Order::Forwards) => {
+            (format!("{after}\0").max(prefix.clone()), end_of_prefix(prefix))
+        }
+        (Some(after), Order::Backwards) => match end_of_prefix(prefix) {
+            End::Before(end) if end < *after => (prefix.clone(), End::Before(end)),
+            End::Before(_) | End::Nowhere => (prefix.clone(), End::Before(after.clone())),
+        },
+    }
 }
 
 /// The least string that is greater than all that start with `prefix`: its last character moved on

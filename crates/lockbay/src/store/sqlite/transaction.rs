@@ -272,14 +272,21 @@ impl<'a> Transaction<'a> {
         let revision = space.revision();
         let id = space.id;
         for write in &commit.writes {
-            if let Write::Append { key, line } = write {
-                append(&mut self.lines, id, key, revision, line);
-                continue;
-            }
             // What a guard has found holds until the first write of that key.
             let known = places.iter().position(|(key, _)| *key == write.key());
             let known = known.map(|at| places.swap_remove(at).1);
-            self.statements.write(id, write, known, revision, now)?;
+            let statements = &mut self.statements;
+            statements.forget(id, write.key());
+            match write {
+                Write::Put { key, value, deadline } => {
+                    let stamps = (revision, until(*deadline, now));
+                    statements.put(id, key, value, known, stamps)?;
+                }
+                Write::Touch { key, ttl } => statements.touch(id, key, known, now + *ttl)?,
+                Write::Delete { key } => statements.delete(id, key)?,
+                Write::Mark { key } => statements.mark(id, key)?,
+                Write::Append { key, line } => append(&mut self.lines, id, key, revision, line),
+            }
         }
         if self.lines.iter().any(|lines| lines.stored.len() >= log::MAX_RECORD_BYTES) {
             self.write_lines()?;
@@ -293,8 +300,7 @@ impl<'a> Transaction<'a> {
     fn write_lines(&mut self) -> rusqlite::Result<()> {
         for Lines { space, log, last, stored } in self.lines.drain(..) {
             let key = log::record_key(&log, last);
-            let put = Write::Put { key, value: stored, deadline: Deadline::Never };
-            self.statements.write(space, &put, Some(Place::Nowhere), last, self.now)?;
+            self.statements.put(space, &key, &stored, Some(Place::Nowhere), (last, None))?;
         }
         Ok(())
     }
@@ -329,6 +335,14 @@ impl<'a> Transaction<'a> {
             space.verdict = Verdict::Fine;
         }
         Ok(())
+    }
+}
+
+/// The deadline that a write sets.
+fn until(deadline: Deadline, now: Timestamp) -> Option<Timestamp> {
+    match deadline {
+        Deadline::Never => None,
+        Deadline::After(ttl) => Some(now + ttl),
     }
 }
 
@@ -445,62 +459,70 @@ impl<'c> Statements<'c> {
         rows.next()?.map_or(Ok(Place::Nowhere), |row| row.get(0).map(Place::of))
     }
 
-    /// Does one write, on a key of which `known` may already tell where it leads.
-    fn write(
-        &mut self,
-        space: i64,
-        write: &Write,
-        known: Option<Place>,
-        revision: Revision,
-        now: Timestamp,
-    ) -> rusqlite::Result<()> {
-        let key = write.key();
+    /// What was seen of a key that is written to holds no longer.
+    fn forget(&mut self, space: i64, key: &Key) {
         if self.last_guarded.as_ref().is_some_and(|seen| seen.space == space && seen.key == *key) {
             self.last_guarded = None;
         }
+    }
+
+    /// Puts a record, at a place that is perhaps known already, with its revision and deadline.
+    fn put(
+        &mut self,
+        space: i64,
+        key: &Key,
+        value: &[u8],
+        known: Option<Place>,
+        (revision, deadline): (Revision, Option<Timestamp>),
+    ) -> rusqlite::Result<()> {
+        let revision = integer(revision.number());
+        let deadline = deadline.map(|deadline| integer(deadline.as_micros()));
+        let place = known.map_or_else(|| self.locate(space, key), Ok)?;
+        if let Place::Record(number) = place
+            && self.change.execute(params![number, revision, deadline, value])? > 0
+        {
+            return Ok(());
+        }
         let (kind, id) = (key.kind.name(), &*key.id);
-        match write {
-            Write::Put { value, deadline, .. } => {
-                let deadline = match deadline {
-                    Deadline::Never => None,
-                    Deadline::After(ttl) => Some(integer((now + *ttl).as_micros())),
-                };
-                let revision = integer(revision.number());
-                let place = known.map_or_else(|| self.locate(space, key), Ok)?;
-                if let Place::Record(number) = place
-                    && self.change.execute(params![number, revision, deadline, value])? > 0
-                {
-                    return Ok(());
-                }
-                self.add.execute(params![space, kind, id, revision, deadline, value])?;
-                let number = self.connection.last_insert_rowid();
-                self.set_key.execute(params![space, kind, id, number])?;
-            }
-            Write::Touch { ttl, .. } => {
-                let place = known.map_or_else(|| self.locate(space, key), Ok)?;
-                if let Place::Record(number) = place {
-                    let deadline = integer((now + *ttl).as_micros());
-                    self.touch.execute(params![number, deadline])?;
-                }
-            }
-            Write::Delete { .. } => {
-                if self.delete_entry.execute(params![space, kind, id])? > 0 {
-                    return Ok(());
-                }
-                if let Place::Record(number) = self.locate(space, key)? {
-                    self.delete_key.execute(params![space, kind, id])?;
-                    self.delete.execute([number])?;
-                }
-            }
-            Write::Mark { .. } => {
-                if self.mark.execute(params![space, kind, id])? == 0
-                    && let Place::Record(number) = self.locate(space, key)?
-                {
-                    self.delete.execute([number])?;
-                    self.set_key.execute(params![space, kind, id, None::<i64>])?;
-                }
-            }
-            Write::Append { .. } => unreachable!("lines are gathered, and written as records"),
+        self.add.execute(params![space, kind, id, revision, deadline, value])?;
+        let number = self.connection.last_insert_rowid();
+        self.set_key.execute(params![space, kind, id, number])?;
+        Ok(())
+    }
+
+    fn touch(
+        &mut self,
+        space: i64,
+        key: &Key,
+        known: Option<Place>,
+        deadline: Timestamp,
+    ) -> rusqlite::Result<()> {
+        let place = known.map_or_else(|| self.locate(space, key), Ok)?;
+        if let Place::Record(number) = place {
+            self.touch.execute(params![number, integer(deadline.as_micros())])?;
+        }
+        Ok(())
+    }
+
+    fn delete(&mut self, space: i64, key: &Key) -> rusqlite::Result<()> {
+        let (kind, id) = (key.kind.name(), &*key.id);
+        if self.delete_entry.execute(params![space, kind, id])? > 0 {
+            return Ok(());
+        }
+        if let Place::Record(number) = self.locate(space, key)? {
+            self.delete_key.execute(params![space, kind, id])?;
+            self.delete.execute([number])?;
+        }
+        Ok(())
+    }
+
+    fn mark(&mut self, space: i64, key: &Key) -> rusqlite::Result<()> {
+        let (kind, id) = (key.kind.name(), &*key.id);
+        if self.mark.execute(params![space, kind, id])? == 0
+            && let Place::Record(number) = self.locate(space, key)?
+        {
+            self.delete.execute([number])?;
+            self.set_key.execute(params![space, kind, id, None::<i64>])?;
         }
         Ok(())
     }
