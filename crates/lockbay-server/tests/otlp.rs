@@ -65,7 +65,8 @@ fn spans_of_requests_sagas_steps_and_commits_reach_the_collector_with_their_ids(
     let deposit = json!({ "user_id": "ann", "amount": "10.00", "currency": "EUR" }).to_string();
     let key = ("Idempotency-Key", "one");
     let json = support::http::JSON;
-    server.send("POST", "/v1/ledger/deposits", &[json, key], deposit.as_bytes()).ok();
+    let reply = server.send("POST", "/v1/ledger/deposits", &[json, key], deposit.as_bytes());
+    assert_eq!(reply.status, 201, "{}", reply.text());
     let escrow =
         json!({ "buyer_id": "ann", "seller_id": "bob", "amount": "1.00", "currency": "EUR" });
     let request_id = ("X-Request-Id", "req-4711");

@@ -176,8 +176,8 @@ pub fn judge(points: &[Point], question: &Question) -> Trend {
 fn describe(series: &Series, question: &Question, trend: &mut Trend) {
     let scores = sample::normal_scores(&series.values);
     let noise = Noise::of(&scores);
-    let line = slope::line(series, &noise);
     let levels = change::levels(series, &scores, &noise);
+    let (line, noise) = slope::line(series, &noise);
     let around_line = around_line(series, &line);
     let stepped = levels.len() > 1 && is_stepped(series, &levels, around_line);
     let drifts = line.p < SIGNIFICANT;

@@ -14,8 +14,13 @@ pub(super) struct Noise {
     pub(super) persistence: f64,
     /// The variance of one value.
     pub(super) variance: f64,
+    /// Differences go on in their direction, which those of such noise never do: it is a curve.
+    pub(super) smooth: bool,
 }
 
+/// The most that the ratio less one may be is 1 for noise with a memory, and 3 for a curve without
+/// noise.
+const SMOOTH: f64 = 1.3;
 /// Values that remember more than this are a walk, about which little can be said.
 const MAX_PERSISTENCE: f64 = 0.97;
 
@@ -25,11 +30,12 @@ impl Noise {
     pub(super) fn of(scores: &[f64]) -> Noise {
         let (one, two) = (mean_square(scores, 1), mean_square(scores, 2));
         if one <= 0.0 {
-            return Noise { persistence: 0.0, variance: 0.0 };
+            return Noise { persistence: 0.0, variance: 0.0, smooth: false };
         }
         let seen = two / one - 1.0;
         let persistence = (seen + 1.0 / count(scores.len()).sqrt()).clamp(0.0, MAX_PERSISTENCE);
-        Noise { persistence, variance: one / (2.0 * (1.0 - seen.clamp(0.0, persistence))) }
+        let variance = one / (2.0 * (1.0 - seen.clamp(0.0, persistence)));
+        Noise { persistence, variance, smooth: seen > SMOOTH }
     }
 
     /// The variance of one value as it counts in a mean over many: larger than that of one value,

@@ -9,7 +9,7 @@
 //! widened variance.
 
 use super::noise::Noise;
-use super::sample::{Series, count, median, ranks, two_sided};
+use super::sample::{Series, count, median, normal_scores, ranks, two_sided};
 
 /// 95 % of a normal distribution lie within so many standard deviations.
 const Z_95: f64 = 1.959_964;
@@ -30,15 +30,23 @@ pub(super) struct Line {
     pub(super) p: f64,
 }
 
-/// The line through a series of at least three points.
-pub(super) fn line(series: &Series, noise: &Noise) -> Line {
+/// A curve without noise is worth so many independent points: enough if it goes one way all the
+/// time, and not if it goes up and down.
+const CURVE: f64 = 10.0;
+
+/// The line through a series of at least three points, and the noise that it was held against. A
+/// drift makes neighbours look alike, so the noise of what is left without it counts if that has
+/// less of a memory.
+pub(super) fn line(series: &Series, whole: &Noise) -> (Line, Noise) {
     let (mut slopes, s) = pairs(series);
     let slope = median(&mut slopes);
     let rest: Vec<f64> =
         series.hours.iter().zip(&series.values).map(|(hour, value)| value - slope * hour).collect();
     let n = series.len();
+    let left = Noise::of(&normal_scores(&rest));
+    let noise = if left.persistence < whole.persistence { left } else { *whole };
     let (_, ties) = ranks(&series.values);
-    let variance = untied_variance(n, &ties) * widening(&rest, noise);
+    let variance = untied_variance(n, &ties) * widening(&rest, &noise, left.smooth);
     let p = if variance > 0.0 {
         // One step towards zero, because S moves in steps.
         two_sided((s.abs() - 1.0).max(0.0) / variance.sqrt())
@@ -46,7 +54,7 @@ pub(super) fn line(series: &Series, noise: &Noise) -> Line {
         1.0
     };
     let (low, high) = interval(&mut slopes, Z_95 * variance.sqrt());
-    Line { slope, low, high, start: median(&mut rest.clone()), p }
+    (Line { slope, low, high, start: median(&mut rest.clone()), p }, noise)
 }
 
 /// The slopes between all pairs of points at different times, and Kendall's S.
@@ -76,7 +84,7 @@ fn untied_variance(n: usize, ties: &[usize]) -> f64 {
 }
 
 /// By how much the variance of S is larger than that of independent values.
-fn widening(rest: &[f64], noise: &Noise) -> f64 {
+fn widening(rest: &[f64], noise: &Noise, smooth: bool) -> f64 {
     let modelled = widened(rest.len(), |lag| {
         // What an autocorrelation of values is among ranks (Pearson 1907).
         let correlation = noise.persistence.powi(i32::try_from(lag).unwrap_or(i32::MAX));
@@ -85,7 +93,8 @@ fn widening(rest: &[f64], noise: &Noise) -> f64 {
     let (ranked, _) = ranks(rest);
     let seen = seen_autocorrelation(&ranked);
     let seen = widened(rest.len(), |lag| seen.get(lag - 1).copied().unwrap_or_default());
-    modelled.max(seen).clamp(1.0, MAX_WIDENING)
+    let most = if smooth { (count(rest.len()) / CURVE).max(1.0) } else { MAX_WIDENING };
+    modelled.max(seen).clamp(1.0, most)
 }
 
 /// The factor of Hamed and Rao for an autocorrelation by lag.
@@ -148,6 +157,8 @@ mod tests {
     use super::*;
     use crate::clock::Timestamp;
 
+    const NONE: Noise = Noise { persistence: 0.0, variance: 1.0, smooth: false };
+
     fn series(values: &[f64]) -> Series {
         Series {
             from: Timestamp::default(),
@@ -160,7 +171,7 @@ mod tests {
     #[test]
     fn a_small_example_gives_what_a_person_reckons() {
         let rising = series(&[1.0, 2.0, 4.0, 3.0, 5.0]);
-        let line = line(&rising, &Noise { persistence: 0.0, variance: 1.0 });
+        let (line, _) = line(&rising, &NONE);
         assert!((line.slope - 1.0).abs() < 1e-12, "{line:?}");
         assert!((line.p - two_sided(7.0 / (50.0_f64 / 3.0).sqrt())).abs() < 1e-12, "{line:?}");
         assert!(line.low <= line.slope && line.slope <= line.high);
@@ -171,21 +182,35 @@ mod tests {
     fn one_wild_value_does_not_move_the_slope() {
         let mut values: Vec<f64> = (0..50).map(|n| 10.0 + 0.5 * f64::from(n)).collect();
         values[49] = -1e12;
-        let line = line(&series(&values), &Noise { persistence: 0.0, variance: 1.0 });
+        let (line, _) = line(&series(&values), &NONE);
         assert!((line.slope - 0.5).abs() < 1e-9);
     }
 
     #[test]
     fn equal_values_are_no_trend() {
-        let line = line(&series(&[0.0; 40]), &Noise { persistence: 0.0, variance: 0.0 });
+        let (line, _) = line(&series(&[0.0; 40]), &NONE);
         assert_eq!((line.slope, line.low, line.high, line.p), (0.0, 0.0, 0.0, 1.0));
     }
 
     #[test]
     fn resemblance_of_neighbours_widens_the_test() {
-        let values: Vec<f64> = (0..60).map(|n| f64::from(n % 7) + f64::from(n) * 0.03).collect();
-        let of = |persistence| line(&series(&values), &Noise { persistence, variance: 1.0 });
-        assert!(of(0.7).p > of(0.0).p);
-        assert!(of(0.7).high - of(0.7).low > of(0.0).high - of(0.0).low);
+        let values: Vec<f64> = (0..60).map(|n| f64::from(n % 7)).collect();
+        let of = |persistence| widening(&values, &Noise { persistence, ..NONE }, false);
+        assert!(of(0.7) > of(0.3) && of(0.3) > of(0.0) && of(0.0) >= 1.0);
+    }
+
+    /// A drift or a curve with hardly any noise is no noise with a long memory.
+    #[test]
+    fn what_goes_one_way_all_the_time_is_a_trend_however_smooth() {
+        for power in [1, 2, 3] {
+            let values: Vec<f64> =
+                (0..120).map(|n| 5.0 + (f64::from(n) / 120.0).powi(power)).collect();
+            let whole = Noise::of(&normal_scores(&values));
+            let (line, _) = line(&series(&values), &whole);
+            assert!(line.p < 1e-3, "power {power}: {line:?}");
+        }
+        let wave: Vec<f64> = (0..120).map(|n| (f64::from(n) / 19.0).sin()).collect();
+        let (line, _) = line(&series(&wave), &Noise::of(&normal_scores(&wave)));
+        assert!(line.p > 1e-3, "{line:?}");
     }
 }
