@@ -1,6 +1,8 @@
 //! The stream of events: in order, resumed without loss or repetition, honest about what is missing,
 //! bounded, and ended with the server.
 
+#![allow(clippy::unwrap_used)] // a test fails by panicking
+
 mod support;
 
 use std::collections::BTreeMap;

@@ -1,6 +1,8 @@
 //! The report and the trends over HTTP and on the command line: the guide's fields, every format,
 //! and an answer whatever the state of the service.
 
+#![allow(clippy::unwrap_used)] // a test fails by panicking
+
 mod support;
 
 use serde_json::{Value, json};
