@@ -138,6 +138,7 @@ impl Audit {
     }
 
     async fn pass(&self, thoroughness: Thoroughness, pace: Pace) -> Result<Verdict> {
+        let seen = self.seen();
         let read = self.0.store.get(&[head_key(), used_key()]).await?;
         let mut found = read.records.into_iter();
         let (head, used) = (found.next().flatten(), found.next().flatten());
@@ -153,7 +154,11 @@ impl Audit {
         let trimmed = newest.filter(Checkpoint::is_signed).and_then(|newest| newest.trimmed);
         let (after, from) = trimmed.map_or((0, Revision::ZERO), |it| (it.number, it.last));
         let mut checker = Checker::behind(after, from);
-        let limit = known.as_ref().map(|head| head.number);
+        // Where nothing was sealed yet, whatever is sealed meanwhile is left for the next time.
+        let limit = match (&head, &used) {
+            (None, None) => Some(0),
+            (Some(_), _) | (_, Some(_)) => known.as_ref().map(|head| head.number),
+        };
         let mut compared = 0;
         let mut walk = Walk::new(self, &mut checker, pace, (from, until));
         if thoroughness == Thoroughness::Records {
@@ -165,7 +170,9 @@ impl Audit {
             (None, None) if checker.found.checkpoints == 0 => {}
             (None, _) => checker.found.add(None, None, "the head is missing"),
             (Some(None), _) => checker.found.add(None, None, "the head is damaged"),
-            (Some(Some(head)), _) => self.compare_head(head, (number, hash), &mut checker).await?,
+            (Some(Some(head)), _) => {
+                self.compare_head((seen.as_ref(), head), (number, hash), &mut checker).await?;
+            }
         }
         let used_now = used.as_ref().and_then(|record| std::str::from_utf8(&record.value).ok());
         let signs = checker.found.key.map(|key| key.to_string());
@@ -202,7 +209,7 @@ impl Audit {
     /// Whether the head names the last checkpoint, and no later one was ever seen.
     async fn compare_head(
         &self,
-        head: &Head,
+        (seen, head): (Option<&Head>, &Head),
         (number, hash): (u64, Option<[u8; 32]>),
         checker: &mut Checker,
     ) -> Result<()> {
@@ -213,7 +220,7 @@ impl Audit {
         } else if hash.is_some_and(|hash| hash != head.hash) {
             checker.found.add(None, Some(number), "it is not the one that the head names");
         }
-        if let Some(why) = self.forgotten(head).await? {
+        if let Some(why) = self.forgotten(seen, head).await? {
             checker.found.add(None, None, why);
         } else {
             self.saw(head.clone());
