@@ -71,10 +71,8 @@ impl Store for Interrupted {
 async fn verified_while_sealing(seals: usize) {
     let clock = Clock::manual(3);
     let memory = Memory::new(clock.clone());
-    let store = Arc::new(Interrupted {
-        inner: Arc::new(memory.client()),
-        errand: Mutex::default(),
-    });
+    let store =
+        Arc::new(Interrupted { inner: Arc::new(memory.client()), errand: Mutex::default() });
     let bay = LockBay::with_store(quiet(), store.clone(), clock.clone());
     lead(&bay, &clock).await;
     for part in 0..seals {

@@ -63,6 +63,10 @@ pub struct Verdict {
     pub first_at: Option<Timestamp>,
     /// When the last entry was made.
     pub last_at: Option<Timestamp>,
+    /// The first checkpoint that is signed by a key that is trusted. What stands before it was
+    /// sealed by a key of the store, or by one that is not known here any more, and is as it was
+    /// when that key gave way.
+    pub vouched_from: Option<u64>,
     /// The key that signs now.
     pub public_key: Option<PublicKey>,
     /// Whether that key came from a setting, so that the store does not know it.
@@ -242,6 +246,7 @@ pub(super) fn verdict(found: Found) -> Verdict {
         trimmed: None,
         first_at: found.first.map(Revision::time),
         last_at: found.last.map(Revision::time),
+        vouched_from: found.vouched_from,
         public_key: found.key,
         key_outside_of_store: false,
         records_compared: 0,
@@ -262,6 +267,8 @@ struct Walk<'a> {
     range: Range,
     records: std::vec::IntoIter<Record>,
     more: bool,
+    /// The store's time of that page.
+    now: Timestamp,
     /// The lines between these are looked at.
     between: (Revision, Revision),
     compared: Option<(Waiting, &'a mut u64)>,
@@ -281,6 +288,7 @@ impl<'a> Walk<'a> {
             range: log::range(&audit_log(Partition::FIRST), between.0),
             records: Vec::new().into_iter(),
             more: true,
+            now: Timestamp::from_micros(0),
             between,
             compared: None,
         }
@@ -336,7 +344,12 @@ impl<'a> Walk<'a> {
             };
             match log::lines(&record) {
                 Ok(lines) => {
+                    let reached = self.reached(&record).await;
                     for line in lines {
+                        if line.revision > reached {
+                            let problem = "this entry is ahead of the store";
+                            self.checker.found.add(Some(line.revision), None, problem);
+                        }
                         self.checker.line(line.revision, line.text);
                         self.note(line.revision, line.text);
                     }
@@ -349,6 +362,13 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// Up to which revision a line can have been appended. Where the store does not say, as one
+    /// that was found rolled back, nothing is held against it.
+    async fn reached(&self, record: &Record) -> Revision {
+        let reached = self.audit.reached(record.revision, self.now).await;
+        reached.unwrap_or(record.revision)
+    }
+
     async fn next_page(&mut self) -> Result<()> {
         let clock = &self.audit.0.clock;
         let began = clock.tick();
@@ -356,6 +376,7 @@ impl<'a> Walk<'a> {
         let last = page.records.last().map(|record| record.key.id.to_string());
         self.range = self.range.clone().after(last.or(self.range.after.take()));
         self.more = page.more;
+        self.now = page.now;
         self.records = page.records.into_iter();
         match self.pace {
             Pace::Full => {}

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::Audit;
 use super::checkpoint::{Checkpoint, Head, checkpoint_key, hash_of, head_key};
 use super::verify::{Pace, Thoroughness};
-use super::Audit;
 use crate::error::{ErrorKind, Result};
 use crate::metrics::Metric;
 
