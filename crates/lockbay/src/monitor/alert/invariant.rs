@@ -4,6 +4,11 @@ use super::Severity;
 use super::builtin::rule;
 use super::rule::{Aggregation, Operator, Rule};
 
+/// Whether a rule is one of these, by its name.
+pub(in crate::monitor) fn is_invariant(name: &str) -> bool {
+    rules().iter().any(|rule| rule.name == name)
+}
+
 #[rustfmt::skip]
 pub(super) fn rules() -> Vec<Rule> {
     let (critical, error, warning) = (Severity::Critical, Severity::Error, Severity::Warning);
