@@ -315,6 +315,24 @@ async fn samples_stay_in_order_when_the_stores_clock_goes_back() {
     bay.shutdown().await;
 }
 
+#[tokio::test]
+async fn samples_that_are_dropped_because_a_clock_went_back_are_an_issue_of_health() {
+    let world = World::new(12);
+    let behind =
+        Arc::new(Skewed { inner: Arc::new(world.memory.client()), back: AtomicU64::new(0) });
+    let bay = LockBay::with_store(named("one"), behind.clone(), world.clock.clone());
+    bay.start();
+    pass(&world, 60).await;
+    assert!(bay.history().stands_still().is_none());
+    behind.back.store(3_600_000_000, Ordering::Relaxed);
+    pass(&world, 90).await;
+    assert!(bay.history().stands_still().is_some(), "nothing was sampled for 90 s");
+    behind.back.store(0, Ordering::Relaxed);
+    pass(&world, 30).await;
+    assert!(bay.history().stands_still().is_none());
+    bay.shutdown().await;
+}
+
 /// A store whose clock can be set back.
 struct Skewed {
     inner: Arc<dyn Store>,
