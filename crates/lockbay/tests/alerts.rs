@@ -359,6 +359,29 @@ async fn a_state_that_cannot_be_read_keeps_no_alert_from_being_judged() {
 }
 
 #[tokio::test]
+async fn a_ledger_that_does_not_come_to_zero_is_told_though_nobody_asks() {
+    let clock = Clock::manual(8);
+    let (trio, stores) = on_memory(&clock);
+    let key = Key::new(Partition::FIRST, Kind::new("account"), "user/u/USD");
+    let value = br#"{"balance":"10.01","held":"0.00"}"#.to_vec();
+    let damage = Write::Put { key, value, deadline: Deadline::Never };
+    let commit = Commit::new(Partition::FIRST, vec![], vec![damage], vec![]).unwrap();
+    stores[0].commit(&commit).await.unwrap();
+    let told = || {
+        let told = trio.receiver.0.lock().unwrap();
+        let of = told.iter().filter(|(rule, _)| rule == "ledger_unbalanced");
+        of.map(|(_, state)| *state).collect::<Vec<_>>()
+    };
+    settle().await;
+    pass(&clock, 60).await;
+    assert_eq!(told(), ["firing"]);
+    trio.leader().unwrap().leadership().resign().await.unwrap();
+    pass(&clock, 90).await;
+    assert_eq!(told(), ["firing"], "another leader finds the same");
+    trio.end_stepped(&clock).await;
+}
+
+#[tokio::test]
 async fn a_back_test_lets_others_work_and_a_second_one_waits_for_another_time() {
     let clock = Clock::manual(6);
     let (trio, _stores) = on_memory(&clock);
