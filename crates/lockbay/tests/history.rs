@@ -85,6 +85,18 @@ async fn each_interval_has_a_sample_and_every_increment_is_seen() {
 }
 
 #[tokio::test]
+async fn the_first_sample_has_what_the_first_health_check_found() {
+    let world = World::new(13);
+    let from = world.clock.now();
+    let one = start(&world, "one");
+    pass(&world, 5).await;
+    let found = tracks(&one.bay, "system_metrics.healthy", from).await;
+    let Samples::Gauge(samples) = &found[0].samples else { panic!("{found:?}") };
+    assert_eq!(samples[0].1, 1.0, "it is healthy, and never was otherwise");
+    one.bay.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_crash_loses_what_came_after_the_last_sample_and_a_restart_is_another_life() {
     let world = World::new(2);
     let from = world.clock.now();

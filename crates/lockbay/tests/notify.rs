@@ -308,6 +308,28 @@ async fn a_delivery_that_cannot_be_noted_is_noted_later_and_not_made_again() {
 }
 
 #[tokio::test]
+async fn health_says_that_notices_do_not_go_out_and_why() {
+    let world = World::new(15);
+    let told = Told::new("people", &world, |_, _| {
+        (Duration::ZERO, Err(Undelivered::for_now("connection refused")))
+    });
+    let config = Config { leader_ttl: seconds(900), ..config() };
+    let instance = leader_with(config, &world, &[&told]).await;
+    let reasons = async || {
+        let checks = instance.bay.health().await.checks;
+        let part = checks.into_iter().find(|check| check.name == "notifications").unwrap();
+        (part.status.name(), part.reasons.join(" "))
+    };
+    let second = Duration::from_secs(1);
+    evaluate(&instance, &[("jobs", Turn::Fired)], &["jobs"]).await;
+    world.pass_by(second, Duration::from_secs(60)).await;
+    assert_eq!(reasons().await, ("healthy", String::new()));
+    world.pass_by(second, Duration::from_secs(600)).await;
+    let (status, why) = reasons().await;
+    assert!(status == "degraded" && why.contains("connection refused"), "{status}: {why}");
+}
+
+#[tokio::test]
 async fn what_is_refused_for_good_is_a_dead_letter_until_somebody_tries_it_again() {
     let world = World::new(7);
     let told = Told::new("people", &world, |_, attempt| {

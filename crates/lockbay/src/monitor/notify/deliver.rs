@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::channel::{Channel, Undelivered};
 use super::lane::{self, Entry, MAX_AGE, Standing};
 use super::outbox::{self, Kept, Loaded, NOTICE_LIST, NoticeStatus, TODO};
+use super::seen::Waits;
 use super::{Inner, Notifier};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
@@ -53,6 +54,7 @@ impl Notifier {
                 stop.run_until_cancelled(woken).await;
                 continue;
             };
+            inner.seen.looked(inner.clock.tick(), None);
             let desk = Desk::new(inner, right.fence().clone());
             tokio::select! {
                 () = stop.cancelled() => {}
@@ -60,6 +62,7 @@ impl Notifier {
                 () = desk.work() => {}
             }
             inner.metrics.set(Metric::NotificationsDead, 0);
+            inner.seen.rest();
         }
     }
 }
@@ -101,9 +104,12 @@ impl<'a> Desk<'a> {
             if due || self.stale || self.runs_dry() {
                 (looked, self.stale) = (Some(now), false);
                 self.note().await;
-                if let Err(error) = self.look().await {
-                    tracing::warn!(%error, "notifications cannot be read now");
-                    self.inner.clock.sleep(LOOK).await;
+                match self.look().await {
+                    Ok(()) => self.inner.seen.looked(self.inner.clock.tick(), self.longest()),
+                    Err(error) => {
+                        tracing::warn!(%error, "notifications cannot be read now");
+                        self.inner.clock.sleep(LOOK).await;
+                    }
                 }
             }
             let wake = self.begin();
@@ -132,6 +138,19 @@ impl<'a> Desk<'a> {
         };
         let next = kept.channels.get(channel).and_then(lane::Progress::next);
         next.is_some() && *kept.todo(channel).id == *entry
+    }
+
+    /// What has waited longest, of what is at hand.
+    fn longest(&self) -> Option<Waits> {
+        let of = |(name, lane): (&String, &Vec<String>)| {
+            let first = lane.iter().find_map(|entry| {
+                let kept = &self.records.get(outbox::behind(entry))?.kept;
+                kept.channels.get(name).filter(|progress| progress.next().is_some())
+            })?;
+            let (channel, error) = (name.clone(), first.error.clone());
+            Some(Waits { since: first.since, channel, error })
+        };
+        self.lanes.iter().filter_map(of).min()
     }
 
     /// Brings to hand the beginning of every channel's list.
