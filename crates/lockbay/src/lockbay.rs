@@ -3,6 +3,7 @@
 //! Siblings meet here: a job for the leader alone gets the leader's fence from this place, and
 //! nowhere else do jobs and leadership know of each other.
 
+mod books;
 mod build;
 mod gauges;
 mod report;
@@ -505,6 +506,7 @@ impl LockBay {
             sagas: &self.0.sagas,
             sweeper: &self.0.sweeper,
             alerts: &self.0.alerts,
+            notifier: &self.0.notifier,
             schedules: &self.0.schedules,
             audit: &self.0.audit,
             history: &self.0.history,
@@ -540,20 +542,24 @@ impl LockBay {
     /// Samples the metrics, if they are to be.
     async fn sample(self, stop: CancellationToken) {
         if self.0.config.monitoring {
+            // Gauges that nobody has set yet say nothing of what they are about.
+            stop.run_until_cancelled(self.health()).await;
             let bay = self.clone();
             let refresh = move || bay.refresh_metrics();
             self.0.history.clone().record(self.0.opened, refresh, stop).await;
         }
     }
 
-    /// Judges alerts while this instance leads, and tells of them, if monitoring is on.
+    /// Judges alerts while this instance leads, and tells of them, and takes the trial balance that
+    /// one of them is about, if monitoring is on.
     fn watch_alerts(&self, stop: &CancellationToken) -> Vec<JoinHandle<()>> {
         if !self.0.config.monitoring {
             return Vec::new();
         }
         let judged = self.0.alerts.clone().watch_over(stop.clone());
         let told = self.0.alerts.clone().tell_events(stop.clone());
-        vec![tokio::spawn(judged), tokio::spawn(told)]
+        let balanced = self.clone().watch_ledger(stop.clone());
+        vec![tokio::spawn(judged), tokio::spawn(told), tokio::spawn(balanced)]
     }
 
     async fn watch_health(self, stop: CancellationToken) {

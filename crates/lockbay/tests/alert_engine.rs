@@ -305,7 +305,7 @@ fn every_small_case_is_legal() {
     for phase in Phase::ALL {
         for counted in waits {
             for passed in elapsed {
-                for over in [None, Some(5), Some(25), Some(1_000)] {
+                for over in [None, Some(-7_200), Some(5), Some(25), Some(1_000)] {
                     for (hold_for, keep_firing_for) in
                         waits.iter().flat_map(|a| waits.iter().map(move |b| (*a, *b)))
                     {
@@ -318,7 +318,7 @@ fn every_small_case_is_legal() {
                                     counted,
                                     episode: 7,
                                     fired_at: over.map(|_| BEGIN),
-                                    resolved_at: over.map(|ago| at - Duration::from_secs(ago)),
+                                    resolved_at: over.map(|ago| ago_of(at, ago)),
                                     value: None,
                                     reason: None,
                                 };
@@ -341,7 +341,13 @@ fn every_small_case_is_legal() {
             }
         }
     }
-    assert_eq!(cases, 5 * 3 * 7 * 4 * 9 * 3 * 4 * 5);
+    assert_eq!(cases, 5 * 3 * 7 * 5 * 9 * 3 * 4 * 5);
+}
+
+/// A moment so many seconds before another; behind it, if they are negative.
+fn ago_of(at: Timestamp, seconds: i64) -> Timestamp {
+    let apart = Duration::from_secs(seconds.unsigned_abs());
+    if seconds < 0 { at + apart } else { at - apart }
 }
 
 fn check(before: &Standing, terms: &Terms, seen: &Seen, at: Timestamp) {
@@ -360,9 +366,16 @@ fn check(before: &Standing, terms: &Terms, seen: &Seen, at: Timestamp) {
             if before.phase == Phase::Pending { before.counted + passed } else { Duration::ZERO };
         assert!(waited >= terms.hold_for, "fired early: {case}");
         assert!(!paused || terms.hold_for.is_zero(), "fired over a pause: {case}");
-        let cool = before.resolved_at.is_none_or(|over| at.since(over) >= terms.cooldown);
+        // A clock that went back does not keep anything from firing.
+        let over = before.resolved_at.filter(|over| *over <= at);
+        let cool = over.is_none_or(|over| at.since(over) >= terms.cooldown);
         assert!(cool, "fired in the cooldown: {case}");
         assert_eq!(after.fired_at, Some(at), "{case}");
+    }
+    let set_back = before.resolved_at.is_some_and(|over| over > at);
+    if set_back && before.phase == Phase::Pending && matches!(seen, Seen::Holds(_)) {
+        let waited = !paused && before.counted + passed.min(INTERVAL * 2) >= terms.hold_for;
+        assert_eq!(turn.is_some(), waited || terms.hold_for.is_zero(), "kept back: {case}");
     }
     if turn == Some(Turn::Resolved) {
         let waited = if before.phase == Phase::Recovering {

@@ -473,6 +473,34 @@ mod ratios {
     }
 }
 
+mod shipped {
+    use super::*;
+
+    #[test]
+    fn a_store_that_was_halted_for_one_check_is_told() {
+        let series = [("system_metrics.store_halted", "0x3 1 0x70")];
+        let moves =
+            "moves = [\"30s fired store_rolled_back\", \"700s resolved store_rolled_back\"]";
+        let found = differences("builtin = [\"store_rolled_back\"]\n", &series, moves);
+        assert!(found.is_empty(), "{found:?}");
+    }
+
+    #[test]
+    fn a_gauge_that_a_restart_sets_to_zero_resolves_nothing() {
+        for (rule, path) in [
+            ("saga_parked", "saga_metrics.waiting_sagas"),
+            ("schedule_stuck", "schedule_metrics.schedules_stuck"),
+            ("notifications_dead", "system_metrics.notifications_dead"),
+            ("ledger_unbalanced", "system_metrics.ledger_unbalanced"),
+        ] {
+            let (rules, moves) =
+                (format!("builtin = [\"{rule}\"]\n"), format!("moves = [\"0s fired {rule}\"]"));
+            let found = differences(&rules, &[(path, "1x3 0x3 1x9")], &moves);
+            assert!(found.is_empty(), "{found:?}");
+        }
+    }
+}
+
 mod burn_rates {
     use super::*;
 

@@ -6,6 +6,7 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -354,6 +355,55 @@ async fn a_state_that_cannot_be_read_keeps_no_alert_from_being_judged() {
     pass(&clock, 4).await;
     assert_eq!(trio.phase().await, Phase::Firing);
     assert_eq!(trio.told(), ["firing"]);
+    trio.end_stepped(&clock).await;
+}
+
+#[tokio::test]
+async fn a_ledger_that_does_not_come_to_zero_is_told_though_nobody_asks() {
+    let clock = Clock::manual(8);
+    let (trio, stores) = on_memory(&clock);
+    let key = Key::new(Partition::FIRST, Kind::new("account"), "user/u/USD");
+    let value = br#"{"balance":"10.01","held":"0.00"}"#.to_vec();
+    let damage = Write::Put { key, value, deadline: Deadline::Never };
+    let commit = Commit::new(Partition::FIRST, vec![], vec![damage], vec![]).unwrap();
+    stores[0].commit(&commit).await.unwrap();
+    let told = || {
+        let told = trio.receiver.0.lock().unwrap();
+        let of = told.iter().filter(|(rule, _)| rule == "ledger_unbalanced");
+        of.map(|(_, state)| *state).collect::<Vec<_>>()
+    };
+    settle().await;
+    pass(&clock, 60).await;
+    assert_eq!(told(), ["firing"]);
+    trio.leader().unwrap().leadership().resign().await.unwrap();
+    pass(&clock, 90).await;
+    assert_eq!(told(), ["firing"], "another leader finds the same");
+    trio.end_stepped(&clock).await;
+}
+
+#[tokio::test]
+async fn a_back_test_lets_others_work_and_a_second_one_waits_for_another_time() {
+    let clock = Clock::manual(6);
+    let (trio, _stores) = on_memory(&clock);
+    settle().await;
+    pass(&clock, 20).await;
+    let (alerts, worked) = (trio.bays[0].alerts(), Arc::new(AtomicUsize::new(0)));
+    let worker = tokio::spawn({
+        let worked = Arc::clone(&worked);
+        async move {
+            loop {
+                worked.fetch_add(1, Ordering::Relaxed);
+                tokio::task::yield_now().await;
+            }
+        }
+    });
+    let (first, second) = tokio::join!(alerts.test(rule(0), 60), alerts.test(rule(0), 60));
+    worker.abort();
+    let evaluations = first.unwrap().evaluations;
+    let worked = worked.load(Ordering::Relaxed);
+    assert!(evaluations > 1_000 && worked > 50, "{evaluations} rounds, {worked} turns of others");
+    assert_eq!(second.unwrap_err().kind(), ErrorKind::Busy);
+    alerts.test(rule(0), 1).await.unwrap();
     trio.end_stepped(&clock).await;
 }
 

@@ -85,6 +85,18 @@ async fn each_interval_has_a_sample_and_every_increment_is_seen() {
 }
 
 #[tokio::test]
+async fn the_first_sample_has_what_the_first_health_check_found() {
+    let world = World::new(13);
+    let from = world.clock.now();
+    let one = start(&world, "one");
+    pass(&world, 5).await;
+    let found = tracks(&one.bay, "system_metrics.healthy", from).await;
+    let Samples::Gauge(samples) = &found[0].samples else { panic!("{found:?}") };
+    assert_eq!(samples[0].1, 1.0, "it is healthy, and never was otherwise");
+    one.bay.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_crash_loses_what_came_after_the_last_sample_and_a_restart_is_another_life() {
     let world = World::new(2);
     let from = world.clock.now();
@@ -312,6 +324,24 @@ async fn samples_stay_in_order_when_the_stores_clock_goes_back() {
     let widest = times.windows(2).map(|pair| pair[1].since(pair[0])).max().unwrap();
     assert!(widest <= Duration::from_secs(20), "it goes on where it was: {times:?}");
     assert!(times.len() <= 13, "three or four were dropped: {}", times.len());
+    bay.shutdown().await;
+}
+
+#[tokio::test]
+async fn samples_that_are_dropped_because_a_clock_went_back_are_an_issue_of_health() {
+    let world = World::new(12);
+    let behind =
+        Arc::new(Skewed { inner: Arc::new(world.memory.client()), back: AtomicU64::new(0) });
+    let bay = LockBay::with_store(named("one"), behind.clone(), world.clock.clone());
+    bay.start();
+    pass(&world, 60).await;
+    assert!(bay.history().stands_still().is_none());
+    behind.back.store(3_600_000_000, Ordering::Relaxed);
+    pass(&world, 90).await;
+    assert!(bay.history().stands_still().is_some(), "nothing was sampled for 90 s");
+    behind.back.store(0, Ordering::Relaxed);
+    pass(&world, 30).await;
+    assert!(bay.history().stands_still().is_none());
     bay.shutdown().await;
 }
 

@@ -16,6 +16,7 @@ use lockbay::job::{
     Claim, ClaimRequest, ClaimedJob, Identity, JobFailure, JobFilter, JobOutcome, JobStatus,
     OnFailed, OnInProgress, Replayed, Retry, RunOptions,
 };
+use lockbay::metrics::Metric;
 use lockbay::store::faulty::Faults;
 use lockbay::{ErrorKind, Json, LockBay, Placement};
 use support::stepped::{Instance, World, seconds};
@@ -133,6 +134,29 @@ async fn completing_twice_with_one_token_succeeds_twice() {
     assert_eq!(replayed(&b, request("k")).await.result, Some(json("1")), "the first one counts");
     let stranger = a.jobs().complete(&job.job_id, "stranger", Json::null()).await;
     assert_eq!(kind(stranger), ErrorKind::Fenced);
+}
+
+#[tokio::test]
+async fn only_a_refused_use_of_a_stale_claim_is_counted_as_one() {
+    let world = World::new(1);
+    let a = world.instance().bay;
+    let fenced = || a.metrics().value(Metric::ClaimsFenced);
+    let (jobs, done) = (a.jobs(), claimed(&a, request("k")).await);
+    jobs.complete(&done.job_id, &done.claim_token, json("1")).await.unwrap();
+    jobs.complete(&done.job_id, &done.claim_token, json("1")).await.unwrap();
+    let raced = jobs.heartbeat(&done.job_id, &done.claim_token).await;
+    assert_eq!(kind(raced), ErrorKind::Fenced, "it has ended");
+    let failed = claimed(&a, request("f")).await;
+    for _ in 0..2 {
+        jobs.fail(&failed.job_id, &failed.claim_token, "no", Retry::Never).await.unwrap();
+    }
+    assert_eq!(fenced(), 0, "a holder that has ended its job itself is no stale one");
+    let lapsed = claimed(&a, request("l")).await;
+    world.pass(CLAIM).await;
+    let late = jobs.complete(&lapsed.job_id, &lapsed.claim_token, Json::null()).await;
+    assert_eq!((kind(late), fenced()), (ErrorKind::Fenced, 1));
+    let late = jobs.heartbeat(&done.job_id, "stranger").await;
+    assert_eq!((kind(late), fenced()), (ErrorKind::Fenced, 2));
 }
 
 #[tokio::test]

@@ -92,7 +92,11 @@ fn config() -> Config {
 }
 
 async fn leader(world: &World, channels: &[&Told]) -> Instance {
-    let instance = world.instance_with(config());
+    leader_with(config(), world, channels).await
+}
+
+async fn leader_with(config: Config, world: &World, channels: &[&Told]) -> Instance {
+    let instance = world.instance_with(config);
     for channel in channels {
         instance.bay.notifications().tell_through(Arc::new((*channel).clone())).unwrap();
     }
@@ -283,6 +287,46 @@ async fn a_handover_in_the_middle_of_a_pause_goes_on_where_it_was() {
     assert!(told.asked.lock()[0].0.since(refused_at) >= Duration::from_secs(60));
     let page = second.bay.notifications().notices(NoticeStatus::Delivered, None, 9).await.unwrap();
     assert_eq!(page.items[0].channels["people"].attempts, 2, "attempts are counted on");
+}
+
+#[tokio::test]
+async fn a_delivery_that_cannot_be_noted_is_noted_later_and_not_made_again() {
+    let world = World::new(14);
+    let told = Told::new("people", &world, |_, _| (Duration::from_millis(300), Ok(())));
+    let config = Config { leader_ttl: seconds(900), ..config() };
+    let instance = leader_with(config, &world, &[&told]).await;
+    evaluate(&instance, &[("jobs", Turn::Fired)], &["jobs"]).await;
+    world.pass(Duration::from_millis(100)).await;
+    instance.store.fill();
+    world.pass(Duration::from_secs(20)).await;
+    assert!(instance.bay.is_leader());
+    assert_eq!(told.asked(), ["jobs firing"], "it is not made again while it cannot be noted");
+    instance.store.revive();
+    world.pass(Duration::from_secs(3)).await;
+    assert_eq!(count(&instance, NoticeStatus::Delivered).await, 1);
+    assert_eq!(told.asked(), ["jobs firing"]);
+}
+
+#[tokio::test]
+async fn health_says_that_notices_do_not_go_out_and_why() {
+    let world = World::new(15);
+    let told = Told::new("people", &world, |_, _| {
+        (Duration::ZERO, Err(Undelivered::for_now("connection refused")))
+    });
+    let config = Config { leader_ttl: seconds(900), ..config() };
+    let instance = leader_with(config, &world, &[&told]).await;
+    let reasons = async || {
+        let checks = instance.bay.health().await.checks;
+        let part = checks.into_iter().find(|check| check.name == "notifications").unwrap();
+        (part.status.name(), part.reasons.join(" "))
+    };
+    let second = Duration::from_secs(1);
+    evaluate(&instance, &[("jobs", Turn::Fired)], &["jobs"]).await;
+    world.pass_by(second, Duration::from_secs(60)).await;
+    assert_eq!(reasons().await, ("healthy", String::new()));
+    world.pass_by(second, Duration::from_secs(600)).await;
+    let (status, why) = reasons().await;
+    assert!(status == "degraded" && why.contains("connection refused"), "{status}: {why}");
 }
 
 #[tokio::test]

@@ -180,6 +180,12 @@ impl JobRecord {
         self.ended_us.map_or(record.revision.time(), Timestamp::from_micros)
     }
 
+    /// Whether the holder of this claim has ended it.
+    pub(crate) fn was_ended_under(&self, claim_token: &str) -> bool {
+        let by_holder = matches!(self.status, JobStatus::Completed | JobStatus::Failed);
+        by_holder && self.claim_token == claim_token
+    }
+
     /// Whether it has ended for good.
     pub(crate) fn has_ended(&self) -> bool {
         self.status != JobStatus::Claimed && !self.will_retry

@@ -10,8 +10,8 @@ use std::time::Duration;
 use super::decide::{JOB_LIST, JobRecord, JobStatus, backoff};
 use super::live::Live;
 use super::{
-    Claim, ClaimRequest, JobSuccess, Jobs, MAX_RACES, Replayed, check_payload, job_key, lost_reply,
-    not_found,
+    Claim, ClaimRequest, JobSuccess, Jobs, MAX_RACES, Replayed, check_payload, fenced, job_key,
+    lost_reply, not_found,
 };
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
@@ -124,7 +124,10 @@ impl Jobs {
                 self.0.live.lock().renewed(job_id, self.0.clock.tick());
                 Ok(now + ttl)
             }
-            Reply::Conflict { .. } => Err(self.fenced(job_id)),
+            Reply::Conflict { found, .. } => {
+                let job = found.as_ref().and_then(|record| JobRecord::decode(record).ok());
+                Err(self.refuse(job_id, claim_token, job.as_ref()))
+            }
         }
     }
 
@@ -264,7 +267,7 @@ impl Jobs {
         let failed = Ending::Failed { error: error.clone(), retry_after };
         let ending = self.ending(job_id, &live, failed, &Effects::default())?;
         if self.end(job_id, &live, ending).await? == Recorded::Before {
-            let refusal = self.fenced(job_id);
+            let refusal = fenced(job_id);
             return self.failed_before(job_id, claim_token, refusal).await;
         }
         if retry_after.is_none() {
@@ -358,7 +361,7 @@ impl Jobs {
         let record = self.read(job_id).await?;
         let job = JobRecord::decode(&record)?;
         if job.status != JobStatus::Claimed || job.claim_token != claim_token {
-            return Err(self.fenced(job_id));
+            return Err(self.refuse(job_id, claim_token, Some(&job)));
         }
         let now = self.0.clock.tick();
         Ok(Arc::new(Live { job, revision: record.revision, since: now, renewed: now }))
@@ -471,11 +474,11 @@ impl Jobs {
                 self.0.live.lock().remove(job_id);
                 // An earlier copy of this very call may have been applied.
                 let job = found.as_ref().and_then(|record| JobRecord::decode(record).ok());
-                job.and_then(|job| {
-                    confirm(&job, &ended.claim_token, ended.status, ended.result.as_ref())
-                })
-                .unwrap_or_else(|| Err(self.fenced(job_id)))
-                .map(|()| Recorded::Before)
+                let token = &ended.claim_token;
+                job.as_ref()
+                    .and_then(|job| confirm(job, token, ended.status, ended.result.as_ref()))
+                    .unwrap_or_else(|| Err(self.refuse(job_id, token, job.as_ref())))
+                    .map(|()| Recorded::Before)
             }
         }
     }

@@ -51,7 +51,7 @@ pub use fingerprint::Identity;
 pub use list::{JobFilter, JobInfo, JobPage};
 pub use run::{JobContext, JobFailure, JobOutcome, JobSuccess, RunOptions};
 
-use decide::JOB;
+use decide::{JOB, JobRecord};
 use live::LiveClaims;
 use replay::Replays;
 
@@ -253,12 +253,19 @@ impl Jobs {
         }))
     }
 
-    fn fenced(&self, job_id: &str) -> Error {
-        self.0.metrics.count(Metric::ClaimsFenced);
-        let message =
-            format!("the claim of job {job_id} is gone: it lapsed, ended, or was taken over");
-        Error::new(ErrorKind::Fenced, message)
+    /// Refuses what was done under a claim that is gone. A holder that has ended its job itself is
+    /// no stale one, so what it repeats, or sent at the same time, is not counted.
+    fn refuse(&self, job_id: &str, claim_token: &str, found: Option<&JobRecord>) -> Error {
+        if !found.is_some_and(|job| job.was_ended_under(claim_token)) {
+            self.0.metrics.count(Metric::ClaimsFenced);
+        }
+        fenced(job_id)
     }
+}
+
+fn fenced(job_id: &str) -> Error {
+    let message = format!("the claim of job {job_id} is gone: it lapsed, ended, or was taken over");
+    Error::new(ErrorKind::Fenced, message)
 }
 
 fn job_key(job_id: &str) -> Result<Key> {

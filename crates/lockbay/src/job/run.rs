@@ -260,7 +260,7 @@ impl Jobs {
         if cut == Cut::ClaimLost {
             let event = Event::ClaimLost { job_id: job_id.clone() };
             self.0.bus.tell(self.0.clock.now(), event);
-            return self.fenced(job_id);
+            return super::fenced(job_id);
         }
         let released = async {
             let live = self.live(job_id, &claimed.claim_token).await?;

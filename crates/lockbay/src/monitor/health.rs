@@ -20,6 +20,7 @@ use crate::leader::Leadership;
 use crate::metrics::{Metric, Metrics};
 use crate::monitor::alert::Alerts;
 use crate::monitor::history::History;
+use crate::monitor::notify::Notifier;
 use crate::saga::Sagas;
 use crate::schedule::Schedules;
 use crate::store::{Pong, Store, Volume};
@@ -78,6 +79,7 @@ pub(crate) struct Examiner<'a> {
     pub(crate) sagas: &'a Sagas,
     pub(crate) sweeper: &'a Sweeper,
     pub(crate) alerts: &'a Alerts,
+    pub(crate) notifier: &'a Notifier,
     pub(crate) schedules: &'a Schedules,
     pub(crate) audit: &'a Audit,
     pub(crate) history: &'a History,
@@ -117,6 +119,8 @@ impl Examiner<'_> {
             let issues = self.alerts.examine();
             parts.push(("history", surroundings::history(self.history.stands_still())));
             parts.push(("alerts", Finding { issues, warnings: Vec::new() }));
+            let (issues, warnings) = self.notifier.examine();
+            parts.push(("notifications", Finding { issues, warnings }));
             parts.push(("clock", surroundings::clocks(asked, told, took)));
             parts.push(("audit", Finding { issues: self.audit.examine(), warnings: Vec::new() }));
             parts.push(("disk", surroundings::disk(self.volume().await)));

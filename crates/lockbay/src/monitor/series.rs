@@ -158,10 +158,11 @@ pub fn stretches(
     reading: Reading,
 ) -> Vec<Stretch> {
     let mut turns = vec![from, to];
+    let spoken = reading.stale + Duration::from_micros(1);
     for track in tracks {
-        each_time(&track.samples, |at| {
+        each_time(&track.samples, (from - spoken, to), |at| {
             turns.push(at);
-            turns.push(at + reading.stale + Duration::from_micros(1));
+            turns.push(at + spoken);
         });
     }
     turns.retain(|at| (from..=to).contains(at));
@@ -257,12 +258,19 @@ pub fn merged(values: impl Iterator<Item = f64>, merge: Merge) -> Option<f64> {
     })
 }
 
-fn each_time(samples: &Samples, mut tell: impl FnMut(Timestamp)) {
+/// Tells the times of the samples in a window; others are not looked at.
+fn each_time(samples: &Samples, window: (Timestamp, Timestamp), mut tell: impl FnMut(Timestamp)) {
     match samples {
-        Samples::Counter(samples) => samples.iter().for_each(|(at, _)| tell(*at)),
-        Samples::Gauge(samples) => samples.iter().for_each(|(at, _)| tell(*at)),
-        Samples::Histogram(samples) => samples.iter().for_each(|(at, _)| tell(*at)),
+        Samples::Counter(samples) => within(samples, window).iter().for_each(|(at, _)| tell(*at)),
+        Samples::Gauge(samples) => within(samples, window).iter().for_each(|(at, _)| tell(*at)),
+        Samples::Histogram(samples) => within(samples, window).iter().for_each(|(at, _)| tell(*at)),
     }
+}
+
+fn within<T>(samples: &[(Timestamp, T)], (from, to): (Timestamp, Timestamp)) -> &[(Timestamp, T)] {
+    let first = samples.partition_point(|(at, _)| *at < from);
+    let behind = samples.partition_point(|(at, _)| *at <= to);
+    &samples[first..behind.max(first)]
 }
 
 #[allow(clippy::cast_precision_loss)] // counts stay far below 2^53

@@ -55,6 +55,7 @@ pub struct Faulty {
     reply_delay_us: AtomicU32,
     calls: AtomicU64,
     deaf: AtomicBool,
+    full: AtomicBool,
     fate: Mutex<Fate>,
 }
 
@@ -70,6 +71,7 @@ impl Faulty {
             reply_delay_us: AtomicU32::new(0),
             calls: AtomicU64::new(0),
             deaf: AtomicBool::new(false),
+            full: AtomicBool::new(false),
             fate: Mutex::new(Fate::Lives),
         }
     }
@@ -109,8 +111,14 @@ impl Faulty {
         *self.fate.lock() = Fate::Dead;
     }
 
-    /// The client reaches the store again.
+    /// From now on, every commit is refused, as by a disk that is full; what is there is read.
+    pub fn fill(&self) {
+        self.full.store(true, Ordering::Relaxed);
+    }
+
+    /// The client reaches the store again, which has room again.
     pub fn revive(&self) {
+        self.full.store(false, Ordering::Relaxed);
         *self.fate.lock() = Fate::Lives;
     }
 
@@ -220,6 +228,9 @@ impl Store for Faulty {
 
     async fn commit(&self, commit: &Commit) -> Result<Reply> {
         self.before().await?;
+        if self.full.load(Ordering::Relaxed) {
+            return Err(not_reached());
+        }
         self.pass_on(commit).await
     }
 

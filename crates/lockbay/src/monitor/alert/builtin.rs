@@ -6,6 +6,11 @@
 
 use super::rule::{DivideBy, Operator, Origin, Rule};
 use super::{Severity, burn, invariant};
+use crate::metrics::{self, Type};
+
+/// So long a gauge must be well before its alert resolves: an instance that just began, and a
+/// leader that is new, has not looked yet and says zero.
+const SETTLED_SECONDS: u32 = 60;
 
 /// All of them.
 pub fn rules() -> Vec<Rule> {
@@ -14,6 +19,10 @@ pub fn rules() -> Vec<Rule> {
     rules.extend(burn::OBJECTIVES.iter().flat_map(burn::rules));
     for rule in &mut rules {
         rule.origin = Origin::BuiltIn;
+        if metrics::find(&rule.metric_path).is_some_and(|of| of.kind == Type::Gauge) {
+            let longer = rule.keep_firing_for_seconds.max(SETTLED_SECONDS);
+            rule.keep_firing_for_seconds = longer;
+        }
         rule.runbook = Some(format!("docs/operations.md#{}", rule.name));
     }
     rules
@@ -56,6 +65,7 @@ fn usual() -> Vec<Rule> {
         rule("cleanup_errors", "cleanup_metrics.total_errors", above(10.0), 60, (warning, "cleanup"), "cleanup could not read, judge or delete"),
         rule("ticks_failing", "schedule_metrics.ticks_failed", above(2.0), 60, (warning, "schedules"), "ticks of schedules failed for good"),
         Rule { for_seconds: 60, keep_firing_for_seconds: 120, ..unhealthy },
+        rule("notifications_failing", "system_metrics.notification_failures", above(5.0), 10, (error, "notifications"), "a channel does not take notices of alerts"),
         rule("store_errors", "system_metrics.store_errors", above(3.0), 5, (error, "store"), "health checks get no answer from the store"),
         Rule { for_seconds: 120, ..store_slow },
         Rule { for_seconds: 120, divide_by: per("system_metrics.max_in_flight", 0.0), ..near_limit },

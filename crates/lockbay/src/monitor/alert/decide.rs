@@ -300,7 +300,8 @@ fn fire_if_due(standing: &mut Standing, terms: &Terms) -> Option<Turn> {
         return None;
     }
     let at = standing.evaluated_at;
-    if standing.resolved_at.is_some_and(|over| at < over + terms.cooldown) {
+    // A clock that went back keeps nothing from firing.
+    if standing.resolved_at.is_some_and(|over| over <= at && at < over + terms.cooldown) {
         standing.reason = standing.reason.take().or(Some(Reason::Cooldown));
         return None;
     }

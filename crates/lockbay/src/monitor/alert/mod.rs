@@ -9,7 +9,7 @@ pub mod builtin;
 mod burn;
 pub mod decide;
 pub mod evaluator;
-mod invariant;
+pub(in crate::monitor) mod invariant;
 pub mod judge;
 pub(crate) mod record;
 pub mod round;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde::Serialize;
+use tokio::sync::Semaphore;
 
 use super::backtest::{self, Backtest};
 use super::decide::{Phase, Reason};
@@ -15,7 +16,7 @@ use super::round::Kept;
 use super::rule::{Operator, Rule};
 use super::{Severity, builtin};
 use crate::clock::{Clock, Tick, Timestamp};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::event::Bus;
 use crate::leader::Leadership;
 use crate::metrics::{Metric, Metrics};
@@ -76,6 +77,8 @@ pub(super) struct Inner {
     pub(super) audience: Arc<dyn Audience>,
     pub(super) interval: Duration,
     desk: Mutex<Desk>,
+    /// For the one back-test at a time.
+    bench: Semaphore,
 }
 
 /// What the evaluation of this instance came to, while it leads.
@@ -118,6 +121,7 @@ impl Alerts {
             audience,
             interval,
             desk,
+            bench: Semaphore::new(1),
         }))
     }
 
@@ -178,9 +182,13 @@ impl Alerts {
     /// Nothing is stored, and nobody is told.
     ///
     /// # Errors
-    /// `Invalid` for a rule that cannot be meant and for more minutes than history has.
+    /// `Invalid` for a rule that cannot be meant and for more minutes than history has; `Busy` while
+    /// this instance tests another.
     pub async fn test(&self, rule: Rule, minutes: u32) -> Result<Backtest> {
         rule.check()?;
+        let _alone = self.0.bench.try_acquire().map_err(|_| {
+            Error::new(ErrorKind::Busy, "a rule is tested already; one is at a time, try again")
+        })?;
         let now = self.0.store.ping().await?.now;
         backtest::run(rule, &*self.0.source, now, minutes, self.0.interval).await
     }

@@ -97,7 +97,7 @@ impl History {
 
     /// For how long no sample of this instance has been stored, once that is so long that several
     /// are missing; `None` while all is well, and if it does not sample.
-    pub(crate) fn stands_still(&self) -> Option<Duration> {
+    pub fn stands_still(&self) -> Option<Duration> {
         let stored = self.0.stored.load(Ordering::Relaxed);
         let idle = self.0.clock.tick().since(Tick::from_nanos(stored));
         (stored > 0 && idle > self.0.settings.interval * STANDS_STILL).then_some(idle)

@@ -5,8 +5,8 @@
 //! sample. It writes records that nobody else writes, so it needs no guards.
 //!
 //! The time of a sample is the store's. Samples stay in their order: if the store's clock goes back,
-//! samples are dropped until it has passed the last one. Nothing is lost of counters by that, as
-//! they are totals.
+//! samples are dropped until it has passed the last one, and health says so where that takes long.
+//! Nothing is lost of counters by that, as they are totals.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -40,6 +40,8 @@ pub(super) struct Recorder {
     fine: Strand,
     coarse: Strand,
     unsent: VecDeque<Write>,
+    /// There is a sample that the store does not have.
+    fresh: bool,
     /// The record of this life is to be written.
     announce: bool,
 }
@@ -67,7 +69,8 @@ impl Recorder {
         };
         let (fine, coarse) =
             (Strand::new(Grain::Fine, interval), Strand::new(Grain::Coarse, interval));
-        Recorder { shared, life, last: None, fine, coarse, unsent: VecDeque::new(), announce: true }
+        let (last, unsent) = (None, VecDeque::new());
+        Recorder { shared, life, last, fine, coarse, unsent, fresh: false, announce: true }
     }
 
     /// Samples until told to stop, and once more then. A life that ends before the store has told
@@ -122,6 +125,7 @@ impl Recorder {
             return;
         }
         self.last = Some(at);
+        self.fresh = true;
         let sample = self.shared.metrics.sample();
         let id = &self.life.instance_id;
         self.unsent.extend(self.fine.push(id, at, &sample));
@@ -165,7 +169,9 @@ impl Recorder {
         match answer {
             Ok(Reply::Committed { now, .. } | Reply::Conflict { now, .. }) => {
                 self.shared.time.told(now, asked);
-                self.shared.stored();
+                if std::mem::take(&mut self.fresh) {
+                    self.shared.stored();
+                }
                 self.unsent.clear();
                 self.announce = false;
                 keys.iter().for_each(|key| self.shared.shelf.forget(key));

@@ -4,7 +4,9 @@
 //! Attempts run side by side, a few for each channel, so that a slow one holds up nobody else; what
 //! they come to is committed by the desk alone, under the leader's fence. An attempt is not
 //! announced before it is made: if this process dies in between, the next leader makes it again,
-//! under the same identity. All that is in memory is the beginning of each channel's list.
+//! under the same identity. What an attempt has come to and the store did not take is kept and
+//! given to it again, so that nothing is told twice meanwhile. All else that is in memory is the
+//! beginning of each channel's list.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
@@ -15,9 +17,10 @@ use tokio_util::sync::CancellationToken;
 use super::channel::{Channel, Undelivered};
 use super::lane::{self, Entry, MAX_AGE, Standing};
 use super::outbox::{self, Kept, Loaded, NOTICE_LIST, NoticeStatus, TODO};
+use super::seen::Waits;
 use super::{Inner, Notifier};
 use crate::clock::Timestamp;
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::metrics::Metric;
 use crate::store::{Commit, Fence, Guard, MAX_PAGE, Partition, Range, Reply, Write};
@@ -51,6 +54,7 @@ impl Notifier {
                 stop.run_until_cancelled(woken).await;
                 continue;
             };
+            inner.seen.looked(inner.clock.tick(), None);
             let desk = Desk::new(inner, right.fence().clone());
             tokio::select! {
                 () = stop.cancelled() => {}
@@ -58,6 +62,7 @@ impl Notifier {
                 () = desk.work() => {}
             }
             inner.metrics.set(Metric::NotificationsDead, 0);
+            inner.seen.rest();
         }
     }
 }
@@ -73,6 +78,9 @@ struct Desk<'a> {
     records: HashMap<String, Loaded>,
     /// Notices that cannot be read, which hold up nobody.
     broken: BTreeSet<String>,
+    /// By notice: what attempts have come to by channel and the store did not take yet. They count as
+    /// in flight, so there are no more of them than may run at once.
+    unnoted: BTreeMap<String, Vec<(String, Outcome)>>,
     attempts: JoinSet<Outcome>,
     /// Which channel and notice an attempt is about.
     about: HashMap<Id, (String, String)>,
@@ -83,8 +91,9 @@ struct Desk<'a> {
 impl<'a> Desk<'a> {
     fn new(inner: &'a Inner, fence: Fence) -> Self {
         let (lanes, records, about) = (BTreeMap::new(), HashMap::new(), HashMap::new());
-        let (attempts, broken) = (JoinSet::new(), BTreeSet::new());
-        Desk { inner, fence, lanes, records, broken, attempts, about, stale: false, counted: None }
+        let (attempts, broken, unnoted) = (JoinSet::new(), BTreeSet::new(), BTreeMap::new());
+        let (stale, counted) = (false, None);
+        Desk { inner, fence, lanes, stale, records, broken, unnoted, attempts, about, counted }
     }
 
     async fn work(mut self) {
@@ -94,9 +103,13 @@ impl<'a> Desk<'a> {
             let due = looked.is_none_or(|at| now.since(at) >= LOOK);
             if due || self.stale || self.runs_dry() {
                 (looked, self.stale) = (Some(now), false);
-                if let Err(error) = self.look().await {
-                    tracing::warn!(%error, "notifications cannot be read now");
-                    self.inner.clock.sleep(LOOK).await;
+                self.note().await;
+                match self.look().await {
+                    Ok(()) => self.inner.seen.looked(self.inner.clock.tick(), self.longest()),
+                    Err(error) => {
+                        tracing::warn!(%error, "notifications cannot be read now");
+                        self.inner.clock.sleep(LOOK).await;
+                    }
                 }
             }
             let wake = self.begin();
@@ -127,6 +140,19 @@ impl<'a> Desk<'a> {
         next.is_some() && *kept.todo(channel).id == *entry
     }
 
+    /// What has waited longest, of what is at hand.
+    fn longest(&self) -> Option<Waits> {
+        let of = |(name, lane): (&String, &Vec<String>)| {
+            let first = lane.iter().find_map(|entry| {
+                let kept = &self.records.get(outbox::behind(entry))?.kept;
+                kept.channels.get(name).filter(|progress| progress.next().is_some())
+            })?;
+            let (channel, error) = (name.clone(), first.error.clone());
+            Some(Waits { since: first.since, channel, error })
+        };
+        self.lanes.iter().filter_map(of).min()
+    }
+
     /// Brings to hand the beginning of every channel's list.
     async fn look(&mut self) -> Result<()> {
         let asked = self.inner.clock.tick();
@@ -143,6 +169,7 @@ impl<'a> Desk<'a> {
         let entries = self.lanes.values().flatten();
         let mut wanted: BTreeSet<&str> = entries.map(|entry| outbox::behind(entry)).collect();
         wanted.extend(self.about.values().map(|(_, id)| id.as_str()));
+        wanted.extend(self.unnoted.keys().map(String::as_str));
         self.records.retain(|id, _| wanted.contains(id.as_str()));
         let missing = wanted.into_iter().filter(|id| !self.records.contains_key(*id));
         let missing: Vec<String> = missing.map(str::to_owned).collect();
@@ -209,12 +236,7 @@ impl<'a> Desk<'a> {
         let mut wake = None::<Timestamp>;
         let mut tried = Vec::new();
         for (name, lane) in &self.lanes {
-            let in_flight: BTreeSet<&str> = self
-                .about
-                .values()
-                .filter(|(channel, _)| channel == name)
-                .map(|(_, id)| id.as_str())
-                .collect();
+            let in_flight = self.in_flight(name);
             let entries = self.known(name, lane, &in_flight);
             let room = AT_ONCE.saturating_sub(in_flight.len());
             let (ready, next) = lane::ready(&entries, room, now);
@@ -225,6 +247,14 @@ impl<'a> Desk<'a> {
             self.attempt(channel, id);
         }
         wake
+    }
+
+    /// The notices of which an attempt of a channel runs, or has ended and is not noted yet.
+    fn in_flight(&self, channel: &str) -> BTreeSet<&str> {
+        let running = self.about.values().filter(|(of, _)| of == channel);
+        let ended = |outcomes: &[(String, Outcome)]| outcomes.iter().any(|(of, _)| of == channel);
+        let unnoted = self.unnoted.iter().filter(|(_, outcomes)| ended(outcomes));
+        running.map(|(_, id)| id.as_str()).chain(unnoted.map(|(id, _)| id.as_str())).collect()
     }
 
     /// What a channel is to deliver, up to the first that is not at hand: behind it nothing is
@@ -277,8 +307,22 @@ impl<'a> Desk<'a> {
         }
     }
 
-    async fn keep(&mut self, id: &str, outcomes: Vec<(String, Outcome)>) {
-        let Some(Loaded { mut kept, revision }) = self.records.remove(id) else { return };
+    /// Gives the store again what it did not take, until it does not take one of them.
+    async fn note(&mut self) {
+        for id in self.unnoted.keys().cloned().collect::<Vec<_>>() {
+            self.keep(&id, Vec::new()).await;
+            if self.unnoted.contains_key(&id) {
+                return;
+            }
+        }
+    }
+
+    /// Keeps these outcomes, behind those that are not noted yet.
+    async fn keep(&mut self, id: &str, more: Vec<(String, Outcome)>) {
+        let mut outcomes = self.unnoted.remove(id).unwrap_or_default();
+        outcomes.extend(more);
+        let Some(loaded) = self.records.remove(id) else { return };
+        let Loaded { mut kept, revision } = loaded.clone();
         let now = self.inner.time.now();
         for (channel, outcome) in &outcomes {
             let Some(before) = kept.channels.get(channel) else { continue };
@@ -290,16 +334,17 @@ impl<'a> Desk<'a> {
                 self.tell(&kept, &outcomes);
                 self.records.insert(id.to_owned(), Loaded { kept, revision });
             }
-            // Another has changed it, or another leads: what is there is read again.
+            // Another has changed it: what is there is read again.
             Ok(None) => self.stale = true,
             Err(error) => {
-                tracing::warn!(%error, notice = id, "a delivery could not be noted");
-                self.stale = true;
+                tracing::warn!(%error, notice = id, "a delivery could not be noted yet");
+                self.records.insert(id.to_owned(), loaded);
+                self.unnoted.insert(id.to_owned(), outcomes);
             }
         }
     }
 
-    /// Commits a notice as it stands now; `None` if it was changed meanwhile, or the right is gone.
+    /// Commits a notice as it stands now; `None` if it was changed meanwhile.
     async fn commit(
         &self,
         kept: &mut Kept,
@@ -311,6 +356,9 @@ impl<'a> Desk<'a> {
         let guards = vec![Guard::Held(self.fence.clone()), Guard::RevisionIs(key, revision)];
         match self.send(guards, writes).await? {
             Reply::Committed { revision, .. } => Ok(Some(revision)),
+            Reply::Conflict { guard: 0, .. } => {
+                Err(Error::new(ErrorKind::Fenced, "this instance leads no longer"))
+            }
             Reply::Conflict { .. } => Ok(None),
         }
     }

@@ -1,8 +1,10 @@
 //! Inhibition: what need not be told because it follows from something worse that is told already.
 //!
-//! An alert can only be held back by one that ranks above it, so that of all that fires the highest
+//! Rules on what must never be are not held back by a worse alert of their group: each needs a
+//! person, whatever else fires. An alert can only be held back by one that ranks above it, so that of all that fires the highest
 //! is never held back, however rules and severities are combined.
 
+use crate::monitor::alert::invariant::is_invariant;
 use crate::monitor::alert::{Firing, Severity};
 
 /// Alerts whose consequences are not told while they fire, the most fundamental first.
@@ -63,17 +65,21 @@ const CAUSES: &[Cause] = &[
     },
 ];
 
-/// The rule of an alert that holds this one back, if there is one among those that fire.
-pub(super) fn inhibitor<'a>(held: &Firing, group: &str, firing: &'a [Firing]) -> Option<&'a str> {
+/// The rule of an alert that holds this one back, if there is one among those that are told.
+pub(super) fn inhibitor<'a>(
+    held: &Firing,
+    group: &str,
+    told: impl IntoIterator<Item = &'a Firing>,
+) -> Option<&'a str> {
     let holds = |cause: &&Firing| rank(cause) > rank(held) && follows(held, group, cause);
-    firing.iter().find(holds).map(|cause| cause.rule.as_str())
+    told.into_iter().find(holds).map(|cause| cause.rule.as_str())
 }
 
 /// Whether one follows from the other, were it of a lower rank.
 fn follows(held: &Firing, group: &str, cause: &Firing) -> bool {
     let worse = cause.severity == Severity::Critical && held.severity < Severity::Critical;
     let same_group = super::plan::group_of(cause) == group;
-    (worse && same_group)
+    (worse && same_group && !is_invariant(&held.rule))
         || CAUSES.iter().any(|known| known.rule == cause.rule && covers(known, &held.rule))
 }
 
@@ -130,6 +136,20 @@ mod tests {
         for told in ["a", "c", "d", "e"] {
             assert_eq!(held(told, &all), None, "{told}");
         }
+    }
+
+    #[test]
+    fn what_needs_a_person_is_told_whatever_else_of_its_group_fires() {
+        let shipped = crate::monitor::alert::builtin::rules();
+        let of = |rule: &str| shipped.iter().find(|known| known.name == rule).unwrap();
+        let fires = |rule: &str| {
+            firing(rule, of(rule).severity, of(rule).labels.get("group").map(String::as_str))
+        };
+        let all =
+            ["saga_success_burn_fast", "sagas_orphaned", "saga_parked", "high_saga_failure_rate"]
+                .map(fires);
+        assert_eq!(held("saga_parked", &all), None);
+        assert_eq!(held("high_saga_failure_rate", &all), Some("saga_success_burn_fast"));
     }
 
     #[test]

@@ -26,6 +26,7 @@ mod notice;
 mod outbox;
 mod plan;
 mod retire;
+mod seen;
 mod shelf;
 mod silence;
 
@@ -64,6 +65,7 @@ use channel::Channels;
 use notice::cut;
 use outbox::Kept as Stored;
 use plan::{Book, Policy};
+use seen::Seen;
 use silence::Shelf;
 
 /// What was told, what is held back and what waits. Key: `all`.
@@ -96,6 +98,7 @@ struct Inner {
     settings: NotifySettings,
     channels: Channels,
     time: StoreTime,
+    seen: Seen,
     /// Tells the desk that there is something new.
     nudge: Notify,
 }
@@ -129,6 +132,7 @@ impl Notifier {
             scribe,
             settings,
             channels: Channels::with_log(),
+            seen: Seen::default(),
             nudge: Notify::new(),
         }))
     }

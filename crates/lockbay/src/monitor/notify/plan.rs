@@ -209,13 +209,19 @@ impl Planner<'_> {
         if alert.severity < self.policy.least {
             return Some(Why::Severity);
         }
+        if let Some(silence) = self.silenced(alert) {
+            return Some(Why::Silence(silence.id.clone()));
+        }
+        // What nobody is told of is no reason to tell of nothing else.
+        let told = self.firing.iter().filter(|cause| self.silenced(cause).is_none());
+        inhibitor(alert, group, told).map(|rule| Why::Inhibited(rule.to_owned()))
+    }
+
+    fn silenced(&self, alert: &Firing) -> Option<&Silence> {
         let quiet = |silence: &&Silence| {
             silence.covers(alert) && silence.state(self.at) == SilenceState::Active
         };
-        if let Some(silence) = self.policy.silences.iter().find(quiet) {
-            return Some(Why::Silence(silence.id.clone()));
-        }
-        inhibitor(alert, group, self.firing).map(|rule| Why::Inhibited(rule.to_owned()))
+        self.policy.silences.iter().find(quiet)
     }
 
     /// Lets a move wait for others of its group.

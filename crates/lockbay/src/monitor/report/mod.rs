@@ -270,6 +270,7 @@ fn step_for(check: &str) -> Option<&'static str> {
         "clock" => "set the clocks of this machine and of the store by NTP",
         "disk" => "make room on the volume of the store's file",
         "alerts" => "see the log of the leader: alerts are not judged",
+        "notifications" => "see which channel takes no notices: `lockbay alerts notifications`",
         "history" => "see the log of the instances: nothing is sampled",
         _ => return None,
     })

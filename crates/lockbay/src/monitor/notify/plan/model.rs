@@ -252,6 +252,15 @@ fn what_was_held_back_is_told_if_it_still_fires_after_what_held_it_back() {
 }
 
 #[test]
+fn what_is_silenced_holds_back_nothing() {
+    let mut world = World::new(Duration::ZERO);
+    world.silence.rules = "c".into();
+    let path = [Happens::Silence, Happens::Critical, Happens::Warning];
+    assert_eq!(run(&mut world, &path), ["w firing"]);
+    assert_eq!(world.book.held["c"].why, Why::Silence("s".into()));
+}
+
+#[test]
 fn what_is_critical_does_not_wait_for_its_group_and_takes_it_along() {
     let mut world = World::new(Duration::from_secs(30));
     assert!(run(&mut world, &[Happens::Warning]).is_empty(), "it waits for company");
