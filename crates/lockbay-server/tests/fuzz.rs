@@ -48,7 +48,7 @@ impl Dice {
 const METHODS: [&str; 10] =
     ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "TRACE", "CONNECT", "BREW"];
 
-const PATHS: [&str; 61] = [
+const PATHS: &[&str] = &[
     "/",
     "/health/live",
     "/health/ready",
@@ -317,7 +317,7 @@ const RIGHT: [(&str, &str, &str); 19] = [
 ];
 
 fn path(dice: &mut Dice, ids: &[String]) -> String {
-    let mut path = dice.pick(&PATHS).to_owned();
+    let mut path = dice.pick(PATHS).to_owned();
     while path.contains("{}") {
         let segment = match dice.below(8) {
             0 => "x".repeat(dice.below(2_000)),

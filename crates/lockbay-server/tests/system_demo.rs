@@ -16,7 +16,7 @@ use support::{eventually, lockbay};
 use tempfile::TempDir;
 
 /// What every act is called, and how many promises it checks.
-const ACTS: [(&str, usize); 9] = [
+const ACTS: [(&str, usize); 10] = [
     ("1. One leader", 1),
     ("2. A holder that comes back too late", 3),
     ("3. A job runs once", 3),
@@ -26,6 +26,7 @@ const ACTS: [(&str, usize); 9] = [
     ("7. A saga that fails is rolled back", 3),
     ("8. A crash", 4),
     ("9. The books", 4),
+    ("10. Knowing what happened", 2),
 ];
 
 fn all_checks() -> usize {

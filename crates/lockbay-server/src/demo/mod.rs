@@ -18,6 +18,7 @@ mod stage;
 mod state;
 mod tell;
 mod upkeep;
+mod watch;
 mod worker;
 
 use anyhow::{Context, bail};
@@ -66,7 +67,8 @@ async fn tour(stage: &mut Stage) -> anyhow::Result<()> {
     money::act(stage).await?;
     rollback::act(stage).await?;
     crash::act(stage).await?;
-    books::act(stage).await
+    books::act(stage).await?;
+    watch::act(stage).await
 }
 
 /// The signals that end a tour before its end.

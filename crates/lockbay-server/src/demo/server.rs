@@ -23,8 +23,14 @@ const START_WITHIN: Duration = Duration::from_secs(15);
 const PAUSE: Duration = Duration::from_millis(10);
 /// How much of a log is told when something failed.
 const LAST_LINES: usize = 12;
-/// Rights that lapse soon, so that nobody has to wait for long.
-const TIMES: [(&str, &str); 2] = [("REDIS_LEADER_ELECTION_TTL", "1"), ("LOCKBAY_SESSION_TTL", "2")];
+/// Rights that lapse soon, and short intervals, so that nobody has to wait for long.
+const TIMES: [(&str, &str); 5] = [
+    ("REDIS_LEADER_ELECTION_TTL", "1"),
+    ("LOCKBAY_SESSION_TTL", "2"),
+    ("ADVANCED_MONITORING_INTERVAL", "1"),
+    ("LOCKBAY_ALERT_INTERVAL", "1"),
+    ("LOCKBAY_AUDIT_SEAL_INTERVAL", "1"),
+];
 
 /// A directory for this user alone, removed when dropped.
 pub(super) struct Scratch(PathBuf);

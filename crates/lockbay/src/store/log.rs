@@ -14,10 +14,11 @@ use crate::error::{Error, ErrorKind, Result};
 /// The longest line, in bytes.
 pub const MAX_LINE_BYTES: usize = 64 * 1024;
 /// The most bytes that one commit may append, stamps included. So a record of lines stays below
-/// this and [`MAX_RECORD_BYTES`] together, and that is below the largest value.
+/// this and 512 KiB together, and that is below the largest value.
 pub const MAX_COMMIT_BYTES: usize = 4 * 1024 * 1024;
 /// A record of lines ends with the commit by which it comes to so many bytes.
 /// `redis_commit.lua` has the same number.
+#[cfg(feature = "sqlite")]
 pub(super) const MAX_RECORD_BYTES: usize = 512 * 1024;
 /// Digits of a revision.
 const DIGITS: usize = 16;

@@ -195,7 +195,7 @@ async fn lines_that_cannot_be_kept_are_refused(store: &dyn Store) {
         let error = Commit::new(Partition::FIRST, vec![], writes, vec![]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
     }
-    assert!(log::MAX_COMMIT_BYTES + MAX_RECORD < MAX_VALUE_BYTES);
+    const { assert!(log::MAX_COMMIT_BYTES + MAX_RECORD < MAX_VALUE_BYTES) };
     assert!(walk(store, &log("bad"), Revision::ZERO, 10).await.is_empty());
     let odd = "é \u{7f}\0 \r\t {\"a\":1}".as_bytes().to_vec();
     let (revision, _) = committed(store, vec![], vec![append("odd", odd.clone())]).await;
