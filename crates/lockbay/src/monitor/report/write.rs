@@ -370,7 +370,7 @@ mod tests {
     #[test]
     fn numbers_are_as_long_as_they_mean_something() {
         for (value, shown) in
-            [(0.0, "0"), (0.12345, "0.1235"), (3.14159, "3.1"), (1234.5, "1234"), (-0.5, "-0.5000")]
+            [(0.0, "0"), (0.12345, "0.1235"), (3.1559, "3.2"), (1234.5, "1234"), (-0.5, "-0.5000")]
         {
             assert_eq!(number(value), shown);
         }
