@@ -563,6 +563,25 @@ mod burn_rates {
     }
 
     #[test]
+    fn one_failure_of_few_in_the_short_window_confirms_nothing() {
+        // Six of forty failed long ago, then one of the two that came lately.
+        let found = burn(
+            "saga_success_burn_fast",
+            "0 +6 +0x20 +1 +0x5",
+            "0x1 +20 +20 +0x19 +2 +0x5",
+            "moves = [\"60s fired saga_success_burn_fast\", \"360s resolved saga_success_burn_fast\"]",
+        );
+        assert!(found.is_empty(), "{found:?}");
+    }
+
+    #[test]
+    fn a_test_that_expects_nothing_is_refused() {
+        let file = "builtin = [\"saga_parked\"]\n[[test]]\nname = \"case\"\n[[test.series]]\n\
+                    metric_path = \"saga_metrics.waiting_sagas\"\nsamples = \"1x4\"\n";
+        assert!(testfile::run(file).unwrap_err().to_string().contains("nothing"));
+    }
+
+    #[test]
     fn a_few_failures_at_little_traffic_fire_nothing() {
         let found = burn("saga_success_burn_fast", "0 +1x5 +0x50", "0 +1x5 +0x50", "moves = []");
         assert!(found.is_empty(), "{found:?}");

@@ -61,7 +61,9 @@ pub(super) fn rules(objective: &Objective) -> Vec<Rule> {
         let name = format!("{}_burn_{speed}", objective.name);
         let description =
             format!("{} use up their error budget {factor} times too fast", objective.part);
-        let condition = (Operator::Above, factor * objective.budget);
+        // As a person would write it, and not as 0.14400000000000002.
+        let threshold = (factor * objective.budget * 1e6).round() / 1e6;
+        let condition = (Operator::Above, threshold);
         let by = DivideBy { metric_path: objective.begun.into(), minimum: objective.minimum };
         Rule {
             divide_by: Some(by),

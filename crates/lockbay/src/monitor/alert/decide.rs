@@ -307,7 +307,7 @@ fn fire_if_due(standing: &mut Standing, terms: &Terms) -> Option<Turn> {
     }
     go(standing, Phase::Firing);
     // Grows also where the state of a rule was forgotten, as no firing takes less than a second.
-    standing.episode = (standing.episode + 1).max(at.as_micros() / 1_000_000);
+    standing.episode = standing.episode.saturating_add(1).max(at.as_micros() / 1_000_000);
     standing.fired_at = Some(at);
     Some(Turn::Fired)
 }

@@ -192,7 +192,8 @@ impl Alerts {
                         continue;
                     }
                 }
-                Ok(Ended::Lost) => return,
+                // It is told soon; until then nothing is gained by haste.
+                Ok(Ended::Lost) => return self.0.clock.sleep(self.0.interval).await,
                 Err(error) => {
                     tracing::warn!(%error, "alerts could not be judged");
                     board = None;
@@ -229,8 +230,10 @@ impl Alerts {
         let mut coarse = std::mem::take(&mut board.coarse);
         for ((path, is_coarse), span) in needs(rules.iter()) {
             let step = if is_coarse { Step::Coarse } else { Step::Fine };
-            let fresh = coarse.remove(&path).filter(|(read, had, _)| {
-                is_coarse && *had >= span && at >= *read && at.since(*read) < COARSE_FRESH
+            // Fine steps are read anew each time; what is known of coarse ones stays.
+            let known = if is_coarse { coarse.remove(&path) } else { None };
+            let fresh = known.filter(|(read, had, _)| {
+                *had >= span && at >= *read && at.since(*read) < COARSE_FRESH
             });
             let (read, tracks) = match fresh {
                 Some((read, _, tracks)) => (read, tracks),

@@ -14,6 +14,9 @@ use crate::monitor::series::{self, Reading, Samples, Track};
 /// The longest span that history keeps in fine steps; longer ones are asked for in coarse steps.
 pub(super) const FINE: Duration = Duration::from_secs(7_200);
 
+/// Of the least that is to divide by, a window that confirms needs this part.
+const CONFIRMS: f64 = 4.0;
+
 /// Whoever knows the tracks of a metric: those of a path over at least this span until the moment
 /// that is judged.
 pub trait Tracks {
@@ -68,14 +71,13 @@ fn value(
     let of = come_to(rule, &rule.metric_path, tracks, window, at)?;
     let Some(by) = &rule.divide_by else { return Ok(of) };
     let divisor = come_to(rule, &by.metric_path, tracks, window, at)?;
+    // A short window that confirms has less of everything.
+    let enough = if window == rule.window() { by.minimum } else { by.minimum / CONFIRMS };
     Ok(match (of, divisor) {
         (Came::Missing, _) | (_, Came::Missing) => Came::Missing,
         (Came::Nothing, _) | (_, Came::Nothing) => Came::Nothing,
         (Came::To(_), Came::To(0.0)) => Came::Nothing,
-        // A short window that confirms has less of everything.
-        (Came::To(_), Came::To(divisor)) if divisor < by.minimum && window == rule.window() => {
-            Came::Nothing
-        }
+        (Came::To(_), Came::To(divisor)) if divisor < enough => Came::Nothing,
         (Came::To(of), Came::To(divisor)) => number(of / divisor),
     })
 }

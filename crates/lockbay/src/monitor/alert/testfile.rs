@@ -151,6 +151,10 @@ fn run_one(test: &Test, rules: &[Rule], interval: Duration) -> Known<Outcome> {
     if steps > MOST_STEPS {
         return Err(Error::invalid(format!("a test has {MOST_STEPS} steps at most, not {steps}")));
     }
+    if test.moves.is_none() && test.states.is_empty() {
+        let name = &test.name;
+        return Err(Error::invalid(format!("a test expects moves or states, {name:?} nothing")));
+    }
     let pauses = test.pauses.iter().map(|text| pause(text)).collect::<Known<Vec<_>>>()?;
     let mut states =
         test.states.iter().map(|text| state(text, rules)).collect::<Known<Vec<_>>>()?;

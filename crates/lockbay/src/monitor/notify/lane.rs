@@ -16,6 +16,8 @@ use crate::clock::Timestamp;
 pub const MAX_ATTEMPTS: u32 = 100;
 /// How long it is tried: what is older tells nobody anything.
 pub const MAX_AGE: Duration = Duration::from_secs(6 * 3_600);
+/// However old it is, it is tried so often.
+pub const LEAST_ATTEMPTS: u32 = 5;
 /// The first pause between two attempts, and the longest.
 pub const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// See [`FIRST_PAUSE`].
@@ -116,8 +118,9 @@ pub(super) fn judge(
         let standing = Standing::Delivered { at: now };
         return Progress { attempts, standing, ..before.clone() };
     };
-    let given_up =
-        !failure.retryable || attempts >= MAX_ATTEMPTS || now.since(before.since) >= MAX_AGE;
+    // What is old because nobody was there to try it is tried first.
+    let too_old = attempts >= LEAST_ATTEMPTS && now.since(before.since) >= MAX_AGE;
+    let given_up = !failure.retryable || attempts >= MAX_ATTEMPTS || too_old;
     let standing = if given_up {
         Standing::Dead { at: now }
     } else {
@@ -212,7 +215,9 @@ mod tests {
         let failed = || Err(Undelivered::for_now("no"));
         assert!(!dead(judge(&fresh, failed(), NOW, |most| most)));
         assert!(dead(judge(&fresh, Err(Undelivered::for_good("gone")), NOW, |most| most)));
-        assert!(dead(judge(&fresh, failed(), NOW + MAX_AGE, |most| most)));
+        assert!(!dead(judge(&fresh, failed(), NOW + MAX_AGE, |most| most)), "hardly tried");
+        let tried = Progress { attempts: LEAST_ATTEMPTS - 1, ..fresh.clone() };
+        assert!(dead(judge(&tried, failed(), NOW + MAX_AGE, |most| most)));
         let often = Progress { attempts: MAX_ATTEMPTS - 1, ..fresh };
         assert!(dead(judge(&often, failed(), NOW, |most| most)));
         let arrived = judge(&often, Ok(()), NOW + MAX_AGE, |most| most);

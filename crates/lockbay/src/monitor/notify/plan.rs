@@ -260,7 +260,7 @@ impl Planner<'_> {
         let (firing, over): (Vec<_>, Vec<_>) =
             waiting.alerts.into_iter().partition(|alert| alert.state == Status::Firing);
         for alerts in [firing, over].into_iter().filter(|alerts| !alerts.is_empty()) {
-            self.book.order = (self.book.order + 1).max(micros_of(self.at));
+            self.book.order = self.book.order.saturating_add(1).max(micros_of(self.at));
             let (order, group) = (self.book.order, group.to_owned());
             self.drafts.push(Draft { order, group, alerts });
         }
