@@ -10,7 +10,6 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use lockbay::ErrorKind;
 use lockbay::metrics::Metric;
-use tracing::Instrument;
 
 use super::App;
 use super::problem::Problem;
