@@ -102,6 +102,15 @@ fn every_number_of_the_metrics_document_has_a_history_at_its_path() {
     }
 }
 
+#[test]
+fn every_metric_stands_at_its_path_in_the_document() {
+    let document = server().get("/api/advanced-state/metrics").ok();
+    for row in lockbay::metrics::TABLE {
+        let found = row.path.split('.').try_fold(&document, |inside, name| inside.get(name));
+        assert!(found.is_some(), "{}", row.path);
+    }
+}
+
 fn gather(path: String, value: &Value, to: &mut Vec<String>) {
     if let Some(members) = value.as_object() {
         for (name, value) in members {

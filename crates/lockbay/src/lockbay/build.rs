@@ -114,7 +114,7 @@ impl Ground {
             scribe: &self.scribe,
             audit: &audit,
         };
-        let trends = Trends::new(history.clone(), self.clock.clone(), self.config.max_in_flight);
+        let trends = Trends::new(history.clone(), self.clock.clone());
         let sweeper = retention::sweeper(&self.config, &services, &self.instance_id);
         Inner {
             opened: self.clock.tick(),
