@@ -110,6 +110,7 @@ impl Signer {
 
 /// The keys of the setting.
 #[derive(Debug, Clone, Default)]
+#[allow(clippy::large_enum_variant)] // there is one for each instance
 pub(crate) enum Keys {
     /// None was given: the one of the store signs.
     #[default]
@@ -122,6 +123,7 @@ pub(crate) enum Keys {
 
 /// What a setting names beside the key that signs.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant)] // there is one for each instance
 pub(crate) enum Other {
     Nothing,
     /// One that signed before, or will sign next.
