@@ -32,8 +32,8 @@ const OPEN_WITHIN: Duration = Duration::from_secs(15);
 const FINISH_WITHIN: Duration = Duration::from_millis(1_500);
 /// More open files than these are never needed.
 const MAX_FILES: u64 = 65_536;
-/// How long the library may take to hand everything over.
-const SHUTDOWN_WITHIN: Duration = Duration::from_millis(3_300);
+/// How long the library may take to hand everything over, once running work had its grace.
+const HAND_OVER_WITHIN: Duration = Duration::from_secs(2);
 
 /// Serve the HTTP API until SIGTERM or SIGINT
 ///
@@ -121,7 +121,8 @@ pub(crate) async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
         tracing::warn!("requests in flight were cut off");
         serving.abort();
     }
-    if clock.timeout(SHUTDOWN_WITHIN, bay.shutdown()).await.is_none() {
+    let within = bay.config().shutdown_grace.0.saturating_add(HAND_OVER_WITHIN);
+    if clock.timeout(within, bay.shutdown()).await.is_none() {
         tracing::warn!("the end did not wait for the store; what is held lapses by itself");
     }
     Ok(())

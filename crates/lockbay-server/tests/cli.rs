@@ -199,6 +199,29 @@ fn a_store_is_accepted_only_after_a_yes() {
 }
 
 #[test]
+fn a_benchmark_leaves_what_is_in_the_namespace_of_its_url() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("lockbay.db");
+    let url = format!("sqlite:{}?namespace=pay", file.display());
+    let start = || {
+        let server = Server::start(&["--store", &url]);
+        server.wait_until_leading();
+        server
+    };
+    let server = start();
+    let id = claim(&server, "a");
+    drop(server);
+    for subject in
+        [&["lease", "--count", "8", "--concurrency", "1"][..], &["idle", "--seconds", "1"]]
+    {
+        let mut bench = lockbay();
+        let output = bench.arg("bench").args(subject).args(["--store", &url]).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    }
+    assert!(done(&start(), &["job", "show", &id]).contains("claimed"));
+}
+
+#[test]
 fn completions_name_the_commands_of_the_binary() {
     for shell in ["bash", "zsh", "fish"] {
         let output = lockbay().args(["completions", shell]).output().unwrap();

@@ -154,7 +154,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("audit", "LOCKBAY_AUDIT", "whether changes are entered into the audit trail; true"),
     setting("audit_masked_fields", "LOCKBAY_AUDIT_MASKED_FIELDS", "names of details that the audit trail shows masked, with commas between; destination"),
     setting("audit_mask_secret", "LOCKBAY_AUDIT_MASK_SECRET", "keys those masks, so that instances and restarts mask alike; none"),
-    setting("audit_key", "LOCKBAY_AUDIT_KEY", "signs the audit trail: 32 bytes in hexadecimal digits or base64; to change it, the new one, a comma, and the old one; without it one is made and kept in the store; none"),
+    setting("audit_key", "LOCKBAY_AUDIT_KEY", "signs the audit trail: 32 bytes in hexadecimal digits or base64; to change it, first the old one, a comma and the new one everywhere, then the new one first; behind the key of the store, the new one, a comma and `store`; without it one is made and kept in the store; none"),
     setting("audit_seal_interval", "LOCKBAY_AUDIT_SEAL_INTERVAL", "time between two seals of the audit trail; 10s"),
     setting("audit_retention", "LOCKBAY_AUDIT_RETENTION", "how long entries of the audit trail are kept; 400d"),
     setting("health_interval", "LOCKBAY_HEALTH_INTERVAL", "time between health checks; 5s"),

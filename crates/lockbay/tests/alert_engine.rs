@@ -193,7 +193,7 @@ fn a_rule_that_is_changed_while_it_fires_and_still_holds_goes_on_firing() {
     world.after(0, &[rule("r")], 6.0);
     let changed =
         Rule { threshold: 1.0, for_seconds: 600, severity: Severity::Critical, ..rule("r") };
-    world.after(10, &[changed.clone()], 6.0).after(10, &[changed], 0.0);
+    world.after(10, std::slice::from_ref(&changed), 6.0).after(10, &[changed], 0.0);
     assert_eq!(world.turns(), [(0, Turn::Fired), (20, Turn::Resolved)]);
     assert_eq!(world.moves[0].severity, Severity::Error);
     assert_eq!(world.moves[1].severity, Severity::Critical);

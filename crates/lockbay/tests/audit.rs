@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use lockbay::audit::{AuditQuery, PublicKey, Thoroughness};
 use lockbay::clock::Clock;
-use lockbay::config::{Config, Hidden};
+use lockbay::config::Config;
 use lockbay::store::faulty::Faults;
 use lockbay::store::memory::Memory;
 use lockbay::store::{Commit, Order, Partition, Store, Write};
@@ -216,34 +216,6 @@ async fn after_a_rollback_that_was_accepted_the_trail_verifies_and_witnesses_say
     next.audit().seal_now().await.unwrap();
     let verdict = verdict(&memory, &clock).await;
     assert_eq!((verdict.ok, verdict.entries, verdict.sealed), (true, 48, 48));
-}
-
-#[tokio::test]
-async fn a_new_key_is_named_by_the_old_one_and_an_unnamed_one_is_a_problem() {
-    let (clock, memory) = sealed(20, 4, 2).await;
-    let given = |key: &str| Config { audit_key: Some(Hidden(key.into())), ..sealed::quiet() };
-    let (first, second) = ("11".repeat(32), "22".repeat(32));
-    for key in [first.clone(), format!("{second},{first}")] {
-        let bay = instance(&memory, &clock, given(&key));
-        clock.advance(Duration::from_secs(6));
-        lead(&bay, &clock).await;
-        bay.audit().seal_now().await.unwrap();
-        append(&memory.client(), 100, 4, 4).await;
-        bay.audit().seal_now().await.unwrap();
-        let verdict = bay.audit().verify(Thoroughness::Log).await.unwrap();
-        assert!(verdict.ok, "{:?}", verdict.problems);
-        assert!(verdict.key_outside_of_store);
-        assert_eq!(verdict.public_key, bay.audit().public_key().await.unwrap());
-        end(&bay, &clock).await;
-    }
-    let bay = instance(&memory, &clock, given(&"33".repeat(32)));
-    clock.advance(Duration::from_secs(6));
-    lead(&bay, &clock).await;
-    append(&memory.client(), 200, 4, 4).await;
-    bay.audit().seal_now().await.unwrap();
-    let verdict = bay.audit().verify(Thoroughness::Log).await.unwrap();
-    assert!(!verdict.ok);
-    assert!(verdict.problems.iter().any(|it| it.problem.contains("no checkpoint named")));
 }
 
 #[tokio::test]

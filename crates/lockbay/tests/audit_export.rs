@@ -6,6 +6,7 @@
 mod sealed;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use lockbay::LockBay;
 use lockbay::audit::{FileCheck, FileVerdict, PublicKey};
@@ -114,4 +115,57 @@ async fn an_export_of_some_time_begins_and_ends_with_whole_checkpoints() {
     let verdict = check(lines(&text), key).verdict;
     assert!(verdict.ok, "{:?}", verdict.problems);
     assert_eq!((verdict.entries, verdict.checkpoints, verdict.unsealed), (80, 4, 0));
+}
+
+/// What an export of this time has, after its check.
+async fn of_time(
+    bay: &LockBay,
+    from: Option<lockbay::clock::Timestamp>,
+    until: Option<lockbay::clock::Timestamp>,
+) -> (u64, u64, u64) {
+    let mut export = bay.audit().export(from, until).await.unwrap();
+    let mut text = Vec::new();
+    while let Some(piece) = export.next().await.unwrap() {
+        text.extend(piece);
+    }
+    let verdict = check(lines(&text), None).verdict;
+    assert!(verdict.ok, "{:?}", verdict.problems);
+    (verdict.entries, verdict.sealed, verdict.checkpoints)
+}
+
+#[tokio::test]
+async fn an_export_from_or_until_beyond_the_last_seal_has_what_lies_there_and_no_more() {
+    let (clock, memory) = sealed(100, 5, 5).await;
+    let bay = LockBay::with_store(sealed::quiet(), Arc::new(memory.client()), clock.clone());
+    clock.advance(Duration::from_secs(60));
+    let later = clock.now();
+    assert_eq!(of_time(&bay, Some(later), None).await, (0, 0, 0), "nothing is that late");
+    append(&memory.client(), 100, 6, 3).await;
+    let past = clock.now() + Duration::from_secs(60);
+    assert_eq!(of_time(&bay, Some(later), None).await, (6, 0, 0));
+    assert_eq!(of_time(&bay, Some(later), Some(past)).await, (0, 0, 0));
+    assert_eq!(of_time(&bay, None, Some(past)).await, (100, 100, 5), "only what is sealed");
+    assert_eq!(of_time(&bay, None, None).await, (106, 100, 5));
+}
+
+#[tokio::test]
+async fn an_export_ends_although_a_record_stands_among_checkpoints_that_is_none() {
+    let (clock, memory) = sealed(100, 5, 5).await;
+    let bay = LockBay::with_store(sealed::quiet(), Arc::new(memory.client()), clock.clone());
+    let whole = memory.snapshot();
+    let stray = |id: &str| {
+        let mut changed = whole.clone();
+        let mut record = sealed::records(&whole, sealed::CHECKPOINTS).remove(0);
+        record.key.id = id.into();
+        changed.put(record);
+        changed
+    };
+    memory.restore(&stray("000000000003x"));
+    assert_eq!(of_time(&bay, None, None).await, (100, 100, 5));
+    // One that is gone is an error, and no end.
+    let mut changed = stray("000000000003x");
+    changed.remove(&sealed::records(&whole, sealed::CHECKPOINTS)[2].key);
+    memory.restore(&changed);
+    let mut export = bay.audit().export(None, None).await.unwrap();
+    export.next().await.unwrap_err();
 }

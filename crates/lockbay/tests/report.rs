@@ -25,7 +25,11 @@ async fn an_hour(world: &World) -> (Instance, Instance) {
     one.bay.start();
     other.bay.start();
     world.pass(SECOND * 2).await;
+    for instance in [&one, &other] {
+        instance.bay.metrics().set(Metric::MaxInFlight, 100);
+    }
     for round in 0..380_u64 {
+        one.bay.metrics().set(Metric::RequestsInFlight, i64::try_from(round / 8).unwrap());
         one.bay.metrics().add(Metric::JobsCompleted, 20 + round / 10);
         other.bay.metrics().add(Metric::JobsCompleted, 20 + (round * 7) % 3);
         one.bay.metrics().observe(Metric::JobSeconds, Duration::from_millis(5));
@@ -50,6 +54,9 @@ async fn what_all_instances_did_is_one_trend_and_one_report() {
     assert_eq!(quiet.trend.label, Label::Stable, "a counter that stays at zero: {quiet:?}");
     let long = other.bay.trends().of(path, 720).await.unwrap();
     assert_eq!(long.trend.label, Label::InsufficientData, "{long:?}");
+    let in_flight = other.bay.trends().of("system_metrics.requests_in_flight", 1).await.unwrap();
+    let limit = in_flight.trend.time_to_limit.unwrap();
+    assert_eq!(limit.limit, 200.0, "both together may serve as many: {in_flight:?}");
     // The same answer is given again within a minute.
     let before = other.store.calls();
     assert_eq!(other.bay.trends().of(path, 1).await.unwrap(), rising);
@@ -61,6 +68,7 @@ async fn what_all_instances_did_is_one_trend_and_one_report() {
     assert_eq!(jobs.success_rate, Some(1.0));
     assert!(jobs.per_second.unwrap() > 6.0, "{jobs:?}");
     assert!((1.0..30.0).contains(&jobs.p95_ms.unwrap()), "{jobs:?}");
+    assert_eq!(report.performance_summary.cleanup_efficiency, None, "it looked at nothing");
     let text = report.write(Format::Text).unwrap();
     assert!(text.contains("Getting better") && text.contains(path), "{text}");
     drop(one);

@@ -169,7 +169,7 @@ impl Storm {
     }
 
     fn member(&self) -> Member {
-        let config = Config { leader_ttl: seconds(2), ..Config::default() };
+        let config = Config { leader_ttl: seconds(2), monitoring: false, ..Config::default() };
         let instance = self.world.instance_with(config);
         let alive = Arc::new(AtomicBool::new(true));
         let (outside, store) = (self.outside.clone(), Arc::clone(&instance.store));

@@ -663,7 +663,7 @@ async fn a_built_in_rule_that_was_deleted_stays_deleted_and_can_be_put_again() {
         let rules = other.bay.sweeper().rules().await.unwrap();
         rules.into_iter().map(|rule| rule.name).collect()
     };
-    assert_eq!(names().await.len(), 9);
+    assert_eq!(names().await.len(), 12);
     sweeper.delete_rule("session").await.unwrap();
     assert!(!names().await.contains(&"session".to_owned()));
     assert_eq!(sweeper.delete_rule("session").await.unwrap_err().kind(), ErrorKind::NotFound);

@@ -309,3 +309,39 @@ fn a_stronger_drift_is_never_seen_less_often() {
         assert!(seen[0] <= seen[2] && seen[2] <= seen[4], "{name}: {seen:?}");
     }
 }
+
+#[test]
+fn a_series_that_stands_still_is_not_said_to_reach_its_limit() {
+    let drift: Vec<f64> = (0..300).map(|n| 100.0 + f64::from(n) * 0.02).collect();
+    let points = points(&drift, STEP);
+    let (from, to) = (points[0].0, points[points.len() - 1].0);
+    let ask = |floor, goodness| {
+        judge(&points, &Question { from, to, goodness, limit: Some(120.0), floor })
+    };
+    assert_eq!(ask(0.0, LOWER).label, Label::Degrading);
+    assert!(ask(0.0, LOWER).time_to_limit.is_some());
+    assert_eq!(ask(10.0, LOWER).label, Label::Stable);
+    assert_eq!(ask(10.0, LOWER).time_to_limit, None, "it moves by 6, which does not matter");
+}
+
+#[test]
+fn an_hour_as_any_other_is_not_unusual_because_its_last_minute_was() {
+    let dice = Dice::of(9);
+    let from = BEGIN + Duration::from_secs(4 * 7 * 86_400);
+    let hourly: Vec<f64> = (0..4 * 168).map(|_| 100.0 + dice.normal()).collect();
+    let mut all = points(&hourly, Duration::from_secs(3_600));
+    for n in 0..288_u32 {
+        // Twelve pieces waver more than their average does.
+        let noise = if n % 2 == 0 { 20.0 } else { -20.0 };
+        all.push((from + STEP * n, 100.0 + noise));
+    }
+    let to = all[all.len() - 1].0;
+    let question = Question { from, to, goodness: LOWER, limit: None, floor: 0.0 };
+    let usual = judge(&all, &question).baseline.unwrap();
+    assert!(!usual.unusual && (usual.value - 100.0).abs() < 5.0, "{usual:?}");
+    for (_, value) in all.iter_mut().rev().take(12) {
+        *value += 50.0;
+    }
+    let usual = judge(&all, &question).baseline.unwrap();
+    assert!(usual.unusual && (usual.value - 150.0).abs() < 5.0, "{usual:?}");
+}

@@ -9,6 +9,7 @@ mod idle;
 mod job;
 mod lease;
 mod load;
+mod namespace;
 mod saga;
 mod state;
 
@@ -19,7 +20,7 @@ use clap::{Args, ValueEnum};
 use lockbay::LockBay;
 use lockbay::clock::Clock;
 use lockbay::config::Config;
-use lockbay::store::{self, Commit, Kind, MAX_PAGE, Partition, Range, Store, Write};
+use lockbay::store::{self, Store};
 
 use crate::cli::output;
 use load::Measured;
@@ -159,24 +160,49 @@ const TURNS: usize = 4;
 
 /// Runs the benchmark; one line of JSON per measurement, or of text.
 pub(crate) async fn run(args: BenchArgs, json: bool) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        !args.no_monitoring || matches!(args.subject, Subject::Job | Subject::Saga | Subject::Idle),
+        "--no-monitoring is for job, saga and idle"
+    );
     let (url, scratch) = match &args.store {
-        Some(url) => (own_namespace(url), None),
+        Some(url) => (namespace::own(url), None),
         None => {
             let dir = tempdir().context("cannot make a directory for the benchmark's file")?;
             (format!("sqlite:{}/bench.db", dir.0.display()), Some(dir))
         }
     };
     let clock = Clock::system();
-    let store = store::open(&url, &clock).await?;
+    let done = run_in(store::open(&url, &clock).await?, &clock, args, json).await;
+    // Also after a failure; and only now that nobody writes there any more.
+    if scratch.is_none() && !url.starts_with("memory:") {
+        namespace::empty(&url, &clock).await.context("cannot empty the benchmark's namespace")?;
+    }
+    done
+}
+
+/// Runs it in this store, which is closed then.
+async fn run_in(
+    store: Arc<dyn Store>,
+    clock: &Clock,
+    args: BenchArgs,
+    json: bool,
+) -> anyhow::Result<()> {
     if args.subject == Subject::Idle {
         let config = if args.no_monitoring { unmonitored() } else { Config::default() };
         return idle::run(store, config, args.seconds, json).await;
     }
-    anyhow::ensure!(
-        !args.no_monitoring || matches!(args.subject, Subject::Job | Subject::Saga),
-        "--no-monitoring is for job, saga and idle"
-    );
-    let bays = Bays::build(&store, &clock, args.subject, args.no_monitoring)?;
+    let bays = Bays::build(&store, clock, args.subject, args.no_monitoring)?;
+    let done = measure_all(&bays, &store.describe(), args, json).await;
+    bays.shut_down().await;
+    done
+}
+
+async fn measure_all(
+    bays: &Bays,
+    store: &store::Description,
+    args: BenchArgs,
+    json: bool,
+) -> anyhow::Result<()> {
     let levels = if args.concurrency.is_empty() { vec![1, 64, 1_024] } else { args.concurrency };
     for concurrency in levels {
         let count = args.count.unwrap_or(match concurrency {
@@ -186,9 +212,8 @@ pub(crate) async fn run(args: BenchArgs, json: bool) -> anyhow::Result<()> {
         });
         let load = Load { concurrency, count, steps: usize::from(args.steps) };
         for work in args.subject.works() {
-            let line = measure(*work, &bays, load, args.raw).await?;
-            let store = store.describe();
-            output::data(&if json { line.json(&store) } else { line.text(&store) });
+            let line = measure(*work, bays, load, args.raw).await?;
+            output::data(&if json { line.json(store) } else { line.text(store) });
         }
     }
     if args.subject == Subject::Lease {
@@ -199,10 +224,6 @@ pub(crate) async fn run(args: BenchArgs, json: bool) -> anyhow::Result<()> {
             format!("is_leader()  {nanos:.2} ns")
         });
     }
-    if scratch.is_none() {
-        empty(&*store).await?;
-    }
-    bays.shut_down().await;
     Ok(())
 }
 
@@ -369,51 +390,6 @@ fn peak_mib() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     Some(line.split_whitespace().next()?.parse::<u64>().ok()?.div_ceil(1_024))
-}
-
-/// A namespace that nobody else uses.
-fn own_namespace(url: &str) -> String {
-    if url.contains("namespace=") || url.starts_with("memory:") {
-        return url.to_owned();
-    }
-    let joint = if url.contains('?') { '&' } else { '?' };
-    format!("{url}{joint}namespace=bench-{}", Clock::system().random_id())
-}
-
-/// Removes what the benchmark wrote.
-async fn empty(store: &dyn Store) -> anyhow::Result<()> {
-    const OURS: [&str; 17] = [
-        "audit",
-        "history",
-        "job",
-        "job-list",
-        "lease",
-        "leader",
-        "saga",
-        "saga-log",
-        "saga-list",
-        "saga-inbox",
-        "session",
-        "state",
-        "state-tag",
-        "state-rule",
-        "state-dependency",
-        "state-head",
-        "state-intent",
-    ];
-    let raw = [job::RAW, job::RAW_LIST, saga::RAW, saga::RAW_LOG, saga::RAW_LIST, state::RAW];
-    for kind in OURS.map(Kind::new).into_iter().chain(raw) {
-        loop {
-            let page = store.scan(&Range::new(Partition::FIRST, kind, ""), MAX_PAGE).await?;
-            let writes: Vec<Write> =
-                page.records.into_iter().map(|record| Write::Delete { key: record.key }).collect();
-            if writes.is_empty() {
-                break;
-            }
-            store.commit(&Commit::new(Partition::FIRST, vec![], writes, vec![])?).await?;
-        }
-    }
-    Ok(())
 }
 
 /// A directory that is removed when dropped.

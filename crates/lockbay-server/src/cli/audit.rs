@@ -108,6 +108,7 @@ struct Verdict {
     checkpoints: u64,
     newest_checkpoint: u64,
     newest_hash: Option<String>,
+    vouched_from: Option<u64>,
     public_key: Option<String>,
     key_outside_of_store: bool,
     problems: Vec<Problem>,
@@ -177,11 +178,17 @@ async fn key(client: &Client) -> Result<Ended, Failure> {
 }
 
 async fn tail(client: &Client, args: &TailArgs) -> Result<Ended, Failure> {
-    let mut shown: Option<(u64, u32)> = None;
+    // The last one shown, and how far everything was looked at: with a filter much may lie between.
+    let (mut shown, mut reached): (Option<Place>, Option<Place>) = (None, None);
     let clock = Clock::system();
     loop {
-        let mut items = page(client, args, shown).await?;
+        let newest = match args.follow {
+            true => newest(client).await?,
+            false => None,
+        };
+        let (mut items, through) = page(client, args, reached).await?;
         items.sort_by_key(|(place, _)| *place);
+        let last = items.last().map(|(place, _)| *place);
         for (place, raw) in items {
             if shown.is_some_and(|shown| place <= shown) {
                 continue;
@@ -195,23 +202,42 @@ async fn tail(client: &Client, args: &TailArgs) -> Result<Ended, Failure> {
         if !args.follow {
             return Ok(Ended::Done);
         }
+        // What the first look passed over is older than what was asked for.
+        let looked_at = if through || reached.is_none() { newest } else { last };
+        reached = looked_at.max(reached).or(Some((0, 0)));
         clock.sleep(LOOK_EVERY).await;
     }
 }
 
-type Placed = ((u64, u32), Value);
+/// An entry's commit, and where in that commit.
+type Place = (u64, u32);
+type Placed = (Place, Value);
 
-/// The newest entries, or those behind what was shown.
+fn placed(raw: Value) -> Result<Placed, Failure> {
+    let entry = read(&raw)?;
+    Ok(((entry.revision.parse().unwrap_or(0), entry.index), raw))
+}
+
+/// Where the newest entry of all stands.
+async fn newest(client: &Client) -> Result<Option<Place>, Failure> {
+    let query = [("order", Some("newest".to_owned())), ("page_size", Some("1".to_owned()))];
+    let url = client.address(&["v1", "audit"], &query);
+    let found: Page<Value> = client.get("show the audit trail", url).await?.read()?;
+    found.items.into_iter().next().map(|raw| Ok(placed(raw)?.0)).transpose()
+}
+
+/// The newest entries, or those from where everything was looked at, and whether that is all.
 async fn page(
     client: &Client,
     args: &TailArgs,
-    shown: Option<(u64, u32)>,
-) -> Result<Vec<Placed>, Failure> {
-    let (order, size) = match shown {
+    reached: Option<Place>,
+) -> Result<(Vec<Placed>, bool), Failure> {
+    let (order, size) = match reached {
         Some(_) => ("oldest", 1_000),
         None => ("newest", args.lines),
     };
-    let from = shown.map(|(revision, _)| lockbay::clock::Timestamp::from_micros(revision));
+    let from = reached.map(|(revision, _)| lockbay::clock::Timestamp::from_micros(revision));
+    let size_reached = usize::try_from(size).unwrap_or(usize::MAX);
     let (mut token, mut items) = (None, Vec::new());
     // A page that looked at its most and found little is followed by the next.
     for _ in 0..1_000 {
@@ -227,17 +253,17 @@ async fn page(
         let url = client.address(&["v1", "audit"], &query);
         let found: Page<Value> = client.get("show the audit trail", url).await?.read()?;
         for raw in found.items {
-            let entry = read(&raw)?;
-            items.push(((entry.revision.parse().unwrap_or(0), entry.index), raw));
+            items.push(placed(raw)?);
         }
         token = found.next_page_token;
-        let enough = shown.is_none() && items.len() >= usize::try_from(size).unwrap_or(usize::MAX);
-        if token.is_none() || enough {
+        if token.is_none() || items.len() >= size_reached {
             break;
         }
     }
-    items.truncate(usize::try_from(size).unwrap_or(usize::MAX));
-    Ok(items)
+    if reached.is_none() {
+        items.truncate(size_reached);
+    }
+    Ok((items, token.is_none()))
 }
 
 fn read(raw: &Value) -> Result<Entry, Failure> {
@@ -277,6 +303,10 @@ async fn verify(
     Ok(if verdict.ok { Ended::Done } else { Ended::No })
 }
 
+fn number(number: Option<u64>) -> String {
+    number.map_or_else(|| "-".into(), |number| number.to_string())
+}
+
 fn tell(verdict: &Verdict) {
     let Verdict { entries, sealed, unsealed, checkpoints, took_ms, .. } = verdict;
     output::facts(vec![
@@ -286,6 +316,7 @@ fn tell(verdict: &Verdict) {
         ("checkpoints", checkpoints.to_string()),
         ("newest checkpoint", verdict.newest_checkpoint.to_string()),
         ("its hash", verdict.newest_hash.clone().unwrap_or_else(|| "-".into())),
+        ("vouched for from checkpoint", number(verdict.vouched_from)),
         ("public key", verdict.public_key.clone().unwrap_or_else(|| "-".into())),
         ("took", format!("{took_ms} ms")),
     ]);

@@ -34,6 +34,7 @@ struct Document {
     cleanup_metrics: Value,
     state_manager_metrics: Value,
     schedule_metrics: Value,
+    audit_metrics: Value,
 }
 
 async fn metrics(State(app): State<App>, _: Query<Nothing>) -> Json<Document> {
@@ -55,6 +56,7 @@ async fn metrics(State(app): State<App>, _: Query<Nothing>) -> Json<Document> {
         cleanup_metrics: cleanup(&app),
         state_manager_metrics: state(&app),
         schedule_metrics: with_the_rest(&app, "schedule_metrics", json!({})),
+        audit_metrics: with_the_rest(&app, "audit_metrics", json!({})),
     })
 }
 

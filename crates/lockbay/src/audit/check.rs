@@ -4,7 +4,7 @@
 //! the lines that it seals. The checker says what is wrong and where, and goes on, so that one
 //! fault does not hide another.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 
@@ -51,8 +51,8 @@ pub(super) struct Checker {
     first: Option<Revision>,
     /// The last line.
     pub(super) last: Option<Revision>,
-    /// Keys that have signed.
-    keys: BTreeSet<[u8; 32]>,
+    /// Keys that have signed, and the first checkpoint that each did.
+    keys: BTreeMap<PublicKey, u64>,
     pub(super) found: Found,
 }
 
@@ -61,8 +61,7 @@ pub(super) struct Checker {
 struct Before {
     hash: Hash,
     total: u64,
-    key: PublicKey,
-    next_key: Option<PublicKey>,
+    follower: PublicKey,
     trimmed: Option<Trimmed>,
 }
 
@@ -75,6 +74,8 @@ pub(super) struct Found {
     pub(super) first: Option<Revision>,
     pub(super) last: Option<Revision>,
     pub(super) key: Option<PublicKey>,
+    /// The first checkpoint that a trusted key has signed.
+    pub(super) vouched_from: Option<u64>,
     pub(super) problems: Vec<Problem>,
     /// Those that are not in the list.
     pub(super) more: u64,
@@ -104,7 +105,7 @@ impl Checker {
             tree: Tree::default(),
             first: None,
             last: None,
-            keys: BTreeSet::new(),
+            keys: BTreeMap::new(),
             found: Found::default(),
         }
     }
@@ -133,7 +134,7 @@ impl Checker {
     /// The next checkpoint as it is stored, under this number, behind the lines that it seals.
     pub(super) fn checkpoint(&mut self, number: u64, stored: &[u8]) {
         self.found.checkpoints += 1;
-        let expected = self.place.0 + 1;
+        let expected = self.place.0.saturating_add(1);
         if number != expected {
             let problem = match number > expected {
                 true => format!("checkpoints {expected} to {} are missing", number - 1),
@@ -176,10 +177,16 @@ impl Checker {
             None => {}
         }
         if self.found.key.is_none() || wrong.is_empty() {
-            self.found.key = Some(read.next_key.unwrap_or(read.key));
+            self.found.key = Some(read.follower());
         }
-        self.keys.insert(key_bytes(read.key));
-        self.keys.extend(read.next_key.map(key_bytes));
+        if let Some(damage) = &read.after_damage {
+            wrong.push(format!("it was made after damage: {damage}"));
+        }
+        if read.is_signed() {
+            for key in [read.key, read.follower()] {
+                self.keys.entry(key).or_insert(number);
+            }
+        }
         for problem in wrong {
             self.found.add(Some(read.last), Some(number), problem);
         }
@@ -188,8 +195,7 @@ impl Checker {
         self.before = Some(Before {
             hash: checkpoint::hash_of(stored),
             total: read.total,
-            key: read.key,
-            next_key: read.next_key,
+            follower: read.follower(),
             trimmed: read.trimmed,
         });
     }
@@ -212,9 +218,12 @@ impl Checker {
         }
     }
 
-    /// The lines so far are not sealed by anything.
+    /// The lines so far are not sealed by anything. A trusted key vouches from the first checkpoint
+    /// on that it has signed.
     pub(super) fn end(&mut self, trusted: &[PublicKey]) {
-        let known = trusted.iter().any(|key| self.keys.contains(&key_bytes(*key)));
+        self.found.vouched_from =
+            trusted.iter().filter_map(|key| self.keys.get(key)).min().copied();
+        let known = self.found.vouched_from.is_some();
         if !trusted.is_empty() && self.found.checkpoints > 0 && !known {
             let keys: Vec<String> = trusted.iter().map(PublicKey::to_string).collect();
             let keys = keys.join(" or ");
@@ -237,11 +246,12 @@ fn follow(before: &Before, read: &Checkpoint, wrong: &mut Vec<String>) {
     if read.previous != before.hash {
         wrong.push("it follows another checkpoint than the one before it".into());
     }
-    if read.total != before.total + read.count {
-        let (total, expected) = (read.total, before.total + read.count);
+    let expected = before.total.saturating_add(read.count);
+    if read.total != expected {
+        let total = read.total;
         wrong.push(format!("it counts {total} entries since the beginning, there were {expected}"));
     }
-    if read.key != before.next_key.unwrap_or(before.key) {
+    if read.key != before.follower {
         wrong.push(format!("it is signed by key {}, which no checkpoint named", read.key));
     }
     let trimmed = |trimmed: Option<Trimmed>| trimmed.map_or(0, |trimmed| trimmed.number);
@@ -251,6 +261,39 @@ fn follow(before: &Before, read: &Checkpoint, wrong: &mut Vec<String>) {
     }
 }
 
-fn key_bytes(key: PublicKey) -> [u8; 32] {
-    crate::hex::unhex(&key.to_string()).unwrap_or_default()
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::key::Signer;
+    use crate::clock::Clock;
+
+    #[test]
+    fn a_key_that_was_named_to_follow_vouches_only_if_it_agreed() {
+        let clock = Clock::manual(1);
+        let (throwaway, real) = (Signer::make(&clock), Signer::make(&clock));
+        let named = Checkpoint {
+            number: 1,
+            first: Revision::ZERO,
+            last: Revision::ZERO,
+            count: 0,
+            total: 0,
+            root: Tree::default().root(),
+            previous: [0; 32],
+            at: clock.now(),
+            trimmed: None,
+            after_damage: None,
+            key: throwaway.public(),
+            next_key: Some(real.public()),
+            next_signature: None,
+            signature: [0; 64],
+        };
+        for (next, vouched) in [(None, None), (Some(&throwaway), None), (Some(&real), Some(1))] {
+            let text = named.clone().sign(&throwaway, next).unwrap().encode().unwrap();
+            let mut checker = Checker::behind(0, Revision::ZERO);
+            checker.checkpoint(1, &text);
+            checker.end(&[real.public()]);
+            assert_eq!(checker.found.vouched_from, vouched);
+            assert_eq!(checker.found.problems.is_empty(), vouched.is_some());
+        }
+    }
 }

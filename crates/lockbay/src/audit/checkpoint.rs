@@ -1,8 +1,9 @@
 //! Checkpoints: what the leader says of the lines since the one before, signed.
 //!
 //! A checkpoint is JSON with its fields in one order and one way to write each, so that there is
-//! one text for it; the signature is over that text without the signature. Its hash is over the
-//! whole text, and stands in the next one.
+//! one text for it; the signature is over that text without signatures. One that names another key
+//! to follow is signed by that key, too: nobody can name a key that does not agree. Its hash is over
+//! the whole text, and stands in the next one.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -44,10 +45,14 @@ pub struct Checkpoint {
     pub at: Timestamp,
     /// What may be gone, because it was kept long enough.
     pub trimmed: Option<Trimmed>,
+    /// What was found damaged when it was made, if something was.
+    pub after_damage: Option<String>,
     /// The key that signed it.
     pub key: PublicKey,
     /// The key that signs from the next one on, if that changes.
     pub next_key: Option<PublicKey>,
+    /// The signature of that key.
+    pub next_signature: Option<[u8; 64]>,
     /// The signature.
     pub signature: [u8; 64],
 }
@@ -77,9 +82,13 @@ struct Text {
     at: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     trimmed: Option<TrimmedText>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    after_damage: Option<String>,
     key: PublicKey,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     next_key: Option<PublicKey>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    next_signature: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     signature: Option<String>,
 }
@@ -93,20 +102,33 @@ struct TrimmedText {
 }
 
 impl Checkpoint {
-    /// Signs it with the key that it names.
-    pub(super) fn sign(mut self, signer: &Signer) -> Result<Self> {
+    /// Signs it with the key that it names, and with the one that follows.
+    pub(super) fn sign(mut self, signer: &Signer, next: Option<&Signer>) -> Result<Self> {
         debug_assert_eq!(self.key, signer.public(), "a checkpoint names the key that signs it");
-        self.signature = signer.sign(&self.signed()?);
+        let signed = self.signed()?;
+        self.signature = signer.sign(&signed);
+        self.next_signature = next.map(|next| next.sign(&signed));
         Ok(self)
     }
 
-    /// Whether its key has signed it.
+    /// Whether its key has signed it, and the one that follows, if one does.
     pub fn is_signed(&self) -> bool {
-        self.signed().is_ok_and(|signed| self.key.verifies(&signed, &self.signature))
+        let Ok(signed) = self.signed() else { return false };
+        let agreed = match (self.next_key, &self.next_signature) {
+            (None, None) => true,
+            (Some(next), Some(signature)) => next.verifies(&signed, signature),
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        agreed && self.key.verifies(&signed, &self.signature)
+    }
+
+    /// The key by which the next one is signed.
+    pub(super) fn follower(&self) -> PublicKey {
+        self.next_key.unwrap_or(self.key)
     }
 
     fn signed(&self) -> Result<Vec<u8>> {
-        let text = Text { signature: None, ..self.text() };
+        let text = Text { signature: None, next_signature: None, ..self.text() };
         Ok([SIGNED, &write(&text)?].concat())
     }
 
@@ -147,8 +169,10 @@ impl Checkpoint {
                 last: trimmed.last.to_string(),
                 total: trimmed.total,
             }),
+            after_damage: self.after_damage.clone(),
             key: self.key,
             next_key: self.next_key,
+            next_signature: self.next_signature.as_ref().map(|signature| hex(signature)),
             signature: Some(hex(&self.signature)),
         }
     }
@@ -162,6 +186,10 @@ impl Checkpoint {
                 total: trimmed.total,
             }),
         };
+        let next_signature = match text.next_signature {
+            None => None,
+            Some(signature) => Some(unhex(&signature)?),
+        };
         Some(Checkpoint {
             number: text.number,
             first: revision(&text.first)?,
@@ -172,8 +200,10 @@ impl Checkpoint {
             previous: unhex(&text.previous)?,
             at: text.at,
             trimmed,
+            after_damage: text.after_damage,
             key: text.key,
             next_key: text.next_key,
+            next_signature,
             signature: unhex(&text.signature?)?,
         })
     }

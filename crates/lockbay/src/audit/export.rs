@@ -15,7 +15,7 @@ use super::key::{PublicKey, Signer};
 use super::verify::{self, Verdict};
 use super::{Audit, StoredCheckpoint};
 use crate::clock::Timestamp;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::hex::{hex, unhex};
 use crate::scribe::audit_log;
 use crate::store::{MAX_PAGE, Partition, Range, Record, Revision, log};
@@ -87,23 +87,30 @@ impl Audit {
         let newest = self.newest().await?;
         let trimmed = newest.as_ref().and_then(|newest| newest.trimmed);
         let mut after = trimmed.map_or((0, Revision::ZERO), |it| (it.number, it.last));
+        let at = |time: Timestamp| Revision::new(time.as_micros());
         let (mut last, mut to) = (0, Revision::new(u64::MAX));
         if let Some(newest) = newest {
             last = newest.number;
-            let at = |time: Timestamp| Revision::new(time.as_micros());
-            if let Some(from) = from
-                && let Some(number) = self.sealing(at(from), last).await?
-                && number > after.0 + 1
-                && let Some(before) = self.checkpoint(number - 1).await?
-            {
-                after = (before.number, before.last);
+            if let Some(from) = from {
+                // Later than everything that is sealed, it begins behind that.
+                let before = match self.sealing(at(from), last).await? {
+                    Some(number) => self.checkpoint(number.saturating_sub(1)).await?,
+                    None => (newest.last < at(from)).then(|| newest.clone()),
+                };
+                if let Some(before) = before.filter(|before| before.number > after.0) {
+                    after = (before.number, before.last);
+                }
             }
-            if let Some(until) = until
-                && let Some(number) = self.sealing(at(until), last).await?
-                && let Some(end) = self.checkpoint(number).await?
-            {
-                (last, to) = (number, end.last);
+            if let Some(until) = until {
+                to = newest.last;
+                if let Some(number) = self.sealing(at(until), last).await?
+                    && let Some(end) = self.checkpoint(number).await?
+                {
+                    (last, to) = (number, end.last);
+                }
             }
+        } else if until.is_some() {
+            to = Revision::ZERO;
         }
         let signer = self.export_signer().await?;
         let header = Header {
@@ -158,11 +165,12 @@ impl Export {
     /// Writes one checkpoint or one record of lines; says whether there was one.
     async fn step(&mut self, out: &mut Vec<u8>) -> Result<bool> {
         if self.seals.is_empty() && self.next_seal <= self.last_seal {
-            let (page, _) = self.audit.checkpoints(self.next_seal - 1, MAX_PAGE).await?;
-            self.seals.extend(page.into_iter().filter(|seal| seal.number <= self.last_seal));
-            match self.seals.is_empty() {
-                true => self.next_seal = self.last_seal + 1,
-                false => {}
+            let (page, _) =
+                self.audit.checkpoints(self.next_seal.saturating_sub(1), MAX_PAGE).await?;
+            let asked = self.next_seal..=self.last_seal;
+            self.seals.extend(page.into_iter().filter(|seal| asked.contains(&seal.number)));
+            if self.seals.is_empty() {
+                return Err(self.gone());
             }
         }
         if self.records.is_empty() && self.more {
@@ -187,11 +195,20 @@ impl Export {
             return Ok(true);
         }
         let Some(seal) = self.seals.pop_front() else { return Ok(false) };
-        self.next_seal = seal.number + 1;
+        if seal.number != self.next_seal {
+            return Err(self.gone());
+        }
+        self.next_seal = seal.number.saturating_add(1);
         self.checkpoints += 1;
         let text = [b"{\"checkpoint\":", &*seal.text, b"}"].concat();
         self.put(out, &text);
         Ok(true)
+    }
+
+    /// What was to come next is missing: it was let go of meanwhile, or somebody took it.
+    fn gone(&self) -> Error {
+        let message = format!("checkpoint {} is gone; begin the export anew", self.next_seal);
+        Error::new(ErrorKind::Internal, message)
     }
 
     fn put(&mut self, out: &mut Vec<u8>, line: &[u8]) {
@@ -333,7 +350,7 @@ impl FileCheck {
             (Some(checker), Some(Piece::Entry(revision, text))) => checker.line(revision, &text),
             (Some(checker), Some(Piece::Checkpoint(stored))) => {
                 let number = Checkpoint::decode(&stored).map(|read| read.number);
-                let number = number.unwrap_or(checker.newest().0 + 1);
+                let number = number.unwrap_or(checker.newest().0.saturating_add(1));
                 checker.checkpoint(number, &stored);
             }
             (_, None) => self.wrong("it is neither an entry nor a checkpoint"),

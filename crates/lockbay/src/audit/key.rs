@@ -2,8 +2,9 @@
 //!
 //! The key in use comes from the setting, so that the store does not know it; or it is made once
 //! and kept in the store, which shows mishaps, and tampering by those who do not know that it is
-//! there. A second key in the setting is the one in use before: it signs the checkpoint that names
-//! its successor.
+//! there. A second key in the setting is the other one of a change: the one in use before signs the
+//! checkpoint that names its successor, and the successor signs that checkpoint as well. The key of
+//! the store is followed by another one only if the setting says so.
 
 use std::fmt;
 
@@ -15,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::hex::{hex, unhex};
 
 /// A public key. Shown as 64 hexadecimal digits.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PublicKey([u8; 32]);
 
 impl PublicKey {
@@ -107,27 +108,66 @@ impl Signer {
     }
 }
 
-/// The keys of the setting: the one in use, and perhaps the one before it.
+/// The keys of the setting.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Keys {
-    pub(crate) current: Option<Signer>,
-    pub(crate) retired: Option<Signer>,
+#[allow(clippy::large_enum_variant)] // there is one in a process
+pub(crate) enum Keys {
+    /// None was given: the one of the store signs.
+    #[default]
+    Stored,
+    /// The one that signs, and perhaps another.
+    Given(Signer, Other),
+    /// What was given cannot be read: nothing is signed.
+    Unreadable,
+}
+
+/// What a setting names beside the key that signs.
+#[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant)] // there is one in a process
+pub(crate) enum Other {
+    Nothing,
+    /// One that signed before, or will sign next.
+    Key(Signer),
+    /// The one of the store, which signed before.
+    Stored,
 }
 
 impl Keys {
-    /// Reads the setting: one key, or two with a comma between them.
+    /// The key that signs, if it was given.
+    pub(crate) fn given(&self) -> Option<&Signer> {
+        match self {
+            Keys::Given(current, _) => Some(current),
+            Keys::Stored | Keys::Unreadable => None,
+        }
+    }
+
+    /// Those that may sign, the one in use first; `made` is the key of the store.
+    pub(super) fn at_hand<'a>(&'a self, made: Option<&'a Signer>) -> Vec<&'a Signer> {
+        match self {
+            Keys::Stored => made.into_iter().collect(),
+            Keys::Given(current, Other::Nothing) => vec![current],
+            Keys::Given(current, Other::Key(other)) => vec![current, other],
+            Keys::Given(current, Other::Stored) => std::iter::once(current).chain(made).collect(),
+            Keys::Unreadable => Vec::new(),
+        }
+    }
+
+    /// Reads the setting: one key, or two with a comma between them, or one and `store`.
     ///
     /// # Errors
     /// `Invalid` for what is no key. The text is not shown.
     pub(crate) fn parse(text: Option<&str>) -> Result<Self> {
-        let Some(text) = text else { return Ok(Keys::default()) };
-        let keys: Option<Vec<Signer>> = text.split(',').map(Signer::parse).collect();
-        let mut keys = keys.filter(|keys| keys.len() <= 2).unwrap_or_default().into_iter();
-        match keys.next() {
-            Some(current) => Ok(Keys { current: Some(current), retired: keys.next() }),
-            None => Err(Error::invalid(
+        let Some(text) = text else { return Ok(Keys::Stored) };
+        let (current, other) = match text.split_once(',') {
+            None => (text, Some(Other::Nothing)),
+            Some((current, other)) if other.trim() == "store" => (current, Some(Other::Stored)),
+            Some((current, other)) => (current, Signer::parse(other).map(Other::Key)),
+        };
+        match (Signer::parse(current), other) {
+            (Some(current), Some(other)) => Ok(Keys::Given(current, other)),
+            (None, _) | (_, None) => Err(Error::invalid(
                 "audit_key is 32 bytes in hexadecimal digits or base64, perhaps with a comma and \
-                 the key before it",
+                 another key, or a comma and `store`",
             )),
         }
     }
@@ -169,11 +209,15 @@ mod tests {
     fn a_key_is_hexadecimal_or_base64_and_nothing_else_is_one() {
         let hexadecimal = "00".repeat(31) + "ff";
         let base64 = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAP8=";
-        let read = |text: &str| Keys::parse(Some(text)).map(|keys| keys.current.unwrap().secret());
+        let read = |text: &str| Keys::parse(Some(text)).map(|keys| keys.given().unwrap().secret());
         assert_eq!(read(&hexadecimal).unwrap(), hexadecimal);
         assert_eq!(read(base64).unwrap(), hexadecimal);
         assert_eq!(read(&format!("{base64},{}", "11".repeat(32))).unwrap(), hexadecimal);
-        for wrong in ["", "hush", "00", &base64[..40], &format!("{base64},{base64},{base64}")] {
+        let stored = Keys::parse(Some(&format!("{base64},store"))).unwrap();
+        assert!(matches!(stored, Keys::Given(_, Other::Stored)));
+        for wrong in
+            ["", "store", "hush", "00", &base64[..40], &format!("{base64},{base64},{base64}")]
+        {
             let error = Keys::parse(Some(wrong)).unwrap_err().to_string();
             assert!(!error.contains("hush"), "{error}");
         }

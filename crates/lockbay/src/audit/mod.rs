@@ -24,6 +24,7 @@ mod proof;
 mod read;
 mod retire;
 mod seal;
+mod standing;
 mod verify;
 mod watch;
 
@@ -158,7 +159,7 @@ impl Audit {
 
     /// The public key in use, if anything was sealed or a key was given.
     pub async fn public_key(&self) -> Result<Option<PublicKey>> {
-        if let Some(signer) = &self.0.settings.keys.current {
+        if let Some(signer) = self.0.settings.keys.given() {
             return Ok(Some(signer.public()));
         }
         Ok(self.made_key().await?.map(|signer| signer.public()))
@@ -166,7 +167,7 @@ impl Audit {
 
     /// Whether the key is one that the store does not know.
     pub fn has_a_key_of_its_own(&self) -> bool {
-        self.0.settings.keys.current.is_some()
+        self.0.settings.keys.given().is_some()
     }
 
     /// What is wrong with the trail, as far as this instance knows.

@@ -70,7 +70,7 @@ impl Proof {
         let mut keys = vec![last.key];
         for next_text in &self.chain {
             let next = Checkpoint::decode(next_text.as_bytes())?;
-            let follows = next.number == last.number + 1
+            let follows = Some(next.number) == last.number.checked_add(1)
                 && next.previous == checkpoint::hash_of(text)
                 && next.key == last.next_key.unwrap_or(last.key)
                 && next.is_signed();

@@ -168,8 +168,8 @@ impl Audit {
 
     /// The entries of one entity from one of its entries on backwards, by the links between them,
     /// so that nothing else is looked at. Begins with its newest entry if no revision is given,
-    /// which is looked for among the newest of all. Ends where an entry does not name the one before
-    /// it; then `next` is nothing.
+    /// which is looked for among the newest of all. Ends where an entry names none before it, or one
+    /// that was let go of; then `next` is nothing.
     ///
     /// # Errors
     /// `NotFound` if there is no such entry, or none among those looked at.
@@ -187,14 +187,24 @@ impl Audit {
         while let Some(revision) = next.filter(|_| items.len() < limit.clamp(1, MAX_PAGE)) {
             let found = self.at(revision).await?;
             let found = found.into_iter().rev().find(|entry| entry.entity == entity);
-            let entry = found.ok_or_else(|| {
+            let Some(entry) = found else {
+                if !items.is_empty() {
+                    // The entry that it leads to was let go of: the history begins here.
+                    break;
+                }
                 let kind = crate::error::ErrorKind::NotFound;
-                Error::new(kind, format!("{entity:?} has no entry of revision {revision}"))
-            })?;
+                let message = format!("{entity:?} has no entry of revision {revision}");
+                return Err(Error::new(kind, message));
+            };
             let before = entry.previous.as_deref().and_then(super::checkpoint::revision);
             // A link leads back, or it would be followed for ever.
             next = before.filter(|before| *before < revision);
             items.push(entry);
+        }
+        if let Some(revision) = next
+            && !self.at(revision).await?.iter().any(|entry| entry.entity == entity)
+        {
+            next = None;
         }
         self.show_seals(&mut items).await?;
         Ok((items, next))
@@ -226,16 +236,17 @@ impl Audit {
         for entry in items {
             let seals =
                 |seal: &&Checkpoint| seal.first <= entry.revision && entry.revision <= seal.last;
-            if let Some(seal) = known.iter().find(seals) {
+            if let Some(seal) = known.iter().rev().find(seals) {
                 entry.sealed_by = Some(seal.number);
                 continue;
             }
             let Some(number) = self.sealing(entry.revision, head.number).await? else { continue };
-            entry.sealed_by = Some(number);
             let about = u64::try_from(CHECKPOINTS / 2).unwrap_or(0);
             let (near, _) = self.checkpoints(number.saturating_sub(about), CHECKPOINTS).await?;
             let read = |found: &StoredCheckpoint| Checkpoint::decode(&found.text).ok();
-            known = near.iter().filter_map(read).filter(|read| read.count > 0).collect();
+            known.extend(near.iter().filter_map(read).filter(|read| read.count > 0));
+            // What is not let go of yet, and whose seal is, is sealed by none.
+            entry.sealed_by = known.iter().rev().find(seals).map(|seal| seal.number);
         }
         Ok(())
     }
@@ -247,7 +258,7 @@ impl Audit {
         if last.last < revision {
             return Ok(None);
         }
-        low = last.trimmed.map_or(low, |trimmed| trimmed.number + 1);
+        low = last.trimmed.map_or(low, |trimmed| trimmed.number.saturating_add(1));
         // The first one whose last line is not before it.
         while low < high {
             let middle = low + (high - low) / 2;

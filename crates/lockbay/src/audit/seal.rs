@@ -3,11 +3,13 @@
 //! A checkpoint and the head that names it are one commit, guarded by the head as it was found and
 //! by the right to lead. So whoever led before seals nothing more, and no line is sealed twice or
 //! passed over, whenever leadership moves. What is found damaged is told, and sealing goes on: a
-//! seal behind a damaged one vouches for new entries, and not for the damage.
+//! seal behind damage says so, and vouches for new entries, and not for the damage. Without the key
+//! that the last checkpoint names nothing is sealed, and entries wait.
 
-use super::checkpoint::{self, Checkpoint, Head, Trimmed, checkpoint_key, head_key};
-use super::key::{PublicKey, Signer};
-use super::merkle::{self, Hash, Tree};
+use super::checkpoint::{self, Checkpoint, Head, Trimmed, checkpoint_key, head_key, number_of};
+use super::key::{Keys, PublicKey, Signer};
+use super::merkle::{self, Tree};
+use super::standing::Standing;
 use super::{Audit, CHECKPOINT, entry, made_key, used_key};
 use crate::clock::Timestamp;
 use crate::error::Result;
@@ -36,21 +38,13 @@ pub(crate) struct Sealed {
     pub(crate) more: bool,
 }
 
-/// What the next checkpoint follows.
-struct Standing {
-    number: u64,
-    hash: Hash,
-    last: Revision,
-    total: u64,
-    trimmed: Option<Trimmed>,
-    /// The key by which the next one has to be signed, if there is one already.
-    key: Option<PublicKey>,
-    /// Of the head's record, as it was found.
-    head: Option<Revision>,
-    /// The key that was made here, and the one noted as used.
-    made: Option<Signer>,
-    used: Option<Record>,
-    now: Timestamp,
+/// Who signs.
+struct Signing {
+    signer: Signer,
+    /// The one that follows from the next checkpoint on, if that changes.
+    next: Option<Signer>,
+    /// Whether the signer was made just now.
+    fresh: bool,
 }
 
 /// The lines that are sealed next.
@@ -70,28 +64,30 @@ impl Audit {
         let _one_at_a_time = self.0.sealing.lock().await;
         let standing = self.standing().await?;
         let lines = self.unsealed(standing.last).await?;
-        let (signer, next_key, fresh) = self.signer(&standing);
+        let signing = self.signing(&standing)?;
         let trimmed = self.trim(&standing).await?;
-        let turns = next_key.is_some();
+        let turns = signing.next.is_some() || standing.damage.is_some();
         if lines.tree.count() == 0 && !turns && trimmed == standing.trimmed {
             return Ok(Sealed { entries: 0, more: false });
         }
         let next = Checkpoint {
-            number: standing.number + 1,
+            number: standing.next,
             first: lines.first.unwrap_or(standing.last),
             last: lines.last,
             count: lines.tree.count(),
-            total: standing.total + lines.tree.count(),
+            total: standing.total.saturating_add(lines.tree.count()),
             root: lines.tree.root(),
             previous: standing.hash,
             at: standing.now,
             trimmed,
-            key: signer.public(),
-            next_key,
+            after_damage: standing.damage.clone(),
+            key: signing.signer.public(),
+            next_key: signing.next.as_ref().map(Signer::public),
+            next_signature: None,
             signature: [0; 64],
         };
-        let next = next.sign(&signer)?;
-        let made = fresh.then_some(&signer);
+        let next = next.sign(&signing.signer, signing.next.as_ref())?;
+        let made = signing.fresh.then_some(&signing.signer);
         self.commit_seal(&next, &standing, made, fence).await?;
         self.0.metrics.add(Metric::AuditEntriesSealed, next.count);
         Ok(Sealed { entries: next.count, more: lines.more })
@@ -112,13 +108,14 @@ impl Audit {
             Some(revision) => Guard::RevisionIs(head_key(), revision),
             None => Guard::Absent(head_key()),
         });
+        guards.push(Guard::Absent(checkpoint_key(next.number)));
         let mut writes =
             vec![put(checkpoint_key(next.number), stored), put(head_key(), head.encode()?)];
         if let Some(signer) = made {
             guards.push(Guard::Absent(made_key()));
             writes.push(put(made_key(), signer.secret().into_bytes()));
         }
-        let used = next.next_key.unwrap_or(next.key).to_string().into_bytes();
+        let used = next.follower().to_string().into_bytes();
         if standing.used.as_ref().is_none_or(|record| record.value != used) {
             writes.push(put(used_key(), used));
         }
@@ -129,9 +126,17 @@ impl Audit {
             });
             writes.push(entry::own("trimmed", &self.0.settings.instance, &detail));
         }
+        if let Some(damage) = &next.after_damage {
+            let detail = serde_json::json!({ "checkpoint": next.number, "problem": damage });
+            writes.push(entry::own("broken", &self.0.settings.instance, &detail));
+        }
         let commit = Commit::new(Partition::FIRST, guards, writes, Vec::new())?;
         match self.0.store.commit(&commit).await? {
             Reply::Committed { .. } => {
+                if next.after_damage.is_some() {
+                    // What was seen before is known to be gone, and said for good.
+                    *self.0.seen.lock() = None;
+                }
                 self.saw(head);
                 self.0.metrics.count(Metric::AuditCheckpoints);
                 Ok(())
@@ -141,92 +146,6 @@ impl Audit {
                 "another instance leads and seals the audit trail",
             )),
         }
-    }
-
-    /// Where sealing goes on. What is not as it was left is told.
-    async fn standing(&self) -> Result<Standing> {
-        let keys = [head_key(), made_key(), used_key()];
-        let read = self.0.store.get(&keys).await?;
-        let now = read.now;
-        let mut found = read.records.into_iter();
-        let (head, made, used) =
-            (found.next().flatten(), found.next().flatten(), found.next().flatten());
-        let made = match made {
-            Some(record) => {
-                let key = Signer::stored(&record.value);
-                if key.is_none() {
-                    self.notice("the key in the store is damaged".into());
-                }
-                // A made-up one is used by this checkpoint alone, and verification says so.
-                Some(key.unwrap_or_else(|| Signer::make(&self.0.clock)))
-            }
-            None => None,
-        };
-        let mut standing = Standing {
-            number: 0,
-            hash: [0; 32],
-            last: Revision::ZERO,
-            total: 0,
-            trimmed: None,
-            key: None,
-            head: head.as_ref().map(|record| record.revision),
-            made,
-            used,
-            now,
-        };
-        let named = head.as_ref().map(|record| Head::decode(&record.value));
-        match named {
-            Some(Some(head)) => {
-                let record = self.record(checkpoint_key(head.number)).await?;
-                let whole = record.as_ref().is_some_and(|record| {
-                    checkpoint::hash_of(&record.value) == head.hash
-                        && self.take_up(&mut standing, record)
-                });
-                if whole {
-                    self.saw(head);
-                    return Ok(standing);
-                }
-                let number = head.number;
-                self.notice(format!("checkpoint {number}, the newest, is missing or changed"));
-            }
-            Some(None) => self.notice("the head is damaged".into()),
-            None if standing.used.is_none() => return Ok(standing),
-            None => self.notice("the head is missing".into()),
-        }
-        self.go_on_behind_the_last(&mut standing).await?;
-        Ok(standing)
-    }
-
-    /// Takes what the newest readable checkpoint says, after damage. Its successor names it.
-    async fn go_on_behind_the_last(&self, standing: &mut Standing) -> Result<()> {
-        let mut range = Range::new(Partition::FIRST, CHECKPOINT, "").backwards();
-        // Some tries: what is damaged is told, and is nothing to go on from.
-        for _ in 0..10 {
-            let page = self.0.store.scan(&range, MAX_PAGE).await?;
-            if page.records.iter().any(|record| self.take_up(standing, record)) {
-                return Ok(());
-            }
-            if !page.more {
-                break;
-            }
-            range = range.after(page.records.last().map(|record| record.key.id.to_string()));
-        }
-        Ok(())
-    }
-
-    /// Whether this record is a signed checkpoint under its number, behind which to go on.
-    fn take_up(&self, standing: &mut Standing, record: &Record) -> bool {
-        let Ok(read) = Checkpoint::decode(&record.value) else { return false };
-        if checkpoint::number_of(&record.key) != Some(read.number) || !read.is_signed() {
-            return false;
-        }
-        standing.number = read.number;
-        standing.hash = checkpoint::hash_of(&record.value);
-        standing.last = read.last;
-        standing.total = read.total;
-        standing.trimmed = read.trimmed;
-        standing.key = Some(read.next_key.unwrap_or(read.key));
-        true
     }
 
     async fn unsealed(&self, after: Revision) -> Result<Lines> {
@@ -240,13 +159,25 @@ impl Audit {
                     return Ok(Lines { more: true, ..lines });
                 }
                 bytes += record.value.len();
-                match log::lines(record) {
-                    Ok(read) => read.iter().for_each(|line| {
-                        lines.tree.push(merkle::leaf(line.revision, line.text));
-                        lines.first.get_or_insert(line.revision);
-                        lines.last = lines.last.max(line.revision);
-                    }),
-                    Err(error) => self.notice(error.to_string()),
+                let read = match log::lines(record) {
+                    Ok(read) => read,
+                    Err(error) => {
+                        self.notice(error.to_string());
+                        continue;
+                    }
+                };
+                let reached = self.reached(record.revision, page.now).await?;
+                for line in read {
+                    if line.revision > reached {
+                        let revision = line.revision;
+                        self.notice(format!(
+                            "entry {revision} is ahead of the store; it is not sealed"
+                        ));
+                        return Ok(lines);
+                    }
+                    lines.tree.push(merkle::leaf(line.revision, line.text));
+                    lines.first.get_or_insert(line.revision);
+                    lines.last = lines.last.max(line.revision);
                 }
             }
             if !page.more {
@@ -256,28 +187,34 @@ impl Audit {
         }
     }
 
-    /// Who signs the next checkpoint, whom it names to follow, and whether that key is new.
-    fn signer(&self, standing: &Standing) -> (Signer, Option<PublicKey>, bool) {
+    /// Up to which revision a line can have been appended, given the one of its record. The store
+    /// is asked only about what is ahead of its time, as after its clock was set back.
+    pub(super) async fn reached(&self, record: Revision, now: Timestamp) -> Result<Revision> {
+        match record.time() <= now {
+            true => Ok(record),
+            false => Ok(self.0.store.ping().await?.revision),
+        }
+    }
+
+    /// Who signs the next checkpoint.
+    fn signing(&self, standing: &Standing) -> Result<Signing> {
         let keys = &self.0.settings.keys;
-        let (current, fresh) = match (&keys.current, &standing.made) {
-            (Some(current), _) => (current.clone(), false),
-            (None, Some(made)) => (made.clone(), false),
-            (None, None) => (Signer::make(&self.0.clock), true),
+        if matches!(keys, Keys::Unreadable) {
+            return Err(self.refused("audit_key cannot be read".into()));
+        }
+        let at_hand = keys.at_hand(standing.made.as_ref());
+        let current = at_hand.first().copied().cloned();
+        let Some(expected) = standing.key else {
+            let fresh = current.is_none();
+            let signer = current.unwrap_or_else(|| Signer::make(&self.0.clock));
+            return Ok(Signing { signer, next: None, fresh });
         };
-        let Some(expected) = standing.key.filter(|key| *key != current.public()) else {
-            return (current, None, fresh);
-        };
-        let earlier = keys.retired.iter().chain(&standing.made);
-        match earlier.into_iter().find(|signer| signer.public() == expected) {
-            Some(earlier) => (earlier.clone(), Some(current.public()), false),
-            None => {
-                self.notice(format!(
-                    "the key changed from {expected} to {}, and the old one is not at hand; give \
-                     both, the new one first",
-                    current.public()
-                ));
-                (current, None, fresh)
+        match at_hand.into_iter().find(|signer| signer.public() == expected) {
+            Some(signer) => {
+                let next = current.filter(|current| current.public() != expected);
+                Ok(Signing { signer: signer.clone(), next, fresh: false })
             }
+            None => Err(self.refused(standing.missing(expected))),
         }
     }
 
@@ -289,42 +226,46 @@ impl Audit {
         let range = Range::new(Partition::FIRST, CHECKPOINT, "");
         let range = range.after((after > 0).then(|| checkpoint_key(after).id.into()));
         let slack = DAY.min(retention / TRIM_PARTS);
-        let first = self.0.store.scan(&range, 1).await?.records.into_iter().next();
-        let due = |record: &Record| {
-            let read = Checkpoint::decode(&record.value).ok();
-            read.is_some_and(|read| read.number == after + 1 && read.at + slack <= cutoff)
+        // What is damaged at the beginning is passed over, or nothing would ever go again.
+        let readable = |record: &Record| {
+            let read = Checkpoint::decode(&record.value).ok()?;
+            let ours = number_of(&record.key) == Some(read.number) && read.is_signed();
+            (ours && read.number < standing.next && read.last <= standing.last).then_some(read)
         };
-        if !first.as_ref().is_some_and(due) {
+        let due = |read: &Checkpoint| read.at + slack <= cutoff;
+        let first = self.0.store.scan(&range, 1).await?.records.into_iter().next();
+        let Some(first) = first else { return Ok(standing.trimmed) };
+        if readable(&first).is_some_and(|read| !due(&read)) {
             return Ok(standing.trimmed);
         }
-        let mut trimmed = standing.trimmed;
-        for record in self.0.store.scan(&range, MAX_PAGE).await?.records {
-            let expected = trimmed.map_or(0, |trimmed| trimmed.number) + 1;
-            match Checkpoint::decode(&record.value) {
-                Ok(read) if read.number == expected && read.at <= cutoff && read.is_signed() => {
-                    let (number, last, total) = (read.number, read.last, read.total);
-                    trimmed = Some(Trimmed { number, last, total });
-                }
-                Ok(_) | Err(_) => break,
-            }
+        let page = self.0.store.scan(&range, MAX_PAGE).await?;
+        let mut read = page.records.iter().filter_map(readable).peekable();
+        if !read.peek().is_some_and(due) {
+            return Ok(standing.trimmed);
         }
-        Ok(trimmed)
+        let last = read.take_while(|read| read.at <= cutoff).last();
+        Ok(last
+            .map(|Checkpoint { number, last, total, .. }| Trimmed { number, last, total })
+            .or(standing.trimmed))
     }
 
     /// The public keys that may have signed, as far as this instance is sure of them.
     pub(super) async fn trusted(&self) -> Result<Vec<PublicKey>> {
-        if let Some(current) = &self.0.settings.keys.current {
-            let keys = [Some(current), self.0.settings.keys.retired.as_ref()];
-            return Ok(keys.into_iter().flatten().map(Signer::public).collect());
+        match &self.0.settings.keys {
+            Keys::Stored => Ok(self.made_key().await?.iter().map(Signer::public).collect()),
+            // The key of the store is trusted with nothing once another one is set.
+            given @ (Keys::Given(..) | Keys::Unreadable) => {
+                Ok(given.at_hand(None).into_iter().map(Signer::public).collect())
+            }
         }
-        Ok(self.made_key().await?.iter().map(Signer::public).collect())
     }
 
     /// The key that signs exports.
     pub(super) async fn export_signer(&self) -> Result<Option<Signer>> {
-        match &self.0.settings.keys.current {
-            Some(current) => Ok(Some(current.clone())),
-            None => self.made_key().await,
+        match &self.0.settings.keys {
+            Keys::Given(current, _) => Ok(Some(current.clone())),
+            Keys::Stored => self.made_key().await,
+            Keys::Unreadable => Ok(None),
         }
     }
 }

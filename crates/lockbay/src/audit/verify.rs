@@ -63,6 +63,10 @@ pub struct Verdict {
     pub first_at: Option<Timestamp>,
     /// When the last entry was made.
     pub last_at: Option<Timestamp>,
+    /// The first checkpoint that is signed by a key that is trusted. What stands before it was
+    /// sealed by a key of the store, or by one that is not known here any more, and is as it was
+    /// when that key gave way.
+    pub vouched_from: Option<u64>,
     /// The key that signs now.
     pub public_key: Option<PublicKey>,
     /// Whether that key came from a setting, so that the store does not know it.
@@ -138,6 +142,7 @@ impl Audit {
     }
 
     async fn pass(&self, thoroughness: Thoroughness, pace: Pace) -> Result<Verdict> {
+        let seen = self.seen();
         let read = self.0.store.get(&[head_key(), used_key()]).await?;
         let mut found = read.records.into_iter();
         let (head, used) = (found.next().flatten(), found.next().flatten());
@@ -153,7 +158,11 @@ impl Audit {
         let trimmed = newest.filter(Checkpoint::is_signed).and_then(|newest| newest.trimmed);
         let (after, from) = trimmed.map_or((0, Revision::ZERO), |it| (it.number, it.last));
         let mut checker = Checker::behind(after, from);
-        let limit = known.as_ref().map(|head| head.number);
+        // Where nothing was sealed yet, whatever is sealed meanwhile is left for the next time.
+        let limit = match (&head, &used) {
+            (None, None) => Some(0),
+            (Some(_), _) | (_, Some(_)) => known.as_ref().map(|head| head.number),
+        };
         let mut compared = 0;
         let mut walk = Walk::new(self, &mut checker, pace, (from, until));
         if thoroughness == Thoroughness::Records {
@@ -165,7 +174,9 @@ impl Audit {
             (None, None) if checker.found.checkpoints == 0 => {}
             (None, _) => checker.found.add(None, None, "the head is missing"),
             (Some(None), _) => checker.found.add(None, None, "the head is damaged"),
-            (Some(Some(head)), _) => self.compare_head(head, (number, hash), &mut checker).await?,
+            (Some(Some(head)), _) => {
+                self.compare_head((seen.as_ref(), head), (number, hash), &mut checker).await?;
+            }
         }
         let used_now = used.as_ref().and_then(|record| std::str::from_utf8(&record.value).ok());
         let signs = checker.found.key.map(|key| key.to_string());
@@ -202,7 +213,7 @@ impl Audit {
     /// Whether the head names the last checkpoint, and no later one was ever seen.
     async fn compare_head(
         &self,
-        head: &Head,
+        (seen, head): (Option<&Head>, &Head),
         (number, hash): (u64, Option<[u8; 32]>),
         checker: &mut Checker,
     ) -> Result<()> {
@@ -213,7 +224,7 @@ impl Audit {
         } else if hash.is_some_and(|hash| hash != head.hash) {
             checker.found.add(None, Some(number), "it is not the one that the head names");
         }
-        if let Some(why) = self.forgotten(head).await? {
+        if let Some(why) = self.forgotten(seen, head).await? {
             checker.found.add(None, None, why);
         } else {
             self.saw(head.clone());
@@ -235,6 +246,7 @@ pub(super) fn verdict(found: Found) -> Verdict {
         trimmed: None,
         first_at: found.first.map(Revision::time),
         last_at: found.last.map(Revision::time),
+        vouched_from: found.vouched_from,
         public_key: found.key,
         key_outside_of_store: false,
         records_compared: 0,
@@ -255,6 +267,8 @@ struct Walk<'a> {
     range: Range,
     records: std::vec::IntoIter<Record>,
     more: bool,
+    /// The store's time of that page.
+    now: Timestamp,
     /// The lines between these are looked at.
     between: (Revision, Revision),
     compared: Option<(Waiting, &'a mut u64)>,
@@ -274,6 +288,7 @@ impl<'a> Walk<'a> {
             range: log::range(&audit_log(Partition::FIRST), between.0),
             records: Vec::new().into_iter(),
             more: true,
+            now: Timestamp::from_micros(0),
             between,
             compared: None,
         }
@@ -329,7 +344,12 @@ impl<'a> Walk<'a> {
             };
             match log::lines(&record) {
                 Ok(lines) => {
+                    let reached = self.reached(&record).await;
                     for line in lines {
+                        if line.revision > reached {
+                            let problem = "this entry is ahead of the store";
+                            self.checker.found.add(Some(line.revision), None, problem);
+                        }
                         self.checker.line(line.revision, line.text);
                         self.note(line.revision, line.text);
                     }
@@ -342,6 +362,13 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// Up to which revision a line can have been appended. Where the store does not say, as one
+    /// that was found rolled back, nothing is held against it.
+    async fn reached(&self, record: &Record) -> Revision {
+        let reached = self.audit.reached(record.revision, self.now).await;
+        reached.unwrap_or(record.revision)
+    }
+
     async fn next_page(&mut self) -> Result<()> {
         let clock = &self.audit.0.clock;
         let began = clock.tick();
@@ -349,6 +376,7 @@ impl<'a> Walk<'a> {
         let last = page.records.last().map(|record| record.key.id.to_string());
         self.range = self.range.clone().after(last.or(self.range.after.take()));
         self.more = page.more;
+        self.now = page.now;
         self.records = page.records.into_iter();
         match self.pace {
             Pace::Full => {}

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::Audit;
 use super::checkpoint::{Checkpoint, Head, checkpoint_key, hash_of, head_key};
 use super::verify::{Pace, Thoroughness};
-use super::{Audit, made_key};
 use crate::error::{ErrorKind, Result};
 use crate::metrics::Metric;
 
@@ -93,33 +93,40 @@ impl Audit {
 
     /// Looks whether the newest checkpoint that was seen is still there, and remembers a newer one.
     pub(crate) async fn observe(&self) -> Result<()> {
-        let read = self.0.store.get(&[head_key(), made_key()]).await?;
-        let head = read.records.into_iter().next().flatten();
+        let seen = self.seen();
+        let head = self.record(head_key()).await?;
         let head = head.map(|record| Head::decode(&record.value));
         match head {
             Some(Some(head)) => {
-                if let Some(why) = self.forgotten(&head).await? {
+                if let Some(why) = self.forgotten(seen.as_ref(), &head).await? {
                     self.notice(why);
                 } else {
                     self.saw(head);
                 }
             }
             Some(None) => self.notice("the head is damaged".into()),
-            None if self.0.seen.lock().is_some() => self.notice("the head is missing".into()),
+            None if seen.is_some() => self.notice("the head is missing".into()),
             None => {}
         }
         Ok(())
     }
 
-    /// What was seen before and is gone or different now, in words.
-    pub(super) async fn forgotten(&self, head: &Head) -> Result<Option<String>> {
-        let Some(seen) = self.0.seen.lock().clone() else { return Ok(None) };
+    /// The newest checkpoint seen so far. Whoever compares a head with it asks first and reads the
+    /// head then: what was seen in between is newer than that head, and nothing is wrong with it.
+    pub(super) fn seen(&self) -> Option<Head> {
+        self.0.seen.lock().clone()
+    }
+
+    /// What of the one seen before this head was read is gone or different now, in words.
+    pub(super) async fn forgotten(
+        &self,
+        seen: Option<&Head>,
+        head: &Head,
+    ) -> Result<Option<String>> {
+        let Some(seen) = seen else { return Ok(None) };
         let number = seen.number;
         if head.number < number {
-            let newest = head.number;
-            return Ok(Some(format!(
-                "checkpoint {number} was seen before and is gone; the newest is {newest}"
-            )));
+            return Ok(Some(format!("checkpoint {number} was seen before and is gone")));
         }
         let keys = [checkpoint_key(number), checkpoint_key(head.number)];
         let mut found = self.0.store.get(&keys).await?.records.into_iter();

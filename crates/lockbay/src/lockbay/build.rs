@@ -114,7 +114,7 @@ impl Ground {
             scribe: &self.scribe,
             audit: &audit,
         };
-        let trends = Trends::new(history.clone(), self.clock.clone(), self.config.max_in_flight);
+        let trends = Trends::new(history.clone(), self.clock.clone());
         let sweeper = retention::sweeper(&self.config, &services, &self.instance_id);
         Inner {
             opened: self.clock.tick(),
@@ -258,8 +258,8 @@ impl Ground {
         let config = &self.config;
         let given = config.audit_key.as_ref().map(|key| key.0.as_str());
         // A wrong one was refused with the other settings; of a handle that was built without that,
-        // the trail is sealed with a key of the store.
-        let keys = Keys::parse(given).unwrap_or_default();
+        // nothing is sealed.
+        let keys = Keys::parse(given).unwrap_or(Keys::Unreadable);
         let settings = AuditSettings {
             interval: config.audit_seal_interval.0,
             retention: config.audit_retention.0,

@@ -32,7 +32,8 @@ impl LockBay {
         let performance = self.performance(hours, answers, &mut notes).await;
         let active_alerts = self.active_alerts(answers, &mut notes).await;
         let mut report = Report {
-            timestamp: self.clock().now(),
+            // By the store's clock, as all that is told in it; by our own, if that is not known.
+            timestamp: self.history().now().await.unwrap_or_else(|_| self.clock().now()),
             instance_id: self.instance_id().to_owned(),
             instance_name: self.config().instance_name.clone(),
             overall_status: health.status,
@@ -108,9 +109,10 @@ impl LockBay {
         let mut jobs = Work::own(&JOBS, self.metrics());
         let mut sagas = Work::own(&SAGAS, self.metrics());
         if answers {
-            let to = self.clock().now();
-            let window = (to - Duration::from_secs(3_600) * hours, to);
             let looked_up = async {
+                let _turn = self.history().turn().await?;
+                let to = self.history().now().await?;
+                let window = (to - Duration::from_secs(3_600) * hours, to);
                 jobs.look_up(&JOBS, self.history(), window).await?;
                 sagas.look_up(&SAGAS, self.history(), window).await
             };
@@ -124,7 +126,7 @@ impl LockBay {
             window_hours: hours,
             job_processing: jobs,
             saga_processing: sagas,
-            cleanup_efficiency: self.metrics().read("cleanup_metrics.cleanup_efficiency"),
+            cleanup_efficiency: self.sweeper().efficiency(),
         }
     }
 }

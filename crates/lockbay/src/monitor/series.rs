@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Timestamp;
-use crate::metrics::{BOUNDS, Merge, quantile_of};
+use crate::metrics::{BOUNDS, BUCKETS, Merge, quantile_of};
 
 /// One metric in one life of one instance.
 #[derive(Debug, Clone, PartialEq)]
@@ -85,9 +85,9 @@ pub fn distribution(tracks: &[Track], from: Timestamp, to: Timestamp) -> Option<
     for track in tracks {
         let Samples::Histogram(samples) = &track.samples else { continue };
         let Some((before, after)) = ends(track.born, samples, from, to) else { continue };
-        let all = all.get_or_insert_with(|| Distribution::empty(after.buckets.len()));
-        // Another version may have had other buckets; they cannot be added up.
-        if all.buckets.len() == after.buckets.len() {
+        // Another version may have had other buckets; they are told by other bounds.
+        if after.buckets.len() == BUCKETS {
+            let all = all.get_or_insert_with(|| Distribution::empty(BUCKETS));
             all.add(after, before.map(|before| &**before));
         }
     }
@@ -106,9 +106,13 @@ pub fn average(tracks: &[Track], from: Timestamp, to: Timestamp, reading: Readin
     if let Some(found) = distribution(tracks, from, to) {
         return (found.count() > 0).then(|| found.sum / as_float(found.count()));
     }
+    mean(&stretches(tracks, from, to, reading))
+}
+
+/// The average of what stood, each value for as long as it did.
+pub fn mean(stood: &[Stretch]) -> Option<f64> {
     let (mut sum, mut seconds) = (0.0, 0.0);
-    let stood = stretches(tracks, from, to, reading);
-    for stretch in &stood {
+    for stretch in stood {
         let long = stretch.until.since(stretch.from).as_secs_f64();
         sum += stretch.value * long;
         seconds += long;
@@ -417,8 +421,10 @@ mod tests {
         let mut other = histogram(0, &[(10, 1)]);
         let Samples::Histogram(samples) = &mut other.samples else { unreachable!() };
         samples[0].1 = Arc::new(Distribution { buckets: vec![7; 3], sum: 1.0 });
-        let both = [histogram(0, &[(10, 4)]), other];
+        let mut both = [histogram(0, &[(10, 4)]), other];
         assert_eq!(distribution(&both, at(0), at(20)).unwrap().count(), 4);
+        both.reverse();
+        assert_eq!(distribution(&both, at(0), at(20)).unwrap().count(), 4, "whoever is first");
     }
 
     #[test]

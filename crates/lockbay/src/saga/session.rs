@@ -248,8 +248,8 @@ impl Sessions {
         let (partition, key) = (fence.key.partition, fence.key.clone());
         let mut writes = vec![Write::Touch { key, ttl: Duration::ZERO }];
         writes.extend(self.entered_end(&fence, "released"));
-        let guard = Guard::RevisionIs(fence.key, fence.token);
-        let commit = Commit::new(partition, vec![guard], writes, Vec::new())?;
+        // One that has lapsed is released already, and that was entered.
+        let commit = Commit::new(partition, vec![Guard::Held(fence)], writes, Vec::new())?;
         self.store.commit(&commit).await.map(drop)
     }
 

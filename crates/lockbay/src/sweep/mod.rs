@@ -238,6 +238,13 @@ impl Sweeper {
         }
     }
 
+    /// The part of what this process has looked at that was cleaned, 0 to 1; none before it looked at
+    /// anything.
+    pub fn efficiency(&self) -> Option<f64> {
+        let tally = self.0.tally.lock();
+        (tally.scanned > 0).then(|| percent(tally.cleaned, tally.scanned) / 100.0)
+    }
+
     /// Begins nothing more, and lets go of what is in progress.
     pub(crate) fn stop(&self) {
         self.0.stop.cancel();

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, Tick, Timestamp};
@@ -39,6 +40,12 @@ use shelf::Shelf;
 /// A window longer than this is read from the coarser samples.
 pub const FINE_WINDOW: Duration = Duration::from_secs(2 * 3_600);
 
+/// So many charts and reports are made at once, because each may take memory and time on a
+/// processor; others wait a little.
+const READERS: usize = 2;
+/// How long that is. Whoever has not got a turn by then is told to come again.
+const TURN_WITHIN: Duration = Duration::from_secs(2);
+
 /// Sampling stands still once so many samples in a row were not stored.
 const STANDS_STILL: u32 = 6;
 
@@ -53,6 +60,7 @@ struct Shared {
     time: StoreTime,
     shelf: Shelf,
     settings: HistorySettings,
+    readers: Arc<Semaphore>,
     /// The tick at which a sample was last stored, or sampling began; zero before that.
     stored: AtomicU64,
 }
@@ -91,6 +99,7 @@ impl History {
             time,
             shelf: Shelf::new(),
             settings,
+            readers: Arc::new(Semaphore::new(READERS)),
             stored: AtomicU64::default(),
         }))
     }
@@ -175,13 +184,81 @@ impl History {
     /// # Errors
     /// `NotFound` if the path names nothing; `Unavailable` if the store does not answer.
     pub async fn tracks(&self, path: &str, from: Timestamp, to: Timestamp) -> Result<Vec<Track>> {
-        let series = Self::series(path)?;
-        read::tracks(&self.0, &series, self.grain(from, to), from, to).await
+        self.look(path, from, to, None).await
+    }
+
+    /// The same for somebody who asks only about steps of this length from `from` on: of counters
+    /// and histograms there is no more than a sample for each.
+    ///
+    /// # Errors
+    /// `Invalid` too, if the instances of the window are so many that memory would not do.
+    pub(crate) async fn tracks_by(
+        &self,
+        path: &str,
+        from: Timestamp,
+        to: Timestamp,
+        step: Duration,
+    ) -> Result<Vec<Track>> {
+        self.look(path, from, to, Some(step)).await
+    }
+
+    async fn look(
+        &self,
+        path: &str,
+        from: Timestamp,
+        to: Timestamp,
+        step: Option<Duration>,
+    ) -> Result<Vec<Track>> {
+        let (series, grain) = (Self::series(path)?, self.grain(from, to));
+        let lives = read::lives(&self.0, from, to).await?;
+        read::tracks(&self.0, &lives, read::Look { series: &series, grain, from, to, step }).await
+    }
+
+    /// A turn to read much of it.
+    pub(crate) async fn turn(&self) -> Result<OwnedSemaphorePermit> {
+        let turn = Arc::clone(&self.0.readers).acquire_owned();
+        let turn = self.0.clock.timeout(TURN_WITHIN, turn).await;
+        turn.and_then(std::result::Result::ok).ok_or_else(|| {
+            Error::new(
+                ErrorKind::Busy,
+                format!("history is read by others, {READERS} at once; try again in a moment"),
+            )
+        })
     }
 }
 
 impl std::fmt::Debug for History {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("History")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::memory::Memory;
+
+    #[tokio::test]
+    async fn no_more_than_two_read_much_of_history_at_once() {
+        let clock = Clock::manual(1);
+        let settings = HistorySettings {
+            instance_id: "a".into(),
+            instance_name: None,
+            interval: Duration::from_secs(10),
+        };
+        let store = Arc::new(Memory::new(clock.clone()).client());
+        let history = History::new(store, clock.clone(), Arc::default(), settings);
+        let to = history.now().await.unwrap();
+        let from = to - Duration::from_secs(3_600);
+        let ask = Ask { path: "is_leader".into(), from, to, step: None, instance: None };
+        let (one, _other) = (history.turn().await.unwrap(), history.turn().await.unwrap());
+        let late = async {
+            tokio::task::yield_now().await;
+            clock.advance(TURN_WITHIN);
+        };
+        let (refused, ()) = tokio::join!(history.points(&ask), late);
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::Busy);
+        drop(one);
+        assert!(history.points(&ask).await.is_ok());
     }
 }

@@ -14,9 +14,7 @@ use super::{History, read};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::{BOUNDS, Part, Series, Type, quantile_of};
-use crate::monitor::series::{
-    Reading, Samples, Track, average, distribution, increase, maximum, minimum,
-};
+use crate::monitor::series::{Reading, Samples, Track, distribution, increase, mean, stretches};
 
 /// The most points of an answer.
 pub const MAX_POINTS: u64 = 1_500;
@@ -25,6 +23,8 @@ pub const MAX_POINTS: u64 = 1_500;
 const USUAL_POINTS: u64 = 240;
 /// The longest window: as long as anything is kept.
 pub const MAX_WINDOW: Duration = Duration::from_secs(30 * 86_400);
+/// How long reading may take.
+const WITHIN: Duration = Duration::from_secs(10);
 /// Steps that people find natural, in seconds.
 const STEPS: [u64; 14] = [1, 2, 5, 10, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 14_400];
 
@@ -116,7 +116,8 @@ impl History {
     /// # Errors
     /// `NotFound` if the path names nothing or the instance was not there; `Invalid` for a window
     /// that is empty or longer than 30 days, and for a step that makes more than [`MAX_POINTS`] or
-    /// is shorter than the sampling interval; `Unavailable` if the store does not answer.
+    /// is shorter than the sampling interval, and if the instances are too many to be read at
+    /// once; `Busy` while others are read; `Unavailable` if the store does not answer.
     pub async fn points(&self, ask: &Ask) -> Result<Chart> {
         let series = Self::series(&ask.path)?;
         let interval = self.0.settings.interval;
@@ -129,11 +130,12 @@ impl History {
         // Whole steps: what is known of a part of one says little of a rate.
         let steps = ask.to.since(ask.from).as_micros().div_ceil(step.as_micros().max(1));
         let from = ask.to - step * u32::try_from(steps).unwrap_or(u32::MAX);
-        let mut tracks = read::tracks(&self.0, &series, grain, from, ask.to).await?;
-        let instances = tracks.iter().map(|track| Arc::clone(&track.instance)).collect();
+        let turn = self.turn().await?;
+        let mut lives = read::lives(&self.0, from, ask.to).await?;
+        let instances = lives.iter().map(|life| Arc::clone(&life.instance)).collect();
         if let Some(wanted) = &ask.instance {
-            tracks.retain(|track| &*track.instance == wanted.as_str());
-            if tracks.is_empty() {
+            lives.retain(|life| [&*life.instance, &*life.id].contains(&wanted.as_str()));
+            if lives.is_empty() {
                 let wanted: String = wanted.chars().take(200).collect();
                 return Err(Error::new(
                     ErrorKind::NotFound,
@@ -141,14 +143,29 @@ impl History {
                 ));
             }
         }
+        let look = read::Look { series: &series, grain, from, to: ask.to, step: Some(step) };
+        let tracks = self.0.clock.timeout(WITHIN, read::tracks(&self.0, &lives, look)).await;
+        let tracks = tracks.ok_or_else(|| {
+            Error::new(ErrorKind::Unavailable, format!("history was not read within {WITHIN:?}"))
+        })??;
         let reading = Reading { merge: series.merge, stale: resolution * 5 / 2 };
-        let mut points = Vec::new();
-        let mut at = from;
-        while at < ask.to {
-            let until = at + step;
-            points.push(Point { at: until, value: point(&tracks, &series, at, until, reading) });
-            at = until;
-        }
+        let to = ask.to;
+        // Not beside requests: of many instances it takes a while.
+        let points = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            let mut points = Vec::new();
+            let mut at = from;
+            while at < to {
+                let until = at + step;
+                let value = point(&tracks, &series, at, until, reading);
+                points.push(Point { at: until, value });
+                at = until;
+            }
+            points
+        });
+        let points = points.await.map_err(|error| {
+            Error::new(ErrorKind::Internal, "history cannot be drawn").with_source(error)
+        })?;
         Ok(Chart { series, step, resolution, from, to: ask.to, points, instances })
     }
 }
@@ -166,6 +183,9 @@ fn step(ask: &Ask, interval: Duration) -> Result<Duration> {
         let natural = STEPS.iter().find(|step| **step >= least).copied().unwrap_or(least);
         return Ok(Duration::from_secs(natural));
     };
+    if step > MAX_WINDOW {
+        return Err(Error::invalid(format!("a step of history is at most 30 days, not {step:?}")));
+    }
     let least = interval.max(span / u32::try_from(MAX_POINTS).unwrap_or(u32::MAX));
     if step < least {
         return Err(Error::invalid(format!(
@@ -185,7 +205,7 @@ fn point(
     reading: Reading,
 ) -> Value {
     let tracks: Vec<Track> =
-        tracks.iter().filter_map(|track| part_of(track, from - reading.stale, from, to)).collect();
+        tracks.iter().filter_map(|track| part_of(track, from, to, reading.stale)).collect();
     let tracks = &tracks[..];
     match (series.kind, series.part) {
         (Type::Histogram, Part::Quantile(share)) => {
@@ -204,11 +224,15 @@ fn point(
             let seconds = to.since(from).as_secs_f64();
             Value::Counter { increase, rate: increase.map(|increase| increase / seconds) }
         }
-        (Type::Gauge, _) | (Type::Histogram, Part::Sum) => Value::Gauge {
-            value: average(tracks, from, to, reading),
-            min: minimum(tracks, from, to, reading),
-            max: maximum(tracks, from, to, reading),
-        },
+        (Type::Gauge, _) | (Type::Histogram, Part::Sum) => {
+            let stood = stretches(tracks, from, to, reading);
+            let values = || stood.iter().map(|stretch| stretch.value);
+            Value::Gauge {
+                value: mean(&stood),
+                min: values().reduce(f64::min),
+                max: values().reduce(f64::max),
+            }
+        }
     }
 }
 
@@ -220,25 +244,50 @@ fn grown(tracks: &[Track], from: Timestamp, to: Timestamp, reading: Reading) -> 
     increase(tracks, from, to).or_else(|| tracks.iter().any(heard).then_some(0.0))
 }
 
-/// What a step needs of a track: the samples in it, the last one before it, and those just before
-/// that may still be fresh.
-fn part_of(track: &Track, since: Timestamp, from: Timestamp, to: Timestamp) -> Option<Track> {
+/// What a step needs of a track: of a gauge the samples that are fresh in it, of what grows the
+/// samples in it and the last one before. Nothing of a life that was over by then.
+fn part_of(track: &Track, from: Timestamp, to: Timestamp, stale: Duration) -> Option<Track> {
+    /// From the last sample at this time or before, to the end of the step.
     fn of<T: Clone>(
         samples: &[(Timestamp, T)],
-        since: Timestamp,
-        from: Timestamp,
-        to: Timestamp,
+        (since, from, to): (Timestamp, Timestamp, Timestamp),
     ) -> Vec<(Timestamp, T)> {
-        let end = samples.partition_point(|(at, _)| *at <= to);
-        let before = samples.partition_point(|(at, _)| *at <= from).saturating_sub(1);
-        let recent = samples.partition_point(|(at, _)| *at < since);
-        samples[before.min(recent).min(end)..end].to_vec()
+        let known = &samples[..samples.partition_point(|(at, _)| *at <= to)];
+        if known.last().is_none_or(|(at, _)| *at < since) {
+            return Vec::new();
+        }
+        known[known.partition_point(|(at, _)| *at <= from).saturating_sub(1)..].to_vec()
     }
+    let since = from - stale;
     let samples = match &track.samples {
-        Samples::Counter(samples) => Samples::Counter(of(samples, since, from, to)),
-        Samples::Gauge(samples) => Samples::Gauge(of(samples, since, from, to)),
-        Samples::Histogram(samples) => Samples::Histogram(of(samples, since, from, to)),
+        Samples::Counter(samples) => Samples::Counter(of(samples, (since, from, to))),
+        Samples::Gauge(samples) => Samples::Gauge(of(samples, (since, since, to))),
+        Samples::Histogram(samples) => Samples::Histogram(of(samples, (since, from, to))),
     };
     let samples = read::some(samples)?;
     Some(Track { instance: Arc::clone(&track.instance), born: track.born, samples })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_looks_at_nothing_of_the_lives_that_were_over_by_then() {
+        let at = |seconds: u64| Timestamp::from_micros(1_767_225_600_000_000 + seconds * 1_000_000);
+        let times = || (0..100).map(|n| at(n * 10));
+        let gauge = Samples::Gauge(times().map(|at| (at, 1.0)).collect());
+        let counter = Samples::Counter(times().map(|at| (at, 1)).collect());
+        for samples in [gauge, counter] {
+            let track = Track { instance: "a".into(), born: at(0), samples };
+            let part = |from, to| part_of(&track, at(from), at(to), Duration::from_secs(25));
+            assert!(part(1_100, 1_200).is_none(), "it ended at 990 s");
+            let few = match part(500, 520).unwrap().samples {
+                Samples::Counter(samples) => samples.len(),
+                Samples::Gauge(samples) => samples.len(),
+                Samples::Histogram(samples) => samples.len(),
+            };
+            assert!((3..=6).contains(&few), "{few}");
+        }
+    }
 }

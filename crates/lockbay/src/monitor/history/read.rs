@@ -4,91 +4,163 @@
 //! sample with which the window begins. Coarse samples are made exact at their edges by fine ones.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::record::{Grain, Life, chunk_key, slot_of};
 use super::shelf::Wanted;
 use super::{Shared, chunk::Chunk};
 use crate::clock::Timestamp;
-use crate::error::Result;
-use crate::metrics::{Part, Series};
+use crate::error::{Error, Result};
+use crate::metrics::{BUCKETS, Part, Series};
 use crate::monitor::series::{Samples, Track};
 
-pub(super) async fn tracks(
-    shared: &Shared,
-    series: &Series,
-    grain: Grain,
-    from: Timestamp,
-    to: Timestamp,
-) -> Result<Vec<Track>> {
+/// The most numbers that one question takes into memory, which is 64 MiB: 30 days of a gauge of 480
+/// instances.
+const MAX_NUMBERS: usize = 8 << 20;
+
+/// What is looked at.
+pub(super) struct Look<'a> {
+    pub(super) series: &'a Series,
+    pub(super) grain: Grain,
+    pub(super) from: Timestamp,
+    pub(super) to: Timestamp,
+    /// If only steps of this length are asked about, samples within one can be left out.
+    pub(super) step: Option<Duration>,
+}
+
+/// The lives that may have been there in a window, the newest first.
+pub(super) async fn lives(shared: &Shared, from: Timestamp, to: Timestamp) -> Result<Vec<Life>> {
     let lives = shared.shelf.lives(shared).await?;
+    Ok(lives.iter().filter(|life| life.born <= to && life.until() >= from).cloned().collect())
+}
+
+pub(super) async fn tracks(shared: &Shared, lives: &[Life], look: Look<'_>) -> Result<Vec<Track>> {
+    let Look { series, grain, from, to, step } = look;
+    let reader = Reader { shared, path: series.path, from, step };
     let mut tracks = Vec::new();
-    for life in lives.iter().filter(|life| life.born <= to && life.until() >= from) {
-        let mut samples = stretch(shared, life, grain, series.path, from, to).await?;
+    let mut numbers = 0;
+    for life in lives {
+        let mut samples = reader.stretch(life, grain, from, to).await?;
         if grain == Grain::Coarse {
-            samples = sharpen(shared, life, series.path, samples, from, to).await?;
+            samples = reader.sharpen(life, samples, from, to).await?;
         }
         if let Some(samples) = samples.and_then(|samples| trim(samples, from, to)) {
             let samples = part(samples, series.part);
+            numbers += weight(&samples);
             let instance = Arc::clone(&life.instance);
             tracks.push(Track { instance, born: life.born, samples });
         }
+        if step.is_some() && numbers > MAX_NUMBERS {
+            return Err(Error::invalid(format!(
+                "history of so many instances is too much to be read at once: ask for one \
+                 instance, longer steps or a shorter window of {}",
+                series.path
+            )));
+        }
+        // Unpacking takes a moment, and there may be thousands of lives.
+        tokio::task::yield_now().await;
     }
     // The oldest first, as time goes.
     tracks.reverse();
     Ok(tracks)
 }
 
-/// The samples of the slots that the window touches, and of the slot before them.
-async fn stretch(
-    shared: &Shared,
-    life: &Life,
-    grain: Grain,
-    path: &str,
+struct Reader<'a> {
+    shared: &'a Shared,
+    path: &'a str,
+    /// Where steps begin.
     from: Timestamp,
-    to: Timestamp,
-) -> Result<Option<Samples>> {
-    let slot = grain.slot(life.interval);
-    // Nothing is older than what is kept, nor than the life; nothing is newer than its end.
-    let oldest = life.born.max(shared.time.now() - grain.kept() - slot);
-    let newest = to.min(life.until());
-    let mut at = slot_of((from - slot).max(oldest), slot);
-    let mut wanted = Vec::new();
-    while at <= newest {
-        let over = at + slot;
-        wanted.push(Wanted { key: chunk_key(&life.id, grain, at), over });
-        at = over;
-    }
-    let chunks = shared.shelf.chunks(shared, &wanted).await?;
-    let samples = chunks.iter().flatten().filter_map(|chunk| Chunk::samples(chunk, path));
-    Ok(samples.reduce(join))
+    step: Option<Duration>,
 }
 
-/// Adds finer samples where the coarse ones leave something open: where the window begins, and
-/// behind the last one.
-async fn sharpen(
-    shared: &Shared,
-    life: &Life,
-    path: &str,
-    coarse: Option<Samples>,
-    from: Timestamp,
-    to: Timestamp,
-) -> Result<Option<Samples>> {
-    let before = coarse.as_ref().and_then(|samples| last_at(samples, from));
-    let behind = coarse.as_ref().and_then(|samples| last_at(samples, to));
-    let head = stretch(shared, life, Grain::Fine, path, from, from).await?;
-    let head = head.and_then(|samples| between(samples, before, from));
-    let tail = match behind {
-        Some(behind) => {
-            let to = to.min(behind + Grain::Coarse.every(life.interval) * 2);
-            stretch(shared, life, Grain::Fine, path, behind, to).await?
+impl Reader<'_> {
+    /// The samples of the slots that the window touches, and of the slot before them.
+    async fn stretch(
+        &self,
+        life: &Life,
+        grain: Grain,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> Result<Option<Samples>> {
+        let shared = self.shared;
+        let slot = grain.slot(life.interval);
+        // Nothing is older than what is kept, nor than the life; nothing is newer than its end.
+        let oldest = life.born.max(shared.time.now() - grain.kept() - slot);
+        let newest = to.min(life.until());
+        let mut at = slot_of((from - slot).max(oldest), slot);
+        let mut wanted = Vec::new();
+        while at <= newest {
+            let over = at + slot;
+            wanted.push(Wanted { key: chunk_key(&life.id, grain, at), over });
+            at = over;
         }
-        None => {
-            stretch(shared, life, Grain::Fine, path, from, to.min(from + super::FINE_WINDOW))
-                .await?
+        let chunks = shared.shelf.chunks(shared, &wanted).await?;
+        let samples = chunks.iter().flatten().filter_map(|chunk| Chunk::samples(chunk, self.path));
+        Ok(samples.map(|samples| self.thin(samples)).reduce(join))
+    }
+
+    /// Adds finer samples where the coarse ones leave something open: where the window begins, and
+    /// behind the last one.
+    async fn sharpen(
+        &self,
+        life: &Life,
+        coarse: Option<Samples>,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> Result<Option<Samples>> {
+        let before = coarse.as_ref().and_then(|samples| last_at(samples, from));
+        let behind = coarse.as_ref().and_then(|samples| last_at(samples, to));
+        let head = self.stretch(life, Grain::Fine, from, from).await?;
+        let head = head.and_then(|samples| between(samples, before, from));
+        let tail = match behind {
+            Some(behind) => {
+                let to = to.min(behind + Grain::Coarse.every(life.interval) * 2);
+                self.stretch(life, Grain::Fine, behind, to).await?
+            }
+            None => {
+                self.stretch(life, Grain::Fine, from, to.min(from + super::FINE_WINDOW)).await?
+            }
+        };
+        let tail = tail.and_then(|samples| between(samples, behind.or(Some(from)), to));
+        Ok([head, coarse, tail].into_iter().flatten().reduce(join))
+    }
+
+    /// What grows is known by where it stands at the end of each step. A gauge keeps what it was.
+    fn thin(&self, samples: Samples) -> Samples {
+        let Some(step) = self.step else { return samples };
+        let step_of =
+            |at: Timestamp| at.since(self.from).as_micros().div_ceil(step.as_micros().max(1));
+        match samples {
+            Samples::Counter(samples) => Samples::Counter(last_of_each(samples, step_of)),
+            Samples::Gauge(samples) => Samples::Gauge(samples),
+            Samples::Histogram(samples) => Samples::Histogram(last_of_each(samples, step_of)),
         }
-    };
-    let tail = tail.and_then(|samples| between(samples, behind.or(Some(from)), to));
-    Ok([head, coarse, tail].into_iter().flatten().reduce(join))
+    }
+}
+
+/// The last sample of each step, and the very first one, from which on a life may count.
+fn last_of_each<T>(
+    samples: Vec<(Timestamp, T)>,
+    step_of: impl Fn(Timestamp) -> u128,
+) -> Vec<(Timestamp, T)> {
+    let mut kept: Vec<(Timestamp, T)> = Vec::new();
+    for sample in samples {
+        if kept.len() > 1 && kept.last().is_some_and(|(at, _)| step_of(*at) == step_of(sample.0)) {
+            kept.pop();
+        }
+        kept.push(sample);
+    }
+    kept.shrink_to_fit();
+    kept
+}
+
+/// How many numbers samples have, about.
+fn weight(samples: &Samples) -> usize {
+    match samples {
+        Samples::Counter(samples) => samples.len() * 2,
+        Samples::Gauge(samples) => samples.len() * 2,
+        Samples::Histogram(samples) => samples.len() * (BUCKETS + 9),
+    }
 }
 
 /// The time of the last sample at this moment or before.
@@ -179,5 +251,18 @@ fn part(samples: Samples, part: Part) -> Samples {
             Samples::Gauge(samples.into_iter().map(|(at, found)| (at, found.sum)).collect())
         }
         (samples, Part::Whole | Part::Quantile(_) | Part::Count | Part::Sum) => samples,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_grows_is_kept_once_for_each_step() {
+        let samples: Vec<_> = (0..1_000).map(|n| (Timestamp::from_micros(n), n)).collect();
+        let kept = last_of_each(samples, |at| u128::from(at.as_micros()).div_ceil(100));
+        let kept: Vec<u64> = kept.into_iter().map(|(_, value)| value).collect();
+        assert_eq!(kept, [0, 100, 200, 300, 400, 500, 600, 700, 800, 900, 999]);
     }
 }

@@ -78,7 +78,8 @@ pub struct PerformanceSummary {
     pub job_processing: Work,
     /// Sagas.
     pub saga_processing: Work,
-    /// The part of what this instance's cleanup looked at that it could clean, 0 to 1.
+    /// The part of what this instance's cleanup looked at that was cleaned, 0 to 1; none
+    /// if it has looked at nothing.
     pub cleanup_efficiency: Option<f64>,
 }
 
@@ -192,13 +193,13 @@ impl Work {
         history: &History,
         (from, to): (Timestamp, Timestamp),
     ) -> crate::Result<()> {
-        let completed = history.tracks(paths.completed, from, to).await?;
+        let completed = history.tracks_by(paths.completed, from, to, to.since(from)).await?;
         self.completed = series::increase(&completed, from, to);
-        let failed = history.tracks(paths.failed, from, to).await?;
+        let failed = history.tracks_by(paths.failed, from, to, to.since(from)).await?;
         self.failed = series::increase(&failed, from, to);
         let ended = self.completed.zip(self.failed).filter(|(done, failed)| done + failed > 0.0);
         self.success_rate = ended.map(|(done, failed)| done / (done + failed));
-        let seconds = history.tracks(paths.seconds, from, to).await?;
+        let seconds = history.tracks_by(paths.seconds, from, to, to.since(from)).await?;
         let quantile = |share| series::quantile(&seconds, share, from, to).map(|time| time * 1e3);
         (self.p50_ms, self.p95_ms, self.p99_ms) = (quantile(0.5), quantile(0.95), quantile(0.99));
         let since = (to - NOW).max(from);
@@ -271,6 +272,7 @@ fn step_for(check: &str) -> Option<&'static str> {
         "disk" => "make room on the volume of the store's file",
         "alerts" => "see the log of the leader: alerts are not judged",
         "notifications" => "see which channel takes no notices: `lockbay alerts notifications`",
+        "audit" => "see why nothing is entered or sealed: `lockbay audit verify`",
         "history" => "see the log of the instances: nothing is sampled",
         _ => return None,
     })

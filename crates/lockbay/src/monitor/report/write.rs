@@ -127,10 +127,9 @@ impl Report {
     fn unusual(&self) -> Vec<Line> {
         let mut lines = Vec::new();
         for (path, usual) in self.baselines.iter().filter(|(_, usual)| usual.unusual) {
-            let off = usual.anomaly * usual.spread;
             lines.push(Line::Item(format!(
                 "{path}: {} instead of {}, {:.1} times the usual spread off",
-                number(usual.expected + off),
+                number(usual.value),
                 number(usual.expected),
                 usual.anomaly.abs()
             )));
@@ -238,11 +237,12 @@ fn duration(seconds: f64) -> String {
     }
 }
 
-/// What would move the cursor or split a line is shown escaped.
+/// What would move the cursor, split a line or turn its direction is shown escaped.
 fn one_line(text: &str) -> String {
+    let turns = |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{61c}');
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
-        if c.is_control() { shown.extend(c.escape_default()) } else { shown.push(c) }
+        if c.is_control() || turns(c) { shown.extend(c.escape_default()) } else { shown.push(c) }
     }
     shown
 }
@@ -352,13 +352,15 @@ mod tests {
 
     #[test]
     fn what_others_wrote_is_harmless_in_every_format() {
-        let evil = "<script>alert(1)</script>\n# x\u{1b}[2J [a](http://b) \"'".to_owned();
+        let evil =
+            "<script>alert(1)</script>\n# x\u{1b}[2J\u{202e}\u{2028} [a](http://b) \"'".to_owned();
         let sections = [Section {
             heading: "Jobs",
             lines: vec![Line::Item(evil.clone()), Line::Fact("name", evil.clone())],
         }];
         let text = text(&evil, &sections);
         assert!(!text.contains('\u{1b}') && text.lines().count() == 5, "{text}");
+        assert!(!text.contains(['\u{202e}', '\u{2028}']), "{text}");
         let page = html(&evil, &sections);
         assert!(!page.contains("<script") && !page.contains('\u{1b}'), "{page}");
         assert!(page.contains("&lt;script&gt;"));
@@ -370,7 +372,7 @@ mod tests {
     #[test]
     fn numbers_are_as_long_as_they_mean_something() {
         for (value, shown) in
-            [(0.0, "0"), (0.12345, "0.1235"), (3.14159, "3.1"), (1234.5, "1234"), (-0.5, "-0.5000")]
+            [(0.0, "0"), (0.12345, "0.1235"), (3.1559, "3.2"), (1234.5, "1234"), (-0.5, "-0.5000")]
         {
             assert_eq!(number(value), shown);
         }

@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde::Serialize;
+use tokio::sync::Semaphore;
 
 use super::watch::{self, Source, Watched};
 use super::{Goodness, Point, Question, Trend, judge};
 use crate::clock::{Clock, Tick, Timestamp};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::monitor::history::History;
 use crate::monitor::series::{self, Reading, Track};
 
@@ -66,29 +67,33 @@ pub struct Trends(Arc<Shared>);
 struct Shared {
     history: History,
     clock: Clock,
-    max_in_flight: u32,
+    /// For the one that is fetched: others wait, and find it kept if it is what they want.
+    fetching: Semaphore,
     kept: Mutex<BTreeMap<(String, u32), (Tick, Named)>>,
 }
 
 impl Trends {
-    pub(crate) fn new(history: History, clock: Clock, max_in_flight: u32) -> Self {
-        Trends(Arc::new(Shared { history, clock, max_in_flight, kept: Mutex::default() }))
+    pub(crate) fn new(history: History, clock: Clock) -> Self {
+        let (fetching, kept) = (Semaphore::new(1), Mutex::default());
+        Trends(Arc::new(Shared { history, clock, fetching, kept }))
     }
 
     /// The trends of the important series over the last so many hours, at most a minute old. Never
     /// fails: of what cannot be fetched it says so.
     ///
     /// # Errors
-    /// `Invalid` for less than one hour or more than 720.
+    /// `Invalid` for less than one hour or more than 720; `Unavailable` if the store has not told
+    /// its time yet and does not answer.
     pub async fn important(&self, hours: u32) -> Result<Vec<Named>> {
         check_hours(hours)?;
+        let now = self.0.history.now().await?;
         let mut all = Vec::new();
         let mut down: Option<String> = None;
         for watched in watch::important() {
             // A store that did not answer once is not waited for again and again.
             let named = match &down {
-                Some(problem) => self.unknown(&watched, hours, problem.clone()),
-                None => self.named(watched, hours).await,
+                Some(problem) => unknown(&watched, hours, now, problem.clone()),
+                None => self.named(&watched, hours, now).await,
             };
             down = named.problem.clone();
             all.push(named);
@@ -99,46 +104,61 @@ impl Trends {
     /// The trend of one path over the last so many hours, at most a minute old.
     ///
     /// # Errors
-    /// `NotFound` if the path names nothing; `Invalid` for less than one hour or more than 720.
+    /// As [`important`](Trends::important); and `NotFound` if the path names nothing, `Invalid` for
+    /// the sum of a histogram, which has no trend.
     pub async fn of(&self, path: &str, hours: u32) -> Result<Named> {
         check_hours(hours)?;
-        Ok(self.named(watch::find(path)?, hours).await)
+        let watched = watch::find(path)?;
+        let now = self.0.history.now().await?;
+        Ok(self.named(&watched, hours, now).await)
     }
 
-    async fn named(&self, watched: Watched, hours: u32) -> Named {
-        let key = (watched.name.clone(), hours);
-        let now = self.0.clock.tick();
-        if let Some((at, named)) = self.0.kept.lock().get(&key)
-            && now.since(*at) < FRESH
-        {
-            return named.clone();
+    async fn named(&self, watched: &Watched, hours: u32, now: Timestamp) -> Named {
+        if let Some(named) = self.kept(watched, hours) {
+            return named;
         }
-        let fetched = self.0.clock.timeout(WITHIN, self.fetch(&watched, hours)).await;
-        let named = match fetched {
+        let fetched = self.0.clock.timeout(WITHIN, async {
+            let _turn = self.0.fetching.acquire().await;
+            match self.kept(watched, hours) {
+                Some(named) => Ok(named),
+                None => self.fetch(watched, hours, now).await,
+            }
+        });
+        match fetched.await {
             Some(Ok(named)) => named,
-            Some(Err(error)) => return self.unknown(&watched, hours, error.to_string()),
-            None => return self.unknown(&watched, hours, format!("no history within {WITHIN:?}")),
-        };
-        let mut kept = self.0.kept.lock();
-        kept.retain(|_, (at, _)| now.since(*at) < FRESH);
-        if kept.len() < KEPT {
-            kept.insert(key, (now, named.clone()));
+            Some(Err(error)) => unknown(watched, hours, now, error.to_string()),
+            None => unknown(watched, hours, now, format!("no history within {WITHIN:?}")),
         }
-        named
     }
 
-    async fn fetch(&self, watched: &Watched, hours: u32) -> Result<Named> {
-        let (from, to) = self.window(hours);
-        let (to, step) = pieces(to, HOUR * hours, self.0.history.resolution(from, to));
+    fn kept(&self, watched: &Watched, hours: u32) -> Option<Named> {
+        let kept = self.0.kept.lock();
+        let (at, named) = kept.get(&(watched.name.clone(), hours))?;
+        (self.0.clock.tick().since(*at) < FRESH).then(|| named.clone())
+    }
+
+    async fn fetch(&self, watched: &Watched, hours: u32, now: Timestamp) -> Result<Named> {
+        let resolution = self.0.history.resolution(now - HOUR * hours, now);
+        let (to, step) = pieces(now, HOUR * hours, resolution);
         let from = to - HOUR * hours;
         let mut points = self.points(watched.source, from - HISTORY, from, HOUR).await?;
         points.extend(self.points(watched.source, from, to, step).await?);
-        let limit = (watched.name == "system_metrics.requests_in_flight")
-            .then(|| f64::from(self.0.max_in_flight));
+        let limit = match watched.limit {
+            Some(path) => self.stands_at(path, to).await?,
+            None => None,
+        };
         let question =
             Question { from, to, goodness: watched.goodness, limit, floor: watched.floor };
         let trend = judge(&points, &question);
-        Ok(Named { from, to, problem: None, trend, ..self.unknown(watched, hours, String::new()) })
+        let unknown = unknown(watched, hours, now, String::new());
+        let named = Named { from, to, problem: None, trend, ..unknown };
+        let at = self.0.clock.tick();
+        let mut kept = self.0.kept.lock();
+        kept.retain(|_, (then, _)| at.since(*then) < FRESH);
+        if kept.len() < KEPT {
+            kept.insert((watched.name.clone(), hours), (at, named.clone()));
+        }
+        Ok(named)
     }
 
     async fn points(
@@ -152,32 +172,38 @@ impl Trends {
             Source::Rate(path) | Source::Value(path) | Source::Quantile(path, _) => (path, None),
             Source::Share(path, beside) => (path, Some(beside)),
         };
-        let tracks = self.0.history.tracks(path, from, to).await?;
+        let tracks = self.0.history.tracks_by(path, from, to, step).await?;
         let beside = match beside {
-            Some(path) => self.0.history.tracks(path, from, to).await?,
+            Some(path) => self.0.history.tracks_by(path, from, to, step).await?,
             None => Vec::new(),
         };
         let reading = self.0.history.reading(&History::series(path)?, from, to);
-        Ok(read(source, &tracks, &beside, reading, (from, to, step)))
+        // Not beside requests: of many instances it takes a while.
+        let read = move || read(source, &tracks, &beside, reading, (from, to, step));
+        tokio::task::spawn_blocking(read).await.map_err(|error| {
+            Error::new(ErrorKind::Internal, "a trend cannot be made").with_source(error)
+        })
     }
 
-    fn window(&self, hours: u32) -> (Timestamp, Timestamp) {
-        let to = self.0.clock.now();
-        (to - HOUR * hours, to)
+    /// Where a gauge of all instances stands; none if nobody has set it.
+    async fn stands_at(&self, path: &str, at: Timestamp) -> Result<Option<f64>> {
+        let from = at - HOUR;
+        let tracks = self.0.history.tracks(path, from, at).await?;
+        let reading = self.0.history.reading(&History::series(path)?, from, at);
+        Ok(series::last(&tracks, at, reading).filter(|value| *value > 0.0))
     }
+}
 
-    fn unknown(&self, watched: &Watched, hours: u32, problem: String) -> Named {
-        let (from, to) = self.window(hours);
-        Named {
-            path: watched.name.clone(),
-            unit: watched.unit,
-            goodness: watched.goodness,
-            window_hours: hours,
-            from,
-            to,
-            problem: Some(problem),
-            trend: Trend::unknown(),
-        }
+fn unknown(watched: &Watched, hours: u32, now: Timestamp, problem: String) -> Named {
+    Named {
+        path: watched.name.clone(),
+        unit: watched.unit,
+        goodness: watched.goodness,
+        window_hours: hours,
+        from: now - HOUR * hours,
+        to: now,
+        problem: Some(problem),
+        trend: Trend::unknown(),
     }
 }
 

@@ -200,7 +200,9 @@ fn describe(series: &Series, question: &Question, trend: &mut Trend) {
     trend.persistence = noise.persistence;
     if stepped || !drifts {
         trend.change_points = change_points(series, &levels);
-    } else if let Some(limit) = question.limit {
+    } else if let Some(limit) = question.limit
+        && trend.label != Label::Stable
+    {
         trend.time_to_limit = limit::time_to(limit, level, &line);
     }
 }
@@ -268,13 +270,17 @@ fn label(direction: Direction, goodness: Goodness) -> Label {
     }
 }
 
-/// The latest value beside what was usual at its hour in the weeks before the last day.
+/// The last hour beside what was usual then in the weeks before the last day. What is usual is known
+/// by the hour, and a piece of a minute wavers far more than an hour does.
 fn baseline(before: &[Point], seen: &[Point]) -> Option<Baseline> {
-    const DAY: std::time::Duration = std::time::Duration::from_secs(86_400);
-    let latest = *seen.last()?;
+    const HOUR: std::time::Duration = std::time::Duration::from_secs(3_600);
+    let (last, _) = *seen.last()?;
     let all: Vec<Point> =
-        before.iter().chain(seen).copied().filter(|(at, _)| *at + DAY <= latest.0).collect();
-    Some(Season::of(&all)?.compare(latest))
+        before.iter().chain(seen).copied().filter(|(at, _)| *at + HOUR * 24 <= last).collect();
+    let hour = &seen[seen.partition_point(|(at, _)| *at + HOUR <= last)..];
+    let middle = last - last.since(hour[0].0) / 2;
+    let value = hour.iter().map(|(_, value)| value).sum::<f64>() / count(hour.len());
+    Some(Season::of(&all)?.compare((middle, value)))
 }
 
 impl Trend {

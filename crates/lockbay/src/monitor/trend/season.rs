@@ -39,16 +39,18 @@ pub(super) struct Season {
     weeks: usize,
 }
 
-/// What is usual now, and how far off the latest value is.
+/// What is usual now, and how far off the last hour is.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Baseline {
+    /// The average of the last hour.
+    pub value: f64,
     /// The usual value at this hour of the week.
     pub expected: f64,
     /// How much it usually varies, as a standard deviation.
     pub spread: f64,
     /// Weeks of history behind it.
     pub weeks: usize,
-    /// By how many spreads the latest value lies above it; at most 99.
+    /// By how many spreads the value lies above it; at most 99.
     pub anomaly: f64,
     /// Whether that is far: 6 spreads or more.
     pub unusual: bool,
@@ -101,7 +103,7 @@ impl Season {
         points.iter().map(|(at, value)| (*at, value - self.offsets[hour_of(*at) % WEEK])).collect()
     }
 
-    /// How far the latest value is from what is usual at its hour.
+    /// How far a value is from what is usual at its hour.
     pub(super) fn compare(&self, (at, value): Point) -> Baseline {
         let slot = hour_of(at) % WEEK;
         let since = count(hour_of(at) - hour_of(self.begin).min(hour_of(at)));
@@ -109,7 +111,8 @@ impl Season {
         let spread = self.spreads[slot];
         let off = value - expected;
         let anomaly = if off == 0.0 { 0.0 } else { (off / spread).clamp(-MAX_SCORE, MAX_SCORE) };
-        Baseline { expected, spread, weeks: self.weeks, anomaly, unusual: anomaly.abs() >= UNUSUAL }
+        let unusual = anomaly.abs() >= UNUSUAL;
+        Baseline { value, expected, spread, weeks: self.weeks, anomaly, unusual }
     }
 }
 

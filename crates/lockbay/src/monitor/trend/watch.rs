@@ -4,7 +4,7 @@
 //! told whether and how fast it moves.
 
 use super::Goodness;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::metrics::{Part, Series, Type, Unit};
 use crate::monitor::history::History;
 
@@ -32,6 +32,8 @@ pub(crate) struct Watched {
     pub(crate) unit: &'static str,
     /// A change below this does not matter.
     pub(crate) floor: f64,
+    /// The gauge that it must not reach.
+    pub(crate) limit: Option<&'static str>,
 }
 
 use Goodness::{HigherIsBetter, LowerIsBetter, Neither};
@@ -40,6 +42,8 @@ const JOBS: &str = "job_idempotency_metrics.jobs_completed";
 const JOBS_FAILED: &str = "job_idempotency_metrics.jobs_failed";
 const SAGAS: &str = "saga_metrics.sagas_completed";
 const SAGAS_FAILED: &str = "saga_metrics.sagas_failed";
+
+const IN_FLIGHT: &str = "system_metrics.requests_in_flight";
 
 /// The series by which one sees how the service does, with their names, and the least change that
 /// matters.
@@ -53,12 +57,12 @@ const IMPORTANT: &[(&str, Source, f64)] = &[
     ("saga_metrics.saga_seconds.p95", Source::Quantile("saga_metrics.saga_seconds", 0.95), 0.001),
     ("saga_metrics.step_seconds.p95", Source::Quantile("saga_metrics.step_seconds", 0.95), 0.001),
     ("saga_metrics.running_sagas", Source::Value("saga_metrics.running_sagas"), 10.0),
-    ("system_metrics.requests_in_flight", Source::Value("system_metrics.requests_in_flight"), 10.0),
+    (IN_FLIGHT, Source::Value(IN_FLIGHT), 10.0),
     ("system_metrics.commit_seconds.p95", Source::Quantile("system_metrics.commit_seconds", 0.95), 0.001),
     ("system_metrics.store_round_trip_ms", Source::Value("system_metrics.store_round_trip_ms"), 1.0),
     ("system_metrics.process_memory_bytes", Source::Value("system_metrics.process_memory_bytes"), 8_388_608.0),
     ("system_metrics.process_open_fds", Source::Value("system_metrics.process_open_fds"), 20.0),
-    ("cleanup_metrics.cleanup_efficiency", Source::Value("cleanup_metrics.cleanup_efficiency"), 0.05),
+    ("cleanup_metrics.cleanup_efficiency", Source::Value("cleanup_metrics.cleanup_efficiency"), 5.0),
 ];
 
 /// Which way is good; of a histogram, of its durations.
@@ -115,7 +119,7 @@ pub(crate) fn important() -> impl Iterator<Item = Watched> {
 /// read as a rate, a histogram without a part as its 95th percentile.
 ///
 /// # Errors
-/// `NotFound` if it names nothing.
+/// `NotFound` if it names nothing, `Invalid` for the sum of a histogram.
 pub(crate) fn find(path: &str) -> Result<Watched> {
     if let Some((name, source, floor)) = IMPORTANT.iter().find(|(name, ..)| *name == path) {
         return Ok(watched(name, *source, *floor));
@@ -125,7 +129,17 @@ pub(crate) fn find(path: &str) -> Result<Watched> {
         (Part::Quantile(share), _) => Source::Quantile(whole, share),
         (Part::Whole, Type::Histogram) => Source::Quantile(whole, 0.95),
         (Part::Whole, Type::Gauge) => Source::Value(whole),
-        (Part::Whole, Type::Counter) | (Part::Count | Part::Sum, _) => Source::Rate(whole),
+        (Part::Whole, Type::Counter) => Source::Rate(whole),
+        // More of it is no more of what it measures.
+        (Part::Count, _) => {
+            let watched = watched(path, Source::Rate(whole), 0.0);
+            return Ok(Watched { goodness: Neither, ..watched });
+        }
+        (Part::Sum, _) => {
+            return Err(Error::invalid(format!(
+                "a sum has no trend; ask for {whole}.count, or a quantile such as {whole}.p95"
+            )));
+        }
     };
     Ok(watched(path, source, 0.0))
 }
@@ -137,7 +151,8 @@ fn watched(name: &str, source: Source, floor: f64) -> Watched {
     };
     let goodness =
         GOODNESS.iter().find(|(known, _)| *known == path).map_or(Neither, |(_, way)| *way);
-    Watched { name: name.to_owned(), source, goodness, unit: unit(source), floor }
+    let limit = (name == IN_FLIGHT).then_some("system_metrics.max_in_flight");
+    Watched { name: name.to_owned(), source, goodness, unit: unit(source), floor, limit }
 }
 
 fn unit(source: Source) -> &'static str {
@@ -179,5 +194,13 @@ mod tests {
         assert_eq!(find("saga_metrics.saga_seconds").unwrap().unit, "seconds");
         assert_eq!(find("state_manager_metrics.cache_hits").unwrap().goodness, Neither);
         assert!(find("nothing.at_all").is_err());
+    }
+
+    #[test]
+    fn how_often_something_was_measured_is_not_how_long_it_took() {
+        let count = find("saga_metrics.saga_seconds.count").unwrap();
+        assert_eq!((count.goodness, count.unit), (Neither, "per second"));
+        let refused = find("saga_metrics.saga_seconds.sum").unwrap_err();
+        assert!(refused.to_string().contains("saga_metrics.saga_seconds.p95"), "{refused}");
     }
 }

@@ -134,10 +134,13 @@ fn create(path: &Path) -> Result<()> {
 fn recognise(connection: &Connection, path: &Path) -> Result<i64> {
     let read = || {
         connection.busy_timeout(LOCK_WAIT)?;
-        let version: i64 = pragma(connection, "user_version")?;
-        let application: i64 = pragma(connection, "application_id")?;
+        // At one moment: another process may be making the tables just now.
+        let transaction = connection.unchecked_transaction()?;
         let tables: i64 =
-            connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+            transaction.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+        let version: i64 = pragma(&transaction, "user_version")?;
+        let application: i64 = pragma(&transaction, "application_id")?;
+        transaction.finish()?;
         Ok((version, application, tables))
     };
     let (version, application, tables) =
@@ -216,4 +219,28 @@ fn create_tables(connection: &Connection) -> rusqlite::Result<()> {
         let _ = connection.execute_batch("ROLLBACK");
     }
     created
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_whose_tables_another_process_is_making_is_never_taken_for_that_of_another_program() {
+        let directory = tempfile::tempdir().unwrap();
+        for round in 0..60 {
+            let path = directory.path().join(format!("{round}.db"));
+            create(&path).unwrap();
+            let other = path.clone();
+            let maker = std::thread::spawn(move || {
+                let connection = Connection::open(&other).unwrap();
+                let version = recognise(&connection, &other).unwrap();
+                settle(&connection, &other, version).unwrap();
+                create_tables(&connection).unwrap();
+            });
+            let connection = Connection::open(&path).unwrap();
+            while recognise(&connection, &path).unwrap() == 0 {}
+            maker.join().unwrap();
+        }
+    }
 }
