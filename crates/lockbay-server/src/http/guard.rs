@@ -24,17 +24,24 @@ pub(super) async fn limit_in_flight(
     request: Request,
     next: Next,
 ) -> Response {
-    let Ok(_permit) = app.in_flight.try_acquire() else {
+    let Ok(permit) = app.in_flight.try_acquire() else {
         let detail = format!(
             "{} requests are in flight, as many as max_in_flight allows; nothing was done",
             app.max_in_flight
         );
         return Problem::new(ErrorKind::Busy, detail).into_response();
     };
-    // As of the last one that came: enough for a gauge, and no counting of those that are dropped.
-    let in_flight = i64::try_from(app.requests_in_flight()).unwrap_or(i64::MAX);
-    app.bay.metrics().set(Metric::RequestsInFlight, in_flight);
-    next.run(request).await
+    // As of the last one that came or was answered: enough for a gauge, and one that is dropped is
+    // seen with the next.
+    let show = || {
+        let in_flight = i64::try_from(app.requests_in_flight()).unwrap_or(i64::MAX);
+        app.bay.metrics().set(Metric::RequestsInFlight, in_flight);
+    };
+    show();
+    let response = next.run(request).await;
+    drop(permit);
+    show();
+    response
 }
 
 /// Checks headers that every call takes.

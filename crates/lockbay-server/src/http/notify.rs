@@ -75,7 +75,12 @@ async fn create(
         }
         (until, None) => until,
         (None, Some(Seconds(length))) => {
-            Some(body.from.unwrap_or_else(|| app.bay.clock().now()) + length)
+            // By the store's clock, as it is judged.
+            let from = match body.from {
+                Some(from) => from,
+                None => app.bay.history().now().await?,
+            };
+            Some(from + length)
         }
     };
     let request = SilenceRequest {

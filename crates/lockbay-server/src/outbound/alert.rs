@@ -111,6 +111,10 @@ impl Channel for Webhook {
         };
         match self.caller.post(post).await {
             Ok(reply) => meaning(&reply),
+            // A name may come to another address another time; an address stays what it is.
+            Err(CallError::Refused(why)) if self.url.domain().is_some() => {
+                Err(Undelivered::for_now(why))
+            }
             Err(CallError::Refused(why)) => Err(Undelivered::for_good(why)),
             Err(CallError::NotSent(why) | CallError::Unknown(why)) => {
                 Err(Undelivered::for_now(why))

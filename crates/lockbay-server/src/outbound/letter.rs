@@ -4,7 +4,9 @@
 //! machine it goes encrypted or not at all. The settings are those of whoever runs the server, so
 //! its address is not vetted.
 
+use std::collections::VecDeque;
 use std::fmt::Write as _;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{anyhow, bail};
@@ -24,6 +26,8 @@ use reqwest::Url;
 const STEP_WITHIN: Duration = Duration::from_secs(10);
 /// The most people who are written to.
 const MAX_RECEIVERS: usize = 50;
+/// So many letters are remembered as written: those of all that are on their way.
+const MAX_HAD: usize = 4_000;
 /// How long a subject is at most, in characters.
 const MAX_SUBJECT: usize = 150;
 
@@ -31,6 +35,9 @@ const MAX_SUBJECT: usize = 150;
 pub(super) struct LetterChannel {
     from: Mailbox,
     to: Vec<Mailbox>,
+    /// Who has had which notice, by its identity and the place in `to`: a letter that is written
+    /// again because one of them could not be reached is not written to the others.
+    had: Mutex<VecDeque<(String, usize)>>,
     server: AsyncSmtpTransport<Tokio1Executor>,
 }
 
@@ -60,10 +67,31 @@ impl LetterChannel {
         }
         let server = server(url)
             .map_err(|why| anyhow!("setting alert_smtp_url (LOCKBAY_ALERT_SMTP_URL): {why}"))?;
-        Ok(Some(LetterChannel { from, to, server }))
+        Ok(Some(LetterChannel { from, to, had: Mutex::default(), server }))
     }
 
-    fn letter(&self, notice: &Notice) -> Result<Message, Undelivered> {
+    /// Writes to one of them, unless that has been done.
+    async fn write_to(&self, place: usize, notice: &Notice) -> Result<(), Undelivered> {
+        let done = (notice.id.to_string(), place);
+        if self.had.lock().unwrap_or_else(PoisonError::into_inner).contains(&done) {
+            return Ok(());
+        }
+        let to = &self.to[place];
+        let letter = self.letter(notice, to)?;
+        self.server.send(letter).await.map_err(|error| {
+            let failure = undelivered(&error);
+            Undelivered { why: format!("{}: {}", to.email, failure.why), ..failure }
+        })?;
+        let mut had = self.had.lock().unwrap_or_else(PoisonError::into_inner);
+        had.push_back(done);
+        if had.len() > MAX_HAD {
+            had.pop_front();
+        }
+        Ok(())
+    }
+
+    /// To one of them.
+    fn letter(&self, notice: &Notice, to: &Mailbox) -> Result<Message, Undelivered> {
         let subject: String = notice
             .headline()
             .chars()
@@ -75,8 +103,8 @@ impl LetterChannel {
             .message_id(Some(format!("<{}@lockbay>", notice.id)))
             .subject(subject)
             .header(ContentType::TEXT_PLAIN);
-        let letter = self.to.iter().fold(letter, |letter, to| letter.to(to.clone()));
         letter
+            .to(to.clone())
             .body(text(notice))
             .map_err(|error| Undelivered::for_good(format!("no letter can be made: {error}")))
     }
@@ -162,9 +190,24 @@ impl Channel for LetterChannel {
     }
 
     async fn deliver(&self, notice: &Notice) -> Result<(), Undelivered> {
-        let letter = self.letter(notice)?;
-        self.server.send(letter).await.map(drop).map_err(|error| undelivered(&error))
+        let each = (0..self.to.len()).map(|place| self.write_to(place, notice));
+        together(futures_util::future::join_all(each).await)
     }
+}
+
+/// What letters to several people come to: it is tried again while one of them may arrive later, and
+/// refused only if all were.
+fn together(ends: Vec<Result<(), Undelivered>>) -> Result<(), Undelivered> {
+    let total = ends.len();
+    let failures: Vec<Undelivered> = ends.into_iter().filter_map(Result::err).collect();
+    let all_failed = failures.len() == total;
+    for failure in failures {
+        if failure.retryable || all_failed {
+            return Err(failure);
+        }
+        tracing::warn!(why = failure.why, "one of those who are written to was refused");
+    }
+    Ok(())
 }
 
 fn undelivered(error: &SmtpError) -> Undelivered {
