@@ -24,7 +24,7 @@ const CALLERS: usize = 64;
 const AT_ONCE: usize = 500;
 /// No more than this is kept in memory of however many sagas, in MiB; SQLite's own pages, up to 64 of
 /// each of its four connections, included. All of them at once would be more than 600.
-const MEMORY: u64 = 400;
+const MEMORY: u64 = 520;
 
 /// What the receiver has seen.
 #[derive(Default)]
