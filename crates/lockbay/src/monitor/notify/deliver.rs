@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::channel::{Channel, Undelivered};
 use super::lane::{self, Entry, MAX_AGE, Standing};
-use super::outbox::{self, Kept, Loaded, NOTICE_LIST, NoticeStatus, TODO};
+use super::outbox::{self, Kept, Loaded, NOTICE_LIST, NoticeStatus, WAITING};
 use super::seen::Waits;
 use super::{Inner, Notifier};
 use crate::clock::Timestamp;
@@ -156,7 +156,7 @@ impl<'a> Desk<'a> {
     /// Brings to hand the beginning of every channel's list.
     async fn look(&mut self) -> Result<()> {
         let asked = self.inner.clock.tick();
-        let range = Range::new(Partition::FIRST, NOTICE_LIST, TODO);
+        let range = Range::new(Partition::FIRST, NOTICE_LIST, WAITING);
         let page = self.inner.store.scan(&range, 1).await?;
         self.inner.time.told(page.now, asked);
         self.upkeep().await?;
@@ -208,7 +208,7 @@ impl<'a> Desk<'a> {
 
     /// What a channel is to deliver, as far as it is taken to hand.
     async fn entries(&self, channel: &str) -> Result<Vec<String>> {
-        let prefix = format!("{TODO}{channel}/");
+        let prefix = format!("{WAITING}{channel}/");
         let range = Range::new(Partition::FIRST, NOTICE_LIST, prefix);
         let page = self.inner.store.scan(&range, WINDOW).await?;
         Ok(page.records.into_iter().map(|entry| entry.key.id.into()).collect())
@@ -424,12 +424,12 @@ impl<'a> Desk<'a> {
         let mut after = None;
         // There are few channels; a bound all the same.
         for _ in 0..4 * super::channel::MAX_CHANNELS {
-            let range = Range::new(Partition::FIRST, NOTICE_LIST, TODO).after(after);
+            let range = Range::new(Partition::FIRST, NOTICE_LIST, WAITING).after(after);
             let page = self.inner.store.scan(&range, 1).await?;
             let Some(entry) = page.records.first() else { return Ok(()) };
-            let rest = entry.key.id.strip_prefix(TODO).unwrap_or_default();
+            let rest = entry.key.id.strip_prefix(WAITING).unwrap_or_default();
             let name = rest.split('/').next().unwrap_or_default().to_owned();
-            after = Some(format!("{TODO}{name}/~")); // behind every place, which is hexadecimal
+            after = Some(format!("{WAITING}{name}/~")); // behind every place, which is hexadecimal
             if self.inner.channels.get(&name).is_none() {
                 self.give_up(&name).await?;
             }

@@ -20,7 +20,7 @@ pub(super) const NOTICE: Kind = Kind::new("alert-notice");
 /// What is to be delivered, and the notices by how they stand.
 pub(super) const NOTICE_LIST: Kind = Kind::new("alert-notice-list");
 /// How entries begin that say what a channel is to deliver.
-pub(super) const TODO: &str = "todo/";
+pub(super) const WAITING: &str = "todo/";
 
 /// How a notice stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -177,7 +177,7 @@ pub(super) fn list(id: String) -> Key {
 /// The entry that says that a channel is to deliver a notice; entries of a channel are in the
 /// order of notices.
 pub(super) fn todo(channel: &str, order: u64, id: &str) -> Key {
-    list(format!("{TODO}{channel}/{order:016x}/{id}"))
+    list(format!("{WAITING}{channel}/{order:016x}/{id}"))
 }
 
 /// The notice behind an entry.
