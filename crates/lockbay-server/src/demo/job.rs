@@ -13,7 +13,7 @@ const FIRST: usize = 0;
 const DUPLICATE: usize = 1;
 const LAST: usize = 2;
 
-const CLAIM: [&str; 3] = ["v1", "jobs", "claim"];
+pub(super) const CLAIM: [&str; 3] = ["v1", "jobs", "claim"];
 
 pub(super) async fn act(stage: &mut Stage) -> anyhow::Result<()> {
     stage.tell.heading(
@@ -45,7 +45,8 @@ pub(super) async fn act(stage: &mut Stage) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn request() -> Value {
+/// The payout that is asked for again and again.
+pub(super) fn request() -> Value {
     json!({
         "job_type": "payout", "job_key": "order-17", "claim_ttl_seconds": 60,
         "parameters": { "amount": "25.00", "currency": "EUR" },
