@@ -81,3 +81,9 @@ pub use error::{Error, ErrorKind, Result};
 pub use json::Json;
 pub use lockbay::{LockBay, Placement};
 pub use scribe::Caller;
+
+/// The snippets of the documents are tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+#[doc = include_str!("../../../docs/guide.md")]
+struct Documents;
