@@ -48,6 +48,7 @@
 //! [`lease`], [`job`], [`saga`], [`schedule`], [`ledger`] and [`state`] are the services; [`sweep`]
 //! removes what has ended; [`audit`] shows what was changed, and that nothing of it was touched; [`LockBay`] owns them; [`monitor`] tells the truth.
 
+pub mod access;
 pub mod audit;
 pub mod clock;
 pub mod config;

@@ -6,6 +6,7 @@
 //! limited (probes are not, so that a busy server does not look dead), and then comes the handler.
 
 mod abandoned;
+mod access;
 mod alert;
 mod audit;
 mod caller;
@@ -47,6 +48,7 @@ use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
+use utoipa_axum::router::OpenApiRouter;
 
 pub(crate) use self::listen::serve;
 use self::problem::Problem;
@@ -103,34 +105,37 @@ impl App {
 
 /// All routes.
 pub(crate) fn router(app: App) -> Router {
-    let limited = Router::new()
-        .merge(metrics::routes())
-        .merge(history::routes())
-        .merge(leader::routes())
-        .merge(lease::routes())
-        .merge(job::routes())
-        .merge(job_list::routes())
-        .merge(saga::routes())
-        .merge(saga_operate::routes())
-        .merge(handler::routes())
-        .merge(task::routes())
-        .merge(schedule::routes())
-        .merge(finance::routes())
-        .merge(ledger::routes())
-        .merge(state::routes())
-        .merge(cleanup::routes())
-        .merge(events::routes())
-        .merge(alert::routes())
-        .merge(notify::routes())
-        .merge(report::routes())
-        .merge(audit::routes())
+    let limited = OpenApiRouter::new()
+        .merge(metrics::routes().into())
+        .merge(history::routes().into())
+        .merge(leader::routes().into())
+        .merge(lease::routes().into())
+        .merge(job::routes().into())
+        .merge(job_list::routes().into())
+        .merge(saga::routes().into())
+        .merge(saga_operate::routes().into())
+        .merge(handler::routes().into())
+        .merge(task::routes().into())
+        .merge(schedule::routes().into())
+        .merge(finance::routes().into())
+        .merge(ledger::routes().into())
+        .merge(state::routes().into())
+        .merge(cleanup::routes().into())
+        .merge(events::routes().into())
+        .merge(alert::routes().into())
+        .merge(notify::routes().into())
+        .merge(report::routes().into())
+        .merge(audit::routes().into())
         .layer(middleware::from_fn_with_state(app.clone(), guard::limit_in_flight));
-    Router::new()
-        .route("/", get(index))
+    let (router, _document) = OpenApiRouter::new()
+        .merge(Router::new().route("/", get(index)).into())
         .merge(limited)
-        .merge(health::routes())
+        .merge(health::routes().into())
+        .split_for_parts();
+    router
         .fallback(no_such_route)
         .method_not_allowed_fallback(no_such_method)
+        .layer(middleware::from_fn(access::admit))
         .layer(middleware::from_fn(guard::check_headers))
         .layer(middleware::map_response(guard::mark_response))
         .layer(CatchPanicLayer::custom(guard::panicked))
