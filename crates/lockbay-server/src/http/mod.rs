@@ -33,6 +33,7 @@ mod report;
 mod saga;
 mod saga_operate;
 mod schedule;
+mod shape;
 mod state;
 mod task;
 
@@ -110,10 +111,10 @@ pub(crate) fn router(app: App) -> Router {
     let limited = OpenApiRouter::new()
         .merge(metrics::routes().into())
         .merge(history::routes().into())
-        .merge(leader::routes().into())
-        .merge(lease::routes().into())
-        .merge(job::routes().into())
-        .merge(job_list::routes().into())
+        .merge(leader::routes())
+        .merge(lease::routes())
+        .merge(job::routes())
+        .merge(job_list::routes())
         .merge(saga::routes().into())
         .merge(saga_operate::routes().into())
         .merge(handler::routes().into())
