@@ -4,12 +4,13 @@
 
 use std::time::Duration;
 
+use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::Json;
 use lockbay::clock::Timestamp;
 use lockbay::job::{
-    Claim, ClaimRequest, ClaimedJob, Identity, InProgress, JobStatus, OnFailed, OnInProgress, Replayed, Retry,
+    Claim, ClaimRequest, ClaimedJob, Identity, InProgress, JobStatus, OnFailed, OnInProgress,
+    Replayed, Retry,
 };
 use lockbay::{Error, ErrorKind, LockBay, Placement};
 use serde::{Deserialize, Serialize};

@@ -1,8 +1,8 @@
 //! `/v1/jobs` for operators: list, show, cancel, retry.
 
+use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::Json;
 use lockbay::job::{JobFilter, JobInfo, JobStatus};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -11,8 +11,8 @@ use utoipa_axum::routes;
 
 use super::App;
 use super::extract::{JsonBody, Name, Nothing, Query, check_reason};
-use super::page::{self, Page};
 use super::openapi::{Conflict, NotFound, page_size, page_token};
+use super::page::{self, Page};
 use super::problem::Problem;
 use super::shape;
 

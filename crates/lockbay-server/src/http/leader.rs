@@ -1,7 +1,7 @@
 //! `/v1/leader`: who leads, and giving leadership up.
 
-use axum::extract::State;
 use axum::Json;
+use axum::extract::State;
 use lockbay::ErrorKind;
 use lockbay::leader::LeaderInfo;
 use serde::Serialize;

@@ -1,8 +1,8 @@
 //! `/v1/leases`: named locks with a deadline and a fencing token.
 
+use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::Json;
 use lockbay::ErrorKind;
 use lockbay::lease::{Acquired, LeaseInfo, Leases, parse_token};
 use serde::{Deserialize, Serialize};
@@ -12,8 +12,8 @@ use utoipa_axum::routes;
 
 use super::abandoned::see_through;
 use super::extract::{IdempotencyKey, JsonBody, Name, Nothing, Query, Seconds};
-use super::page::{self, Page};
 use super::openapi::{Conflict, NotFound, Unprocessable, page_size, page_token};
+use super::page::{self, Page};
 use super::problem::Problem;
 use super::shape;
 use super::{App, REPLAYED};
@@ -22,9 +22,7 @@ use super::{App, REPLAYED};
 const LIST: &str = "leases";
 
 pub(super) fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new()
-        .routes(routes!(list))
-        .routes(routes!(show, acquire, renew, release))
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(show, acquire, renew, release))
 }
 
 /// A wish for a lease.

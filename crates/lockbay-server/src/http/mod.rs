@@ -69,6 +69,8 @@ pub(crate) struct App {
     in_flight: Arc<Semaphore>,
     /// Calls that wait for somebody else, of which there may be half as many.
     waiting: Arc<Semaphore>,
+    /// Trial balances, of which there may be few at once.
+    trials: Arc<Semaphore>,
     /// Who follows the events.
     listeners: events::Listeners,
     max_in_flight: usize,
@@ -87,6 +89,7 @@ impl App {
             stopping,
             in_flight: Arc::new(Semaphore::new(max_in_flight)),
             waiting: Arc::new(Semaphore::new(max_in_flight.div_ceil(2))),
+            trials: Arc::new(Semaphore::new(ledger::MAX_TRIALS)),
             listeners: events::Listeners::default(),
             max_in_flight,
         }
@@ -115,13 +118,13 @@ pub(crate) fn router(app: App) -> Router {
         .merge(lease::routes())
         .merge(job::routes())
         .merge(job_list::routes())
-        .merge(saga::routes().into())
-        .merge(saga_operate::routes().into())
+        .merge(saga::routes())
+        .merge(saga_operate::routes())
         .merge(handler::routes().into())
         .merge(task::routes().into())
         .merge(schedule::routes().into())
-        .merge(finance::routes().into())
-        .merge(ledger::routes().into())
+        .merge(finance::routes())
+        .merge(ledger::routes())
         .merge(state::routes().into())
         .merge(cleanup::routes().into())
         .merge(events::routes().into())

@@ -16,9 +16,7 @@ mod text;
 pub(super) use self::job::{Identity, Job, JobStatus, OnFailed};
 pub(super) use self::money::{Amount, Balance, CurrencyTotals, GivenAmount, Movement};
 pub(super) use self::place::{Leader, Lease};
-pub(super) use self::saga::{
-    Action, Handler, HistoryEntry, Saga, SagaStatus, TaskEffect,
-};
+pub(super) use self::saga::{Action, Handler, HistoryEntry, Saga, SagaStatus, TaskEffect};
 pub(super) use self::schedule::{Misfire, Overlap, Schedule, ScheduleStatus, UpcomingTicks};
 pub(super) use self::text::{
     Currency, FencingToken, GivenUserId, LongName, Name, PlainId, Reason, ScheduleId,
