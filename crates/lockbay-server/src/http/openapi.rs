@@ -30,7 +30,7 @@ use lockbay::ErrorKind;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn, PathItem};
-use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
+use utoipa::openapi::schema::{ObjectBuilder, Schema, SchemaType, Type};
 use utoipa::openapi::security::{
     ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme,
 };
@@ -406,6 +406,7 @@ fn complete(method: &str, path: &str, operation: &mut Operation) {
         Need::Least(_) => vec![SecurityRequirement::new("bearer", NO_SCOPES), by_cookie(writes)],
     });
     let parameters = operation.parameters.get_or_insert_default();
+    parameters.iter_mut().for_each(without_null);
     let has_key = parameters.iter().any(
         |parameter| matches!(parameter, RefOr::T(parameter) if parameter.name == "Idempotency-Key"),
     );
@@ -426,6 +427,32 @@ fn complete(method: &str, path: &str, operation: &mut Operation) {
     }
     if matches!(method, "POST" | "PUT") {
         add(WITH_BODY);
+    }
+}
+
+/// A parameter that is not there is left out; no text of it means `null`.
+fn without_null(parameter: &mut RefOr<Parameter>) {
+    let RefOr::T(Parameter { schema: Some(schema), .. }) = parameter else { return };
+    match schema {
+        RefOr::T(Schema::Object(object)) => {
+            if let SchemaType::Array(types) = &mut object.schema_type {
+                types.retain(|given| *given != Type::Null);
+                if let [only] = types.as_slice() {
+                    object.schema_type = SchemaType::Type(only.clone());
+                }
+            }
+        }
+        RefOr::T(Schema::OneOf(either)) => {
+            let is_null = |item: &RefOr<Schema>| {
+                matches!(item, RefOr::T(Schema::Object(object))
+                    if object.schema_type == SchemaType::Type(Type::Null))
+            };
+            either.items.retain(|item| !is_null(item));
+            if let [only] = either.items.as_slice() {
+                *schema = only.clone();
+            }
+        }
+        RefOr::T(_) | RefOr::Ref(_) => {}
     }
 }
 

@@ -19,5 +19,5 @@ pub(super) use self::place::{Leader, Lease};
 pub(super) use self::saga::{Action, Handler, HistoryEntry, Saga, SagaStatus, TaskEffect};
 pub(super) use self::schedule::{Misfire, Overlap, Schedule, ScheduleStatus, UpcomingTicks};
 pub(super) use self::text::{
-    Currency, FencingToken, GivenUserId, LongName, Name, PlainId, Reason, ScheduleId,
+    Currency, FencingToken, GivenUserId, LongName, Name, PlainId, Reason, ScheduleId, TaskId,
 };

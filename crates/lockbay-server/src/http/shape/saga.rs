@@ -82,7 +82,7 @@ struct Step {
     max_retries: u32,
     compensation_max_retries: u32,
     timeout_seconds: f64,
-    /// Whether the saga does not go back any more once this is done.
+    /// Whether there is no way back once this step may have happened.
     pivot: bool,
     /// Whether it may be repeated when its outcome is unknown.
     idempotent: bool,
