@@ -26,6 +26,7 @@ mod ledger;
 mod listen;
 mod metrics;
 mod notify;
+mod openapi;
 mod page;
 mod problem;
 mod report;
@@ -40,8 +41,7 @@ use std::sync::Arc;
 use axum::extract::Request;
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router, middleware};
+use axum::{Extension, Json, Router, middleware};
 use lockbay::metrics::Metric;
 use lockbay::{ErrorKind, LockBay};
 use serde_json::json;
@@ -49,8 +49,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 pub(crate) use self::listen::serve;
+use self::openapi::Served;
 use self::problem::Problem;
 
 /// Says that an answer was given before: nothing was done anew.
@@ -127,12 +129,14 @@ pub(crate) fn router(app: App) -> Router {
         .merge(report::routes().into())
         .merge(audit::routes().into())
         .layer(middleware::from_fn_with_state(app.clone(), guard::limit_in_flight));
-    let (router, _document) = OpenApiRouter::new()
-        .merge(Router::new().route("/", get(index)).into())
+    let (router, document) = OpenApiRouter::new()
+        .routes(routes!(index))
+        .merge(openapi::routes())
         .merge(limited)
         .merge(health::routes().into())
         .split_for_parts();
     router
+        .layer(Extension(Served::new(document)))
         .fallback(no_such_route)
         .method_not_allowed_fallback(no_such_method)
         .layer(middleware::from_fn(access::admit))
@@ -143,76 +147,19 @@ pub(crate) fn router(app: App) -> Router {
         .with_state(app)
 }
 
-/// What is here, for whoever comes with a browser or curl.
-async fn index() -> Response {
-    let calls = [
-        "GET /health/live",
-        "GET /health/ready",
-        "GET /metrics",
-        "GET /api/advanced-state/health",
-        "GET /api/advanced-state/metrics",
-        "GET /api/advanced-state/report?hours=&format=",
-        "GET /v1/trends?path=&hours=",
-        "GET /v1/events?events=",
-        "GET /v1/metrics/history?path=&minutes=",
-        "GET /v1/metrics/paths",
-        "GET /v1/leader",
-        "POST /v1/leader/resign",
-        "GET /v1/leases",
-        "GET|POST|PUT|DELETE /v1/leases/{name}",
-        "GET /v1/jobs",
-        "POST /v1/jobs/claim",
-        "GET /v1/jobs/{job_id}",
-        "POST /v1/jobs/{job_id}/heartbeat|complete|fail|cancel|retry",
-        "GET|POST /v1/sagas",
-        "POST /v1/sagas/bulk",
-        "GET /v1/sagas/{saga_id}",
-        "GET /v1/sagas/{saga_id}/history",
-        "POST /v1/sagas/{saga_id}/cancel|resume|abandon",
-        "POST /v1/sagas/{saga_id}/steps/{step}/retry|skip|resolve",
-        "GET /v1/handlers",
-        "PUT|DELETE /v1/handlers/{name}",
-        "POST /v1/tasks/poll",
-        "POST /v1/tasks/{task_id}/heartbeat|complete|fail",
-        "GET /v1/schedules",
-        "GET|PUT|DELETE /v1/schedules/{job_id}",
-        "GET /v1/schedules/{job_id}/upcoming?count=",
-        "POST /v1/schedules/{job_id}/pause|resume|run",
-        "POST /v1/sagas/escrow|release|refund|cashout",
-        "POST /v1/ledger/deposits",
-        "GET /v1/ledger/accounts/{user_id}?currency=",
-        "GET /v1/ledger/trial-balance",
-        "GET /v1/ledger/postings?saga_id=",
-        "GET /v1/state?prefix=",
-        "GET|PUT|DELETE /v1/state/{key}",
-        "POST /v1/state/invalidate",
-        "GET /v1/state-rules",
-        "GET|PUT|DELETE /v1/state-rules/{name}",
-        "GET|PUT|DELETE /v1/state-dependencies/{key}",
-        "GET /v1/cleanup/rules",
-        "GET|PUT|DELETE /v1/cleanup/rules/{name}",
-        "POST /v1/cleanup/run",
-        "POST /v1/cleanup/optimize-memory",
-        "GET /v1/alerts?state=",
-        "GET /v1/alerts/rules",
-        "GET|PUT|DELETE /v1/alerts/rules/{name}",
-        "POST /v1/alerts/rules/{name}/test",
-        "GET|POST|DELETE /v1/alerts/silences",
-        "GET|DELETE /v1/alerts/silences/{id}",
-        "GET /v1/alerts/notifications?status=",
-        "POST /v1/alerts/notifications/test",
-        "GET /v1/alerts/notifications/{id}",
-        "POST /v1/alerts/notifications/{id}/retry",
-        "GET /v1/audit?entity=&actor=&action=&from=&until=&order=",
-        "GET /v1/audit/verify?records=",
-        "GET /v1/audit/history?entity=",
-        "GET /v1/audit/proof?revision=",
-        "GET /v1/audit/export?from=&until=",
-        "GET /v1/audit/checkpoints",
-        "GET /v1/audit/key",
-    ];
-    Json(json!({ "name": "lockbay", "version": env!("CARGO_PKG_VERSION"), "calls": &calls[..] }))
-        .into_response()
+/// What is here
+///
+/// For whoever comes with a browser or curl: the name, the version, and every call.
+#[utoipa::path(
+    get,
+    path = "/",
+    operation_id = "get_index",
+    tag = "server",
+    responses((status = 200, description = "What is here.", body = Object)),
+)]
+async fn index(Extension(served): Extension<Arc<Served>>) -> Response {
+    let version = env!("CARGO_PKG_VERSION");
+    Json(json!({ "name": "lockbay", "version": version, "calls": served.calls })).into_response()
 }
 
 async fn no_such_route(uri: Uri) -> Problem {
