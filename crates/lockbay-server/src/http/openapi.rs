@@ -116,11 +116,11 @@ const WITH_BODY: &[&str] = &["Timeout", "TooLarge", "NotJson"];
 const WRITING: &[&str] = &["UnknownOutcome"];
 
 /// 404, among the responses of an operation.
-pub(super) struct NotFound;
+pub(super) enum NotFound {}
 /// 409, among the responses of an operation.
-pub(super) struct Conflict;
+pub(super) enum Conflict {}
 /// 422, among the responses of an operation.
-pub(super) struct Unprocessable;
+pub(super) enum Unprocessable {}
 
 impl IntoResponses for NotFound {
     fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
@@ -142,7 +142,7 @@ impl IntoResponses for Unprocessable {
 
 /// The `Idempotency-Key` that a call which moves money must have, among the parameters of an
 /// operation. All other POSTs may have one, without saying so.
-pub(super) struct RequiredIdempotencyKey;
+pub(super) enum RequiredIdempotencyKey {}
 
 impl IntoParams for RequiredIdempotencyKey {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
@@ -151,7 +151,7 @@ impl IntoParams for RequiredIdempotencyKey {
 }
 
 /// The stable type of a problem.
-pub(super) struct ProblemType;
+pub(super) enum ProblemType {}
 
 impl PartialSchema for ProblemType {
     fn schema() -> RefOr<Schema> {
@@ -300,7 +300,8 @@ fn add_components(components: &mut Components) {
         let name = header.name.replace('-', "");
         components.parameters.insert(name, header.into());
     }
-    let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("lbk_<id>_<secret>");
+    let bearer =
+        HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("lbk_<id>_<secret>");
     let bearer = bearer.description(Some("A token that an admin has made.")).build();
     components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
     let session = ApiKeyValue::with_description(
@@ -325,7 +326,9 @@ fn problem(name: &str, description: &str) -> utoipa::openapi::Response {
         "After how many seconds to make the call again, where making it again can help.",
     ));
     match name {
-        "Conflict" | "Busy" | "Unavailable" => response.header("Retry-After", after.build()).build(),
+        "Conflict" | "Busy" | "Unavailable" => {
+            response.header("Retry-After", after.build()).build()
+        }
         _ => response.build(),
     }
 }
@@ -435,5 +438,5 @@ fn by_cookie(writes: bool) -> SecurityRequirement {
 }
 
 fn parameter(name: &str) -> RefOr<Parameter> {
-    Ref::new(format!("#/components/parameters/{name}")).into()
+    RefOr::Ref(Ref::new(format!("#/components/parameters/{name}")))
 }
