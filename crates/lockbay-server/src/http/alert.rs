@@ -1,9 +1,9 @@
 //! `/v1/alerts`: what is judged and what fires, the rules, and what a rule would have done; on any
 //! instance.
 
+use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::Json;
 use lockbay::monitor::alert::backtest::Backtest;
 use lockbay::monitor::alert::decide::Phase;
 use lockbay::monitor::alert::rule::Rule;
@@ -184,7 +184,7 @@ async fn forget(
 
 /// What is to be tested: the rule as it is stored, or this one, over so many minutes.
 #[derive(Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
 #[schema(as = AlertRuleTest)]
 struct TestBody {
     /// How far back; a day if nothing is said.

@@ -3,9 +3,9 @@
 
 use std::collections::BTreeSet;
 
+use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::Json;
 use lockbay::ErrorKind;
 use lockbay::sweep::{Expiring, Mode, OptimizeReport, Report, Rule, RunRequest, Scope, Strategy};
 use serde::{Deserialize, Serialize};
@@ -18,7 +18,6 @@ use super::extract::{JsonBody, JsonOrNothing, Name, NoBody, Nothing, Query, Seco
 use super::openapi::{NotFound, page_size, page_token};
 use super::page::{self, Page};
 use super::problem::Problem;
-use super::shape::alert::Origin;
 use super::shape::cleanup as shape;
 
 /// What page tokens of this list are bound to.
@@ -97,7 +96,7 @@ struct RuleBody {
     #[schema(min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f\[\]\\{}]*$")]
     pattern: String,
     /// How long they are kept; 100 years at most.
-    #[schema(value_type = f64, minimum = 0, maximum = 3_155_760_000u64)]
+    #[schema(value_type = f64, minimum = 0, maximum = 3_162_240_000u64)]
     ttl_seconds: Seconds,
     /// `batch` if nothing is said.
     #[schema(value_type = Option<shape::CleanupStrategy>)]
@@ -194,7 +193,7 @@ async fn forget(
 
 /// What shall be cleaned up; everything, if nothing is said.
 #[derive(Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
 #[schema(as = CleanupRun)]
 struct RunBody {
     /// Only this rule.
@@ -204,9 +203,10 @@ struct RunBody {
     #[schema(min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f\[\]\\{}]*$")]
     pattern: Option<String>,
     /// Counts and measures what would go, and deletes nothing.
+    #[serde(default)]
     dry_run: bool,
     /// In place of the rules' own.
-    #[schema(value_type = Option<f64>, minimum = 0, maximum = 3_155_760_000u64)]
+    #[schema(value_type = Option<f64>, minimum = 0, maximum = 3_162_240_000u64)]
     ttl_seconds: Option<Seconds>,
 }
 
@@ -248,7 +248,7 @@ async fn run(
     path = "/v1/cleanup/optimize-memory",
     operation_id = "optimize_memory",
     tag = "cleanup",
-    request_body = Option<NoMembers>,
+    request_body = Option<Nothing>,
     responses((status = 200, body = shape::OptimizeReport, description = "What it came to.")),
 )]
 async fn optimize(State(app): State<App>, _: NoBody) -> Result<Json<OptimizeReport>, Problem> {

@@ -33,6 +33,7 @@ mod report;
 mod saga;
 mod saga_operate;
 mod schedule;
+mod shape;
 mod state;
 mod task;
 
@@ -70,6 +71,8 @@ pub(crate) struct App {
     waiting: Arc<Semaphore>,
     /// Who follows the events.
     listeners: events::Listeners,
+    /// Who reads the whole audit trail.
+    audit_readers: audit::Readers,
     max_in_flight: usize,
 }
 
@@ -87,6 +90,7 @@ impl App {
             in_flight: Arc::new(Semaphore::new(max_in_flight)),
             waiting: Arc::new(Semaphore::new(max_in_flight.div_ceil(2))),
             listeners: events::Listeners::default(),
+            audit_readers: audit::Readers::default(),
             max_in_flight,
         }
     }
@@ -108,8 +112,8 @@ impl App {
 /// All routes.
 pub(crate) fn router(app: App) -> Router {
     let limited = OpenApiRouter::new()
-        .merge(metrics::routes().into())
-        .merge(history::routes().into())
+        .merge(metrics::routes())
+        .merge(history::routes())
         .merge(leader::routes().into())
         .merge(lease::routes().into())
         .merge(job::routes().into())
@@ -121,19 +125,19 @@ pub(crate) fn router(app: App) -> Router {
         .merge(schedule::routes().into())
         .merge(finance::routes().into())
         .merge(ledger::routes().into())
-        .merge(state::routes().into())
-        .merge(cleanup::routes().into())
-        .merge(events::routes().into())
-        .merge(alert::routes().into())
-        .merge(notify::routes().into())
-        .merge(report::routes().into())
-        .merge(audit::routes().into())
+        .merge(state::routes())
+        .merge(cleanup::routes())
+        .merge(events::routes())
+        .merge(alert::routes())
+        .merge(notify::routes())
+        .merge(report::routes())
+        .merge(audit::routes())
         .layer(middleware::from_fn_with_state(app.clone(), guard::limit_in_flight));
     let (router, document) = OpenApiRouter::new()
         .routes(routes!(index))
         .merge(openapi::routes())
         .merge(limited)
-        .merge(health::routes().into())
+        .merge(health::routes())
         .split_for_parts();
     router
         .layer(Extension(Served::new(document)))

@@ -5,9 +5,9 @@
 
 use std::fmt;
 
+use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::Json;
 use lockbay::ErrorKind;
 use lockbay::state::{
     Found, IfVersion, Invalidated, Invalidation, Rule, ServeStale, SetOptions, Written,

@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Moment;
 
 /// How bad it is: worth knowing, to be looked at in working hours, to be looked at today, to be
 /// acted on now.
-#[derive(Serialize, ToSchema)]
+#[derive(ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(in crate::http) enum Severity {
     Info,
@@ -21,7 +20,7 @@ pub(in crate::http) enum Severity {
 /// Where an alert is. Inactive: the condition does not hold. Pending: it does, and not for long
 /// enough. Firing: for long enough. Recovering: it does not hold, and not for long enough. Resolved:
 /// it fired not long ago.
-#[derive(Serialize, ToSchema)]
+#[derive(ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(in crate::http) enum AlertState {
     Inactive,
@@ -32,7 +31,7 @@ pub(in crate::http) enum AlertState {
 }
 
 /// How a value is held against the threshold.
-#[derive(Serialize, ToSchema)]
+#[derive(ToSchema)]
 pub(in crate::http) enum AlertOperator {
     #[serde(rename = ">")]
     Above,
@@ -49,7 +48,7 @@ pub(in crate::http) enum AlertOperator {
 }
 
 /// What a window over a metric comes to.
-#[derive(Serialize, ToSchema)]
+#[derive(ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(in crate::http) enum Aggregation {
     Increase,
@@ -62,7 +61,7 @@ pub(in crate::http) enum Aggregation {
 }
 
 /// What becomes of an alert while nothing is measured.
-#[derive(Serialize, ToSchema)]
+#[derive(ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(in crate::http) enum OnNoData {
     Ignore,
@@ -72,7 +71,7 @@ pub(in crate::http) enum OnNoData {
 }
 
 /// Whose rule it is: it came with LockBay, or somebody put it.
-#[derive(Serialize, ToSchema)]
+#[derive(ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(in crate::http) enum Origin {
     BuiltIn,
@@ -80,7 +79,7 @@ pub(in crate::http) enum Origin {
 }
 
 /// Why an alert is not where its condition alone would have it.
-#[derive(Serialize, ToSchema)]
+#[derive(ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(in crate::http) enum AlertReason {
     /// Nothing is measured.
@@ -249,7 +248,7 @@ pub(in crate::http) struct AlertRuleBody {
 }
 
 /// What has become of an alert.
-#[derive(Serialize, ToSchema)]
+#[derive(ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(in crate::http) enum Turn {
     Fired,

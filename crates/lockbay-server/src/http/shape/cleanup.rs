@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::alert::Origin;
 
 /// When a rule does its work: at once, at its interval, only when it is asked to, or never.
-#[derive(Serialize, ToSchema)]
+#[derive(ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(in crate::http) enum CleanupStrategy {
     Immediate,
@@ -18,7 +17,7 @@ pub(in crate::http) enum CleanupStrategy {
 }
 
 /// What a rule is about.
-#[derive(Serialize, ToSchema)]
+#[derive(ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(in crate::http) enum CleanupScope {
     ExpiredState,
@@ -37,7 +36,7 @@ pub(in crate::http) enum CleanupScope {
 }
 
 /// What a rule does to keys of others that have an expiry.
-#[derive(Serialize, ToSchema)]
+#[derive(ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(in crate::http) enum Expiring {
     Leave,

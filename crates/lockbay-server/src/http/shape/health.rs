@@ -1,12 +1,11 @@
 //! Health, and who leads.
 
-use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Moment;
 
 /// How something stands: well, working but to be looked at, or not doing what it is there for.
-#[derive(Serialize, ToSchema)]
+#[derive(ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(in crate::http) enum HealthStatus {
     Healthy,

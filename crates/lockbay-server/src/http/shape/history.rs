@@ -1,12 +1,11 @@
 //! How a metric went.
 
-use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Moment;
 
 /// How a metric behaves: it only grows, it goes up and down, or it is a distribution.
-#[derive(Serialize, ToSchema)]
+#[derive(ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(in crate::http) enum MetricType {
     Counter,
@@ -15,7 +14,7 @@ pub(in crate::http) enum MetricType {
 }
 
 /// What a value is in. `none` is a number of things; a mebibyte has 1,048,576 bytes.
-#[derive(Serialize, ToSchema)]
+#[derive(ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(in crate::http) enum MetricUnit {
     None,
@@ -83,7 +82,7 @@ pub(in crate::http) struct QuantilePoint {
 }
 
 /// What a step came to, by the type of the metric.
-#[derive(Serialize, ToSchema)]
+#[derive(ToSchema)]
 #[serde(untagged)]
 pub(in crate::http) enum HistoryPoint {
     Counter(CounterPoint),

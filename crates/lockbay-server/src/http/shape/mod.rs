@@ -12,6 +12,8 @@ pub(super) mod audit;
 pub(super) mod cleanup;
 pub(super) mod health;
 pub(super) mod history;
+pub(super) mod leader;
+pub(super) mod metrics;
 pub(super) mod notify;
 pub(super) mod report;
 pub(super) mod state;
@@ -22,12 +24,3 @@ use utoipa::ToSchema;
 #[derive(ToSchema)]
 #[schema(format = DateTime, examples("2026-11-30T03:15:00.000000Z"))]
 pub(super) struct Moment(String);
-
-/// A rule or the like that is gone.
-#[derive(ToSchema)]
-pub(super) struct DeletedName {
-    /// What named it.
-    name: String,
-    /// Whether it was there.
-    deleted: bool,
-}

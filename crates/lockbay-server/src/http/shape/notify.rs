@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Moment;
@@ -25,7 +24,7 @@ pub(in crate::http) struct MaintenanceWindow {
 }
 
 /// How a silence stands: it begins later or waits for its next time, it covers, or it is over.
-#[derive(Serialize, ToSchema)]
+#[derive(ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(in crate::http) enum SilenceState {
     Waiting,
@@ -68,7 +67,7 @@ pub(in crate::http) struct ShownWindow {
 }
 
 /// Whether alerts have begun to fire or are over.
-#[derive(Serialize, ToSchema)]
+#[derive(ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(in crate::http) enum NoticeTurn {
     Firing,
@@ -116,7 +115,7 @@ pub(in crate::http) struct NoticeText {
 }
 
 /// How a notice stands on one channel.
-#[derive(Serialize, ToSchema)]
+#[derive(ToSchema)]
 #[serde(rename_all = "snake_case", tag = "state")]
 pub(in crate::http) enum ChannelStanding {
     /// It is to be delivered, not before this.
@@ -140,7 +139,7 @@ pub(in crate::http) struct ChannelProgress {
 }
 
 /// Whether some channel is still to deliver it, every channel has, or some channel gave it up.
-#[derive(Serialize, ToSchema)]
+#[derive(ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(in crate::http) enum NoticeStatus {
     Pending,
@@ -162,7 +161,7 @@ pub(in crate::http) struct Notice {
 }
 
 /// What holds an alert back.
-#[derive(Serialize, ToSchema)]
+#[derive(ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(in crate::http) enum HeldBy {
     /// It is less severe than what is told here.
@@ -183,7 +182,7 @@ pub(in crate::http) struct HeldAlert {
 }
 
 /// A notice with how far it has come; or, for the status `held`, an alert that fires and is not told.
-#[derive(Serialize, ToSchema)]
+#[derive(ToSchema)]
 #[serde(untagged)]
 pub(in crate::http) enum NoticeOrHeld {
     Notice(Notice),

@@ -2,16 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Moment;
 use super::alert::Severity;
 use super::health::{HealthCheck, HealthStatus};
-use crate::http::leader::Leader;
+use super::leader::Leader;
 
 /// Which way is good.
-#[derive(Serialize, ToSchema)]
+#[derive(ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(in crate::http) enum Goodness {
     LowerIsBetter,
@@ -20,7 +19,7 @@ pub(in crate::http) enum Goodness {
 }
 
 /// What becomes of a series.
-#[derive(Serialize, ToSchema)]
+#[derive(ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(in crate::http) enum TrendLabel {
     Improving,
@@ -30,7 +29,7 @@ pub(in crate::http) enum TrendLabel {
 }
 
 /// Which way a series moves.
-#[derive(Serialize, ToSchema)]
+#[derive(ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(in crate::http) enum TrendDirection {
     Rising,

@@ -1,6 +1,8 @@
 //! Values with versions, and what follows from their changes.
 
 use utoipa::ToSchema;
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Schema, Type};
 
 use super::Moment;
 
@@ -73,4 +75,11 @@ pub(in crate::http) struct StateRule {
     update_pattern: String,
     /// What is invalidated then; parts of the key may be put in.
     invalidate_patterns: Vec<String>,
+}
+
+/// A version as it was handed out, or zero for no value.
+pub(in crate::http) fn version_wanted() -> RefOr<Schema> {
+    let text = ObjectBuilder::new().schema_type(Type::String).pattern(Some("^[0-9]+$"));
+    let number = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0));
+    OneOfBuilder::new().item(text).item(number).into()
 }
