@@ -11,6 +11,7 @@ mod alert;
 mod audit;
 mod caller;
 mod cleanup;
+mod docs;
 mod events;
 mod extract;
 mod finance;
@@ -135,6 +136,7 @@ pub(crate) fn router(app: App) -> Router {
         .layer(middleware::from_fn_with_state(app.clone(), guard::limit_in_flight));
     let (router, document) = OpenApiRouter::new()
         .routes(routes!(index))
+        .merge(docs::routes())
         .merge(openapi::routes())
         .merge(limited)
         .merge(health::routes())
