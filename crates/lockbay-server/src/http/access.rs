@@ -49,6 +49,8 @@ pub(super) const ACCESS: &[(&str, &str, Need)] = &[
     // Probes and telemetry.
     ("GET", "/", Open),
     ("GET", "/openapi.json", Open),
+    ("GET", "/docs", Open),
+    ("GET", "/docs/{file}", Open),
     ("GET", "/health/live", Open),
     ("GET", "/health/ready", Open),
     ("GET", "/metrics", Least(Viewer)),

@@ -14,6 +14,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use futures_util::StreamExt;
 use serde::de::{DeserializeOwned, Visitor};
 use serde::{Deserialize, Deserializer};
+use utoipa::ToSchema;
 
 use super::App;
 use super::problem::Problem;
@@ -79,7 +80,7 @@ impl FromRequest<App> for NoBody {
 }
 
 /// An object without members, or a query without parameters.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Nothing {}
 

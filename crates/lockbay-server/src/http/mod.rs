@@ -11,6 +11,7 @@ mod alert;
 mod audit;
 mod caller;
 mod cleanup;
+mod docs;
 mod events;
 mod extract;
 mod finance;
@@ -73,6 +74,8 @@ pub(crate) struct App {
     trials: Arc<Semaphore>,
     /// Who follows the events.
     listeners: events::Listeners,
+    /// Who reads the whole audit trail.
+    audit_readers: audit::Readers,
     max_in_flight: usize,
 }
 
@@ -91,6 +94,7 @@ impl App {
             waiting: Arc::new(Semaphore::new(max_in_flight.div_ceil(2))),
             trials: Arc::new(Semaphore::new(ledger::MAX_TRIALS)),
             listeners: events::Listeners::default(),
+            audit_readers: audit::Readers::default(),
             max_in_flight,
         }
     }
@@ -112,8 +116,8 @@ impl App {
 /// All routes.
 pub(crate) fn router(app: App) -> Router {
     let limited = OpenApiRouter::new()
-        .merge(metrics::routes().into())
-        .merge(history::routes().into())
+        .merge(metrics::routes())
+        .merge(history::routes())
         .merge(leader::routes())
         .merge(lease::routes())
         .merge(job::routes())
@@ -125,19 +129,20 @@ pub(crate) fn router(app: App) -> Router {
         .merge(schedule::routes())
         .merge(finance::routes())
         .merge(ledger::routes())
-        .merge(state::routes().into())
-        .merge(cleanup::routes().into())
-        .merge(events::routes().into())
-        .merge(alert::routes().into())
-        .merge(notify::routes().into())
-        .merge(report::routes().into())
-        .merge(audit::routes().into())
+        .merge(state::routes())
+        .merge(cleanup::routes())
+        .merge(events::routes())
+        .merge(alert::routes())
+        .merge(notify::routes())
+        .merge(report::routes())
+        .merge(audit::routes())
         .layer(middleware::from_fn_with_state(app.clone(), guard::limit_in_flight));
     let (router, document) = OpenApiRouter::new()
         .routes(routes!(index))
+        .merge(docs::routes())
         .merge(openapi::routes())
         .merge(limited)
-        .merge(health::routes().into())
+        .merge(health::routes())
         .split_for_parts();
     router
         .layer(Extension(Served::new(document)))

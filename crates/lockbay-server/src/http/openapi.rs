@@ -119,6 +119,8 @@ const WRITING: &[&str] = &["UnknownOutcome"];
 pub(super) enum NotFound {}
 /// 409, among the responses of an operation.
 pub(super) enum Conflict {}
+/// 503, among the responses of an open route.
+pub(super) enum Unavailable {}
 /// 422, among the responses of an operation.
 pub(super) enum Unprocessable {}
 
@@ -131,6 +133,12 @@ impl IntoResponses for NotFound {
 impl IntoResponses for Conflict {
     fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
         problems(&["Conflict"])
+    }
+}
+
+impl IntoResponses for Unavailable {
+    fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
+        problems(&["Unavailable"])
     }
 }
 

@@ -99,16 +99,16 @@ struct Task {
     undo_key: Option<String>,
     /// Of a tick: when it was due.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>, format = DateTime, nullable = false)]
+    #[schema(value_type = Option<shape::Moment>, nullable = false)]
     scheduled_time: Option<Timestamp>,
     attempt: u32,
     #[schema(value_type = shape::FencingToken)]
     fencing_token: String,
     /// When its outcome is no longer waited for, by the store's clock.
-    #[schema(value_type = String, format = DateTime)]
+    #[schema(value_type = shape::Moment)]
     deadline: Timestamp,
     /// When the claim lapses unless a heartbeat comes, by the store's clock.
-    #[schema(value_type = String, format = DateTime)]
+    #[schema(value_type = shape::Moment)]
     claim_expires_at: Timestamp,
 }
 
@@ -205,7 +205,7 @@ struct HeartbeatBody {
 struct Renewed {
     task_id: String,
     /// When the claim lapses unless another heartbeat comes, by the store's clock.
-    #[schema(value_type = String, format = DateTime)]
+    #[schema(value_type = shape::Moment)]
     claim_expires_at: Timestamp,
 }
 
