@@ -70,6 +70,8 @@ pub(crate) struct App {
     in_flight: Arc<Semaphore>,
     /// Calls that wait for somebody else, of which there may be half as many.
     waiting: Arc<Semaphore>,
+    /// Trial balances, of which there may be few at once.
+    trials: Arc<Semaphore>,
     /// Who follows the events.
     listeners: events::Listeners,
     /// Who reads the whole audit trail.
@@ -90,6 +92,7 @@ impl App {
             stopping,
             in_flight: Arc::new(Semaphore::new(max_in_flight)),
             waiting: Arc::new(Semaphore::new(max_in_flight.div_ceil(2))),
+            trials: Arc::new(Semaphore::new(ledger::MAX_TRIALS)),
             listeners: events::Listeners::default(),
             audit_readers: audit::Readers::default(),
             max_in_flight,
@@ -115,17 +118,17 @@ pub(crate) fn router(app: App) -> Router {
     let limited = OpenApiRouter::new()
         .merge(metrics::routes())
         .merge(history::routes())
-        .merge(leader::routes().into())
-        .merge(lease::routes().into())
-        .merge(job::routes().into())
-        .merge(job_list::routes().into())
-        .merge(saga::routes().into())
-        .merge(saga_operate::routes().into())
+        .merge(leader::routes())
+        .merge(lease::routes())
+        .merge(job::routes())
+        .merge(job_list::routes())
+        .merge(saga::routes())
+        .merge(saga_operate::routes())
         .merge(handler::routes().into())
         .merge(task::routes().into())
         .merge(schedule::routes().into())
-        .merge(finance::routes().into())
-        .merge(ledger::routes().into())
+        .merge(finance::routes())
+        .merge(ledger::routes())
         .merge(state::routes())
         .merge(cleanup::routes())
         .merge(events::routes())

@@ -120,7 +120,7 @@ pub(super) enum NotFound {}
 /// 409, among the responses of an operation.
 pub(super) enum Conflict {}
 /// 503, among the responses of an open route.
-pub(super) struct Unavailable;
+pub(super) enum Unavailable {}
 /// 422, among the responses of an operation.
 pub(super) enum Unprocessable {}
 
@@ -413,6 +413,9 @@ fn complete(method: &str, path: &str, operation: &mut Operation) {
         Need::Open => Vec::new(),
         Need::Least(_) => vec![SecurityRequirement::new("bearer", NO_SCOPES), by_cookie(writes)],
     });
+    if let Some(RefOr::T(body)) = &mut operation.request_body {
+        body.content.values_mut().for_each(not_null);
+    }
     let parameters = operation.parameters.get_or_insert_default();
     let has_key = parameters.iter().any(
         |parameter| matches!(parameter, RefOr::T(parameter) if parameter.name == "Idempotency-Key"),
@@ -434,6 +437,18 @@ fn complete(method: &str, path: &str, operation: &mut Operation) {
     }
     if matches!(method, "POST" | "PUT") {
         add(WITH_BODY);
+    }
+}
+
+/// A body that may be left out is described as null or a thing; it is never sent as null.
+fn not_null(content: &mut RefOr<Content>) {
+    let RefOr::T(content) = content else { return };
+    let Some(RefOr::T(Schema::OneOf(choice))) = &mut content.schema else { return };
+    choice.items.retain(
+        |item| !matches!(item, RefOr::T(Schema::Object(one)) if one.schema_type == Type::Null.into()),
+    );
+    if choice.items.len() == 1 {
+        content.schema = choice.items.pop();
     }
 }
 
