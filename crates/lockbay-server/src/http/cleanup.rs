@@ -248,7 +248,6 @@ async fn run(
     path = "/v1/cleanup/optimize-memory",
     operation_id = "optimize_memory",
     tag = "cleanup",
-    request_body = Option<Nothing>,
     responses((status = 200, body = shape::OptimizeReport, description = "What it came to.")),
 )]
 async fn optimize(State(app): State<App>, _: NoBody) -> Result<Json<OptimizeReport>, Problem> {

@@ -14,7 +14,6 @@ use axum::http::{HeaderMap, StatusCode, header};
 use futures_util::StreamExt;
 use serde::de::{DeserializeOwned, Visitor};
 use serde::{Deserialize, Deserializer};
-use utoipa::ToSchema;
 
 use super::App;
 use super::problem::Problem;
@@ -80,7 +79,7 @@ impl FromRequest<App> for NoBody {
 }
 
 /// An object without members, or a query without parameters.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Nothing {}
 

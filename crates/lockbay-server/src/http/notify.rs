@@ -363,7 +363,6 @@ struct Tests {
     path = "/v1/alerts/notifications/test",
     operation_id = "test_channels",
     tag = "alerts",
-    request_body = Option<Nothing>,
     responses((status = 200, body = Tests, description = "What it came to on each.")),
 )]
 async fn test(State(app): State<App>, _: NoBody) -> Result<Json<Tests>, Problem> {

@@ -413,8 +413,20 @@ fn complete(method: &str, path: &str, operation: &mut Operation) {
         Need::Open => Vec::new(),
         Need::Least(_) => vec![SecurityRequirement::new("bearer", NO_SCOPES), by_cookie(writes)],
     });
+    if let Some(RefOr::T(body)) = &mut operation.request_body {
+        let contents = body.content.values_mut();
+        let schemas = contents.filter_map(|content| match content {
+            RefOr::T(content) => content.schema.as_mut(),
+            RefOr::Ref(_) => None,
+        });
+        schemas.for_each(without_null);
+    }
     let parameters = operation.parameters.get_or_insert_default();
-    parameters.iter_mut().for_each(without_null);
+    let schemas = parameters.iter_mut().filter_map(|parameter| match parameter {
+        RefOr::T(parameter) => parameter.schema.as_mut(),
+        RefOr::Ref(_) => None,
+    });
+    schemas.for_each(without_null);
     let has_key = parameters.iter().any(
         |parameter| matches!(parameter, RefOr::T(parameter) if parameter.name == "Idempotency-Key"),
     );
@@ -438,9 +450,8 @@ fn complete(method: &str, path: &str, operation: &mut Operation) {
     }
 }
 
-/// A parameter that is not there is left out; no text of it means `null`.
-fn without_null(parameter: &mut RefOr<Parameter>) {
-    let RefOr::T(Parameter { schema: Some(schema), .. }) = parameter else { return };
+/// What may be left out is described as null or a thing. A parameter or a body is never sent as null.
+fn without_null(schema: &mut RefOr<Schema>) {
     match schema {
         RefOr::T(Schema::Object(object)) => {
             if let SchemaType::Array(types) = &mut object.schema_type {
@@ -451,11 +462,9 @@ fn without_null(parameter: &mut RefOr<Parameter>) {
             }
         }
         RefOr::T(Schema::OneOf(either)) => {
-            let is_null = |item: &RefOr<Schema>| {
-                matches!(item, RefOr::T(Schema::Object(object))
-                    if object.schema_type == SchemaType::Type(Type::Null))
-            };
-            either.items.retain(|item| !is_null(item));
+            either.items.retain(|item| {
+                !matches!(item, RefOr::T(Schema::Object(one)) if one.schema_type == Type::Null.into())
+            });
             if let [only] = either.items.as_slice() {
                 *schema = only.clone();
             }
