@@ -247,7 +247,7 @@ struct Claimed {
     /// The same for all attempts: show it to whoever does the work for you.
     idempotency_token: String,
     /// When the claim lapses unless a heartbeat comes, by the store's clock.
-    #[schema(value_type = String, format = DateTime)]
+    #[schema(value_type = shape::Moment)]
     claim_expires_at: Timestamp,
 }
 
@@ -280,7 +280,7 @@ struct Ended {
     /// Why it failed or was cancelled.
     #[schema(required)]
     error: Option<String>,
-    #[schema(value_type = Option<String>, format = DateTime, required)]
+    #[schema(value_type = Option<shape::Moment>, required)]
     completed_at: Option<Timestamp>,
 }
 
@@ -312,7 +312,7 @@ struct HeartbeatBody {
 struct Renewed {
     job_id: String,
     /// When the claim lapses unless another heartbeat comes, by the store's clock.
-    #[schema(value_type = String, format = DateTime)]
+    #[schema(value_type = shape::Moment)]
     claim_expires_at: Timestamp,
 }
 

@@ -176,7 +176,7 @@ struct Trial {
     #[schema(value_type = shape::FencingToken)]
     as_of: String,
     /// The store's time of asking.
-    #[schema(value_type = String, format = DateTime)]
+    #[schema(value_type = shape::Moment)]
     at: Timestamp,
     /// In the order of their codes.
     #[schema(value_type = Vec<shape::CurrencyTotals>)]

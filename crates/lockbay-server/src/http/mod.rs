@@ -42,14 +42,14 @@ use std::sync::Arc;
 
 use axum::extract::Request;
 use axum::http::{StatusCode, Uri};
-use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json, Router, middleware};
 use lockbay::metrics::Metric;
 use lockbay::{ErrorKind, LockBay};
-use serde_json::json;
+use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
+use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -124,9 +124,9 @@ pub(crate) fn router(app: App) -> Router {
         .merge(job_list::routes())
         .merge(saga::routes())
         .merge(saga_operate::routes())
-        .merge(handler::routes().into())
-        .merge(task::routes().into())
-        .merge(schedule::routes().into())
+        .merge(handler::routes())
+        .merge(task::routes())
+        .merge(schedule::routes())
         .merge(finance::routes())
         .merge(ledger::routes())
         .merge(state::routes())
@@ -156,6 +156,15 @@ pub(crate) fn router(app: App) -> Router {
         .with_state(app)
 }
 
+/// What is here, in short.
+#[derive(Serialize, ToSchema)]
+struct Index {
+    name: &'static str,
+    version: &'static str,
+    /// Methods and paths; `/openapi.json` says more.
+    calls: Vec<String>,
+}
+
 /// What is here
 ///
 /// For whoever comes with a browser or curl: the name, the version, and every call.
@@ -164,11 +173,12 @@ pub(crate) fn router(app: App) -> Router {
     path = "/",
     operation_id = "get_index",
     tag = "server",
-    responses((status = 200, description = "What is here.", body = Object)),
+    responses((status = 200, description = "What is here.", body = Index)),
 )]
-async fn index(Extension(served): Extension<Arc<Served>>) -> Response {
+async fn index(Extension(served): Extension<Arc<Served>>) -> Json<Index> {
     let version = env!("CARGO_PKG_VERSION");
-    Json(json!({ "name": "lockbay", "version": version, "calls": served.calls })).into_response()
+    let calls = served.calls.clone();
+    Json(Index { name: "lockbay", version, calls })
 }
 
 async fn no_such_route(uri: Uri) -> Problem {

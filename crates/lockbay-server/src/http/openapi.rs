@@ -30,7 +30,7 @@ use lockbay::ErrorKind;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn, PathItem};
-use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
+use utoipa::openapi::schema::{ObjectBuilder, Schema, SchemaType, Type};
 use utoipa::openapi::security::{
     ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme,
 };
@@ -350,9 +350,6 @@ fn problems(names: &[&str]) -> BTreeMap<String, RefOr<utoipa::openapi::Response>
 
 /// The headers that every call takes, and the one that every POST takes.
 fn headers() -> [Parameter; 3] {
-    let name = |most: usize, pattern: &str| {
-        text().min_length(Some(1)).max_length(Some(most)).pattern(Some(pattern))
-    };
     let header = |name: &str, description: &str, schema: ObjectBuilder| {
         let header = ParameterBuilder::new().name(name).parameter_in(ParameterIn::Header);
         let header = header.required(Required::False).description(Some(description));
@@ -362,13 +359,14 @@ fn headers() -> [Parameter; 3] {
         header(
             "X-Request-Id",
             "A name for this request, under which the log and the audit trail know it. The answer \
-             has it too; a request without a name gets one.",
-            name(128, "^[!-~]+$"),
+             has it too. A request gets one if it has none of 1 to 128 visible ASCII characters.",
+            text(),
         ),
         header(
             "X-Actor",
-            "Who asks, for the audit trail, while tokens do not say it.",
-            name(256, "^[!-~]([ -~]*[!-~])?$"),
+            "Who asks, for the audit trail, while tokens do not say it: UTF-8 without control \
+             characters.",
+            text().min_length(Some(1)).max_length(Some(256)),
         ),
         idempotency_key(Required::False),
     ]
@@ -414,9 +412,18 @@ fn complete(method: &str, path: &str, operation: &mut Operation) {
         Need::Least(_) => vec![SecurityRequirement::new("bearer", NO_SCOPES), by_cookie(writes)],
     });
     if let Some(RefOr::T(body)) = &mut operation.request_body {
-        body.content.values_mut().for_each(not_null);
+        let contents = body.content.values_mut().filter_map(|content| match content {
+            RefOr::T(content) => content.schema.as_mut(),
+            RefOr::Ref(_) => None,
+        });
+        contents.for_each(without_null);
     }
     let parameters = operation.parameters.get_or_insert_default();
+    let schemas = parameters.iter_mut().filter_map(|parameter| match parameter {
+        RefOr::T(parameter) => parameter.schema.as_mut(),
+        RefOr::Ref(_) => None,
+    });
+    schemas.for_each(without_null);
     let has_key = parameters.iter().any(
         |parameter| matches!(parameter, RefOr::T(parameter) if parameter.name == "Idempotency-Key"),
     );
@@ -440,15 +447,28 @@ fn complete(method: &str, path: &str, operation: &mut Operation) {
     }
 }
 
-/// A body that may be left out is described as null or a thing; it is never sent as null.
-fn not_null(content: &mut RefOr<Content>) {
-    let RefOr::T(content) = content else { return };
-    let Some(RefOr::T(Schema::OneOf(choice))) = &mut content.schema else { return };
-    choice.items.retain(
-        |item| !matches!(item, RefOr::T(Schema::Object(one)) if one.schema_type == Type::Null.into()),
-    );
-    if choice.items.len() == 1 {
-        content.schema = choice.items.pop();
+/// A parameter or a body that is not there is left out; nothing that is sent for it means `null`.
+fn without_null(schema: &mut RefOr<Schema>) {
+    match schema {
+        RefOr::T(Schema::Object(object)) => {
+            if let SchemaType::Array(types) = &mut object.schema_type {
+                types.retain(|given| *given != Type::Null);
+                if let [only] = types.as_slice() {
+                    object.schema_type = SchemaType::Type(only.clone());
+                }
+            }
+        }
+        RefOr::T(Schema::OneOf(either)) => {
+            let is_null = |item: &RefOr<Schema>| {
+                matches!(item, RefOr::T(Schema::Object(object))
+                    if object.schema_type == SchemaType::Type(Type::Null))
+            };
+            either.items.retain(|item| !is_null(item));
+            if let [only] = either.items.as_slice() {
+                *schema = only.clone();
+            }
+        }
+        RefOr::T(_) | RefOr::Ref(_) => {}
     }
 }
 

@@ -38,12 +38,12 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 struct SagaBody {
     #[schema(value_type = shape::Name)]
     saga_name: String,
-    /// What is done, in this order unless steps say on which others they depend.
+    /// What is done.
     #[schema(min_items = 1, max_items = 1_000)]
     steps: Vec<StepBody>,
-    /// What every step is given beside its own parameters, at most 1 MiB.
+    /// What every handler is given besides, at most 1 MiB; the results of steps are added to it.
     #[serde(default)]
-    #[schema(value_type = Value)]
+    #[schema(value_type = Option<Object>)]
     context: lockbay::Json,
     /// Kept and shown, and given to nobody, at most 1 MiB.
     #[serde(default)]
@@ -52,7 +52,7 @@ struct SagaBody {
     /// After how long it is rolled back unless it is done; by default as the server is configured.
     #[schema(value_type = Option<f64>, minimum = 0.001, maximum = 315_360_000)]
     timeout_seconds: Option<Seconds>,
-    /// When it is rolled back unless it is done, if that is earlier.
+    /// When it is rolled back unless it is done, by the store's clock; in place of a timeout.
     #[schema(value_type = Option<String>, format = DateTime)]
     deadline: Option<Timestamp>,
     /// Whether handlers may still be unknown when it starts.
@@ -86,10 +86,11 @@ struct StepBody {
     /// How long an attempt may take, not longer than the saga.
     #[schema(value_type = Option<f64>, minimum = 0.001, maximum = 315_360_000)]
     timeout_seconds: Option<Seconds>,
-    /// The steps that are done before it; by default the one that stands before it.
+    /// The steps that must be done before it. If no step of a saga says so, each follows the one
+    /// before it; if any does, those that do not say begin at once.
     #[schema(value_type = Option<Vec<shape::Name>>)]
     depends_on: Option<Vec<String>>,
-    /// Whether the saga does not go back any more once this is done.
+    /// Whether there is no way back once this step may have happened.
     #[serde(default)]
     pivot: bool,
     /// Whether it may be repeated when its outcome is unknown; `true` by default.

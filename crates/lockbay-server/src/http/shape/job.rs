@@ -2,7 +2,7 @@
 
 use utoipa::ToSchema;
 
-use super::{FencingToken, LongName, Name};
+use super::{FencingToken, LongName, Moment, Name};
 
 /// Where a job stands.
 #[derive(ToSchema)]
@@ -55,21 +55,19 @@ pub(in crate::http) struct Job {
     fencing_token: FencingToken,
     /// The same for all attempts: show it to whoever does the work for you.
     idempotency_token: String,
-    #[schema(value_type = String, format = DateTime)]
-    created_at: (),
-    #[schema(value_type = String, format = DateTime)]
-    claimed_at: (),
+    created_at: Moment,
+    claimed_at: Moment,
     /// When the claim lapses, if it is claimed.
-    #[schema(value_type = Option<String>, format = DateTime, required)]
-    claim_expires_at: (),
+    #[schema(required)]
+    claim_expires_at: Option<Moment>,
     /// The time that it was claimed for.
-    #[schema(value_type = Option<String>, format = DateTime, required)]
-    scheduled_time: (),
+    #[schema(required)]
+    scheduled_time: Option<Moment>,
     /// Whether it runs on the leader alone.
     leader_only: bool,
     /// When it ended.
-    #[schema(value_type = Option<String>, format = DateTime, required)]
-    completed_at: (),
+    #[schema(required)]
+    completed_at: Option<Moment>,
     /// What it returned, as it was given, digit by digit.
     #[schema(value_type = Value)]
     result: (),
@@ -79,6 +77,6 @@ pub(in crate::http) struct Job {
     #[schema(required)]
     error: Option<String>,
     /// When the next attempt may begin, after a failure that may be tried again.
-    #[schema(value_type = Option<String>, format = DateTime, required)]
-    next_retry_at: (),
+    #[schema(required)]
+    next_retry_at: Option<Moment>,
 }

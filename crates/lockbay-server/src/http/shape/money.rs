@@ -4,7 +4,7 @@ use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::{ObjectBuilder, Schema, SchemaType, Type};
 use utoipa::{PartialSchema, ToSchema};
 
-use super::{Currency, PlainId};
+use super::{Currency, Moment, PlainId};
 
 /// An amount or a sum as answers have it.
 pub(in crate::http) enum Amount {}
@@ -98,8 +98,7 @@ pub(in crate::http) struct Movement {
     #[schema(required)]
     reference: Option<Reference>,
     /// When it was committed, by the store's clock.
-    #[schema(value_type = String, format = DateTime)]
-    at: (),
+    at: Moment,
 }
 
 /// One side of a movement.

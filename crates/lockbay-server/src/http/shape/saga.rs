@@ -2,7 +2,7 @@
 
 use utoipa::ToSchema;
 
-use super::{FencingToken, Name};
+use super::{FencingToken, Moment, Name};
 
 /// Where a saga stands.
 #[derive(ToSchema)]
@@ -48,15 +48,12 @@ pub(in crate::http) struct Saga {
     /// As it was given, digit by digit.
     #[schema(value_type = Value)]
     metadata: (),
-    #[schema(value_type = String, format = DateTime)]
-    created_at: (),
-    #[schema(value_type = String, format = DateTime)]
-    updated_at: (),
+    created_at: Moment,
+    updated_at: Moment,
     /// When it is rolled back unless it is done.
-    #[schema(value_type = String, format = DateTime)]
-    deadline: (),
-    #[schema(value_type = Option<String>, format = DateTime, required)]
-    ended_at: (),
+    deadline: Moment,
+    #[schema(required)]
+    ended_at: Option<Moment>,
     /// Of its present executor.
     fencing_token: FencingToken,
     /// The session under which it is executed.
@@ -82,7 +79,7 @@ struct Step {
     max_retries: u32,
     compensation_max_retries: u32,
     timeout_seconds: f64,
-    /// Whether the saga does not go back any more once this is done.
+    /// Whether there is no way back once this step may have happened.
     pivot: bool,
     /// Whether it may be repeated when its outcome is unknown.
     idempotent: bool,
@@ -99,10 +96,10 @@ struct Step {
     /// The last error, forward or back.
     #[schema(required)]
     error: Option<String>,
-    #[schema(value_type = Option<String>, format = DateTime, required)]
-    next_retry_at: (),
-    #[schema(value_type = Option<String>, format = DateTime, required)]
-    updated_at: (),
+    #[schema(required)]
+    next_retry_at: Option<Moment>,
+    #[schema(required)]
+    updated_at: Option<Moment>,
 }
 
 /// What happened to a saga.
@@ -135,8 +132,7 @@ pub(in crate::http) struct HistoryEntry {
     #[schema(minimum = 1)]
     number: u64,
     /// When, by the store's clock as its executor knew it.
-    #[schema(value_type = String, format = DateTime)]
-    at: (),
+    at: Moment,
     /// The commit that entered it.
     revision: FencingToken,
     /// What happened.
@@ -151,8 +147,8 @@ pub(in crate::http) struct HistoryEntry {
     #[schema(nullable = false)]
     error: Option<String>,
     /// When it is tried again.
-    #[schema(value_type = String, format = DateTime, required = false)]
-    next_retry_at: (),
+    #[schema(nullable = false)]
+    next_retry_at: Option<Moment>,
     /// Who decided, or who took over.
     #[schema(nullable = false)]
     actor: Option<String>,

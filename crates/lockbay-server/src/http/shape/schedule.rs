@@ -2,7 +2,7 @@
 
 use utoipa::ToSchema;
 
-use super::{Name, ScheduleId};
+use super::{Moment, Name, ScheduleId};
 
 /// Whether a schedule begins ticks; one that is ending goes when its ticks have ended.
 #[derive(ToSchema)]
@@ -56,8 +56,8 @@ pub(in crate::http) struct Schedule {
     timeout_seconds: Option<f64>,
     status: ScheduleStatus,
     /// The next due time that is not decided; of a paused schedule the first that it passed over.
-    #[schema(value_type = Option<String>, format = DateTime, required)]
-    next_due: (),
+    #[schema(required)]
+    next_due: Option<Moment>,
     /// Why it stands still, if its expression or zone cannot be read by this instance.
     #[schema(nullable = false)]
     problem: Option<String>,
@@ -66,19 +66,16 @@ pub(in crate::http) struct Schedule {
     #[schema(required)]
     last_run: Option<LastRun>,
     counts: TickCounts,
-    #[schema(value_type = String, format = DateTime)]
-    created_at: (),
+    created_at: Moment,
     /// When somebody last changed it.
-    #[schema(value_type = String, format = DateTime)]
-    changed_at: (),
+    changed_at: Moment,
 }
 
 /// A tick that was begun and is not known to have ended.
 #[derive(ToSchema)]
 struct OpenTick {
     /// When it was due.
-    #[schema(value_type = String, format = DateTime)]
-    scheduled_time: (),
+    scheduled_time: Moment,
     /// The key of its job.
     job_key: String,
     /// Its job, where it was looked up and found.
@@ -106,14 +103,11 @@ enum TickOutcome {
 #[schema(as = LastTick)]
 struct LastRun {
     /// When it was due.
-    #[schema(value_type = String, format = DateTime)]
-    scheduled_time: (),
+    scheduled_time: Moment,
     /// When it was found begun by the instance that saw its end.
-    #[schema(value_type = String, format = DateTime)]
-    started_at: (),
+    started_at: Moment,
     /// When its end was seen.
-    #[schema(value_type = String, format = DateTime)]
-    ended_at: (),
+    ended_at: Moment,
     outcome: TickOutcome,
     /// Why it failed or was cancelled.
     #[schema(nullable = false)]
@@ -143,8 +137,7 @@ struct TickCounts {
 #[derive(ToSchema)]
 pub(in crate::http) struct UpcomingTicks {
     /// In UTC, the first at its next due time.
-    #[schema(value_type = Vec<String>, format = DateTime)]
-    due: (),
+    due: Vec<Moment>,
     /// Where its expression is read.
     time_zone: String,
 }

@@ -58,6 +58,20 @@ impl PartialSchema for ScheduleId {
 
 impl ToSchema for ScheduleId {}
 
+/// The id of a task.
+pub(in crate::http) enum TaskId {}
+
+impl PartialSchema for TaskId {
+    fn schema() -> RefOr<Schema> {
+        string()
+            .pattern(Some("^[0-9a-fA-F]{32}$"))
+            .description(Some("32 hexadecimal digits."))
+            .into()
+    }
+}
+
+impl ToSchema for TaskId {}
+
 /// Why somebody decides so.
 pub(in crate::http) enum Reason {}
 
