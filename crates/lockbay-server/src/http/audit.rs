@@ -96,6 +96,8 @@ fn time(name: &str, text: Option<&str>) -> Result<Option<Timestamp>, Problem> {
 }
 
 /// List entries of the audit trail
+///
+/// Every change with who made it, when and why, filtered by what is given.
 #[utoipa::path(
     get,
     path = "/v1/audit",
@@ -244,8 +246,8 @@ struct Exporting {
 
 /// Export the audit trail
 ///
-/// A line of JSON for the head, each entry, each checkpoint and the end, which is signed. Without its
-/// last line an export is not whole.
+/// A line of JSON for the head, each entry, each checkpoint and the end, which is signed. An export
+/// without its last line is not whole.
 #[utoipa::path(
     get,
     path = "/v1/audit/export",
@@ -324,6 +326,8 @@ struct Checkpoints {
 }
 
 /// List checkpoints of the audit trail
+///
+/// Each seals the entries since the one before it, and is signed.
 #[utoipa::path(
     get,
     path = "/v1/audit/checkpoints",
@@ -371,6 +375,8 @@ struct Key {
 }
 
 /// Show the key that signs checkpoints
+///
+/// Keep it elsewhere, and an export can be checked without this server.
 #[utoipa::path(
     get,
     path = "/v1/audit/key",
