@@ -107,7 +107,10 @@ fn alerts_silences_and_notices_answer_as_described() {
     assert_eq!(api.ask("GET", &format!("{told}/none"), "").status, 404);
     let again = api.ask("POST", &format!("{told}/{id}/retry"), r#"{"actor":"anna"}"#);
     assert!([409, 422].contains(&again.status), "{}", again.text());
-    assert_eq!(api.ask("POST", &format!("{told}/test"), "").json()["channels"][0]["delivered"], true);
+    assert_eq!(
+        api.ask("POST", &format!("{told}/test"), "").json()["channels"][0]["delivered"],
+        true
+    );
 
     let silences = "/v1/alerts/silences";
     let body = json!({ "rules": "more", "duration_seconds": 3600, "actor": "anna",
@@ -147,7 +150,8 @@ fn the_audit_trail_answers_as_described() {
     let entries = "/v1/audit?actor=anna&page_size=1";
     let page = api.ask_until(entries, |page| page["items"][0]["sealed_by"].is_number());
     let entry = &page["items"][0];
-    let (revision, entity) = (entry["revision"].as_str().unwrap(), entry["entity"].as_str().unwrap());
+    let (revision, entity) =
+        (entry["revision"].as_str().unwrap(), entry["entity"].as_str().unwrap());
     assert_eq!(entry["request_id"], "req-1");
     api.ask("GET", "/v1/audit?order=oldest&from=2026-01-01T00:00:00Z&page_size=2", "");
     assert_eq!(api.ask("GET", "/v1/audit?from=yesterday", "").status, 400);
@@ -186,7 +190,13 @@ fn cleanup_answers_as_described() {
     let report = api.ask("POST", "/v1/cleanup/run", &run.to_string()).json();
     assert_eq!(report["keys_by_type"]["cart"], 1, "{report}");
     api.ask("POST", "/v1/cleanup/run", "");
-    assert_eq!(api.ask("POST", "/v1/cleanup/run", r#"{"type":"none"}"#).status, 404);
+    assert_eq!(api.ask("POST", "/v1/cleanup/run", r#"{"type":"none"}"#).status, 400);
+    api.ask(
+        "PUT",
+        &format!("{rules}/never"),
+        r#"{"pattern":"*","ttl_seconds":1,"strategy":"never"}"#,
+    );
+    assert_eq!(api.ask("POST", "/v1/cleanup/run", r#"{"type":"never"}"#).status, 422);
     api.ask("POST", "/v1/cleanup/optimize-memory", "");
     assert_eq!(api.ask("DELETE", &format!("{rules}/basket"), "").json()["deleted"], true);
     assert_eq!(api.ask("DELETE", &format!("{rules}/basket"), "").status, 404);

@@ -21,7 +21,7 @@ use utoipa_axum::routes;
 
 use super::App;
 use super::extract::{Nothing, Query};
-use super::openapi::{NotFound, page_size, page_token};
+use super::openapi::{Conflict, NotFound, page_size, page_token};
 use super::page::{self, Page};
 use super::problem::Problem;
 use super::shape::{Moment, audit as shape};
@@ -151,7 +151,10 @@ struct Entity {
     operation_id = "get_audit_history",
     tag = "audit",
     params(Entity),
-    responses((status = 200, body = Page<shape::AuditEntry>, description = "A page of entries.")),
+    responses(
+        (status = 200, body = Page<shape::AuditEntry>, description = "A page of entries."),
+        NotFound,
+    ),
 )]
 async fn history(State(app): State<App>, Query(asked): Query<Entity>) -> Result<Response, Problem> {
     let limit = page::size(asked.page_size)?;
@@ -219,7 +222,11 @@ struct Proving {
     operation_id = "prove_audit_entry",
     tag = "audit",
     params(Proving),
-    responses((status = 200, body = shape::AuditProof, description = "The proof."), NotFound),
+    responses(
+        (status = 200, body = shape::AuditProof, description = "The proof."),
+        NotFound,
+        Conflict,
+    ),
 )]
 async fn proof(
     State(app): State<App>,

@@ -15,7 +15,7 @@ use utoipa_axum::routes;
 
 use super::App;
 use super::extract::{JsonBody, JsonOrNothing, Name, NoBody, Nothing, Query, Seconds};
-use super::openapi::{NotFound, page_size, page_token};
+use super::openapi::{NotFound, Unprocessable, page_size, page_token};
 use super::page::{self, Page};
 use super::problem::Problem;
 use super::shape::{cleanup as shape, text};
@@ -237,7 +237,10 @@ impl From<RunBody> for RunRequest {
     operation_id = "run_cleanup",
     tag = "cleanup",
     request_body = Option<RunBody>,
-    responses((status = 200, body = shape::CleanupReport, description = "What it came to."), NotFound),
+    responses(
+        (status = 200, body = shape::CleanupReport, description = "What it came to."),
+        Unprocessable,
+    ),
 )]
 async fn run(
     State(app): State<App>,

@@ -27,7 +27,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
     path = "/v1/leader",
     operation_id = "get_leader",
     tag = "leader",
-    responses((status = 200, description = "Who leads.", body = shape::leader::Leader), NotFound),
+    responses((status = 200, description = "Who leads.", body = shape::Leader), NotFound),
 )]
 async fn show(State(app): State<App>, _: Query<Nothing>) -> Result<Json<LeaderInfo>, Problem> {
     match app.bay.leadership().current().await? {

@@ -18,7 +18,7 @@ use utoipa_axum::routes;
 use super::App;
 use super::extract::{Nothing, Query};
 use super::page::MAX_PAGE_SIZE;
-use super::shape::leader::Leader;
+use super::shape::Leader;
 use super::shape::metrics as shape;
 
 pub(super) fn routes() -> OpenApiRouter<App> {

@@ -412,11 +412,12 @@ fn complete(method: &str, path: &str, operation: &mut Operation) {
         Need::Least(_) => vec![SecurityRequirement::new("bearer", NO_SCOPES), by_cookie(writes)],
     });
     if let Some(RefOr::T(body)) = &mut operation.request_body {
-        let contents = body.content.values_mut().filter_map(|content| match content {
+        let contents = body.content.values_mut();
+        let schemas = contents.filter_map(|content| match content {
             RefOr::T(content) => content.schema.as_mut(),
             RefOr::Ref(_) => None,
         });
-        contents.for_each(without_null);
+        schemas.for_each(without_null);
     }
     let parameters = operation.parameters.get_or_insert_default();
     let schemas = parameters.iter_mut().filter_map(|parameter| match parameter {
@@ -447,7 +448,7 @@ fn complete(method: &str, path: &str, operation: &mut Operation) {
     }
 }
 
-/// A parameter or a body that is not there is left out; nothing that is sent for it means `null`.
+/// What may be left out is described as null or a thing. A parameter or a body is never sent as null.
 fn without_null(schema: &mut RefOr<Schema>) {
     match schema {
         RefOr::T(Schema::Object(object)) => {
@@ -459,11 +460,9 @@ fn without_null(schema: &mut RefOr<Schema>) {
             }
         }
         RefOr::T(Schema::OneOf(either)) => {
-            let is_null = |item: &RefOr<Schema>| {
-                matches!(item, RefOr::T(Schema::Object(object))
-                    if object.schema_type == SchemaType::Type(Type::Null))
-            };
-            either.items.retain(|item| !is_null(item));
+            either.items.retain(|item| {
+                !matches!(item, RefOr::T(Schema::Object(one)) if one.schema_type == Type::Null.into())
+            });
             if let [only] = either.items.as_slice() {
                 *schema = only.clone();
             }

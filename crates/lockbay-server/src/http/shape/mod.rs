@@ -1,9 +1,10 @@
-//! What values of the library look like on the wire, for the OpenAPI document.
+//! What the wire looks like where the library writes or reads it: schemas, and nothing else.
 //!
-//! The library knows no OpenAPI, so its types are described here by others with the same members.
-//! None of these is ever made; tests hold real answers of every route against them, in which no
-//! member may be missing here or left over. A member that is always there but may be null is
-//! `required`; one that is left out when there is nothing to say is not, and is never null.
+//! The library knows no HTTP, so its types do not describe themselves. Each type here has the name,
+//! the members and the words of one of the library's; none is ever made. That they are true is
+//! tested with real answers, in which no member may be missing here or left over. A member that is
+//! always there but may be null is `required`; one that is left out when there is nothing to say is
+//! not, and is never null.
 
 #![allow(dead_code)] // described, never made
 
@@ -13,11 +14,10 @@ pub(super) mod cleanup;
 pub(super) mod health;
 pub(super) mod history;
 mod job;
-pub(super) mod leader;
-mod lease;
 pub(super) mod metrics;
 mod money;
 pub(super) mod notify;
+mod place;
 pub(super) mod report;
 mod saga;
 mod schedule;
@@ -27,8 +27,8 @@ pub(super) mod text;
 use utoipa::ToSchema;
 
 pub(super) use self::job::{Identity, Job, JobStatus, OnFailed};
-pub(super) use self::lease::Lease;
 pub(super) use self::money::{Amount, Balance, CurrencyTotals, GivenAmount, Movement};
+pub(super) use self::place::{Leader, Lease};
 pub(super) use self::saga::{Action, Handler, HistoryEntry, Saga, SagaStatus, TaskEffect};
 pub(super) use self::schedule::{Misfire, Overlap, Schedule, ScheduleStatus, UpcomingTicks};
 pub(super) use self::text::{

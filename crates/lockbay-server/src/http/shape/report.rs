@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use utoipa::ToSchema;
 
+use super::Leader;
 use super::Moment;
 use super::alert::Severity;
 use super::health::{HealthCheck, HealthStatus};
-use super::leader::Leader;
 
 /// Which way is good.
 #[derive(ToSchema)]
