@@ -17,7 +17,7 @@ use super::extract::{JsonBody, JsonOrNothing, Name, Nothing, Query};
 use super::openapi::{NotFound, page_size, page_token};
 use super::page::{self, Page};
 use super::problem::Problem;
-use super::shape::alert as shape;
+use super::shape::{alert as shape, text};
 
 /// What page tokens of these lists are bound to.
 const ALERTS: &str = "alerts";
@@ -75,6 +75,8 @@ struct RuleListing {
 }
 
 /// List alert rules
+///
+/// The built-in ones and those that were put, by name.
 #[utoipa::path(
     get,
     path = "/v1/alerts/rules",
@@ -107,12 +109,14 @@ fn paged<T: Serialize>(
 }
 
 /// Show an alert rule
+///
+/// As it is judged, on any instance.
 #[utoipa::path(
     get,
     path = "/v1/alerts/rules/{name}",
     operation_id = "get_alert_rule",
     tag = "alerts",
-    params(("name" = String, Path, min_length = 1, max_length = 64, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$", description = "The name of the rule.")),
+    params(("name" = text::RuleName, Path, description = "The name of the rule.")),
     responses((status = 200, body = shape::AlertRule, description = "The rule."), NotFound),
 )]
 async fn show(
@@ -131,7 +135,7 @@ async fn show(
     path = "/v1/alerts/rules/{name}",
     operation_id = "put_alert_rule",
     tag = "alerts",
-    params(("name" = String, Path, min_length = 1, max_length = 64, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$", description = "The name of the rule.")),
+    params(("name" = text::RuleName, Path, description = "The name of the rule.")),
     request_body = shape::AlertRuleBody,
     responses((status = 200, body = shape::AlertRule, description = "The rule as it is now.")),
 )]
@@ -164,12 +168,14 @@ struct Deleted {
 }
 
 /// Delete an alert rule
+///
+/// Its alert is over. A built-in rule stays deleted until somebody puts one of its name.
 #[utoipa::path(
     delete,
     path = "/v1/alerts/rules/{name}",
     operation_id = "delete_alert_rule",
     tag = "alerts",
-    params(("name" = String, Path, min_length = 1, max_length = 64, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$", description = "The name of the rule.")),
+    params(("name" = text::RuleName, Path, description = "The name of the rule.")),
     responses((status = 200, body = Deleted, description = "It is gone."), NotFound),
 )]
 async fn forget(
@@ -203,9 +209,12 @@ struct TestBody {
     path = "/v1/alerts/rules/{name}/test",
     operation_id = "test_alert_rule",
     tag = "alerts",
-    params(("name" = String, Path, min_length = 1, max_length = 64, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$", description = "The name of the rule.")),
+    params(("name" = text::RuleName, Path, description = "The name of the rule.")),
     request_body = Option<TestBody>,
-    responses((status = 200, body = shape::Backtest, description = "What it would have done."), NotFound),
+    responses(
+        (status = 200, body = shape::Backtest, description = "What it would have done."),
+        NotFound,
+    ),
 )]
 async fn test(
     State(app): State<App>,

@@ -21,7 +21,7 @@ use utoipa_axum::routes;
 
 use super::App;
 use super::extract::{Nothing, Query};
-use super::openapi::{NotFound, page_size, page_token};
+use super::openapi::{Conflict, NotFound, page_size, page_token};
 use super::page::{self, Page};
 use super::problem::Problem;
 use super::shape::{Moment, audit as shape};
@@ -96,6 +96,8 @@ fn time(name: &str, text: Option<&str>) -> Result<Option<Timestamp>, Problem> {
 }
 
 /// List entries of the audit trail
+///
+/// Every change with who made it, when and why, filtered by what is given.
 #[utoipa::path(
     get,
     path = "/v1/audit",
@@ -149,7 +151,10 @@ struct Entity {
     operation_id = "get_audit_history",
     tag = "audit",
     params(Entity),
-    responses((status = 200, body = Page<shape::AuditEntry>, description = "A page of entries.")),
+    responses(
+        (status = 200, body = Page<shape::AuditEntry>, description = "A page of entries."),
+        NotFound,
+    ),
 )]
 async fn history(State(app): State<App>, Query(asked): Query<Entity>) -> Result<Response, Problem> {
     let limit = page::size(asked.page_size)?;
@@ -217,7 +222,11 @@ struct Proving {
     operation_id = "prove_audit_entry",
     tag = "audit",
     params(Proving),
-    responses((status = 200, body = shape::AuditProof, description = "The proof."), NotFound),
+    responses(
+        (status = 200, body = shape::AuditProof, description = "The proof."),
+        NotFound,
+        Conflict,
+    ),
 )]
 async fn proof(
     State(app): State<App>,
@@ -244,8 +253,8 @@ struct Exporting {
 
 /// Export the audit trail
 ///
-/// A line of JSON for the head, each entry, each checkpoint and the end, which is signed. Without its
-/// last line an export is not whole.
+/// A line of JSON for the head, each entry, each checkpoint and the end, which is signed. An export
+/// without its last line is not whole.
 #[utoipa::path(
     get,
     path = "/v1/audit/export",
@@ -324,6 +333,8 @@ struct Checkpoints {
 }
 
 /// List checkpoints of the audit trail
+///
+/// Each seals the entries since the one before it, and is signed.
 #[utoipa::path(
     get,
     path = "/v1/audit/checkpoints",
@@ -371,6 +382,8 @@ struct Key {
 }
 
 /// Show the key that signs checkpoints
+///
+/// Keep it elsewhere, and an export can be checked without this server.
 #[utoipa::path(
     get,
     path = "/v1/audit/key",

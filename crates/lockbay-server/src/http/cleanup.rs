@@ -15,10 +15,10 @@ use utoipa_axum::routes;
 
 use super::App;
 use super::extract::{JsonBody, JsonOrNothing, Name, NoBody, Nothing, Query, Seconds};
-use super::openapi::{NotFound, page_size, page_token};
+use super::openapi::{NotFound, Unprocessable, page_size, page_token};
 use super::page::{self, Page};
 use super::problem::Problem;
-use super::shape::cleanup as shape;
+use super::shape::{cleanup as shape, text};
 
 /// What page tokens of this list are bound to.
 const LIST: &str = "cleanup rules";
@@ -43,6 +43,8 @@ struct Listing {
 }
 
 /// List retention rules
+///
+/// The built-in ones and those that were put.
 #[utoipa::path(
     get,
     path = "/v1/cleanup/rules",
@@ -64,12 +66,14 @@ async fn list(State(app): State<App>, Query(listing): Query<Listing>) -> Result<
 }
 
 /// Show a retention rule
+///
+/// As it is listed, with what it is about.
 #[utoipa::path(
     get,
     path = "/v1/cleanup/rules/{name}",
     operation_id = "get_cleanup_rule",
     tag = "cleanup",
-    params(("name" = String, Path, min_length = 1, max_length = 64, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$", description = "The name of the rule.")),
+    params(("name" = text::RuleName, Path, description = "The name of the rule.")),
     responses((status = 200, body = shape::CleanupRule, description = "The rule."), NotFound),
 )]
 async fn show(
@@ -149,7 +153,7 @@ impl RuleBody {
     path = "/v1/cleanup/rules/{name}",
     operation_id = "put_cleanup_rule",
     tag = "cleanup",
-    params(("name" = String, Path, min_length = 1, max_length = 64, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$", description = "The name of the rule.")),
+    params(("name" = text::RuleName, Path, description = "The name of the rule.")),
     request_body = RuleBody,
     responses((status = 200, body = shape::CleanupRule, description = "The rule as it is now.")),
 )]
@@ -173,12 +177,15 @@ struct Deleted {
 }
 
 /// Delete a retention rule
+///
+/// What it let go stays from then on. A built-in rule stays deleted until somebody puts one of its
+/// name.
 #[utoipa::path(
     delete,
     path = "/v1/cleanup/rules/{name}",
     operation_id = "delete_cleanup_rule",
     tag = "cleanup",
-    params(("name" = String, Path, min_length = 1, max_length = 64, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$", description = "The name of the rule.")),
+    params(("name" = text::RuleName, Path, description = "The name of the rule.")),
     responses((status = 200, body = Deleted, description = "It is gone."), NotFound),
 )]
 async fn forget(
@@ -230,7 +237,10 @@ impl From<RunBody> for RunRequest {
     operation_id = "run_cleanup",
     tag = "cleanup",
     request_body = Option<RunBody>,
-    responses((status = 200, body = shape::CleanupReport, description = "What it came to."), NotFound),
+    responses(
+        (status = 200, body = shape::CleanupReport, description = "What it came to."),
+        Unprocessable,
+    ),
 )]
 async fn run(
     State(app): State<App>,

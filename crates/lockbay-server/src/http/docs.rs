@@ -45,6 +45,8 @@ async fn page(_: Query<Nothing>) -> Result<Response, Problem> {
 }
 
 /// Give a file of the page
+///
+/// Its modules and its style.
 #[utoipa::path(
     get,
     path = "/docs/{file}",

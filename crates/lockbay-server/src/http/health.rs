@@ -84,6 +84,8 @@ async fn ready(State(app): State<App>, _: Query<Nothing>) -> Result<Json<Ready>,
 }
 
 /// Show the health of this instance
+///
+/// Judged by what really happens, part by part, with reasons.
 #[utoipa::path(
     get,
     path = "/api/advanced-state/health",

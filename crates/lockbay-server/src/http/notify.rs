@@ -17,7 +17,7 @@ use utoipa_axum::routes;
 
 use super::App;
 use super::extract::{JsonBody, JsonOrNothing, Name, NoBody, Nothing, Query, Seconds};
-use super::openapi::{Conflict, NotFound, page_size, page_token};
+use super::openapi::{NotFound, Unprocessable, page_size, page_token};
 use super::page::{self, Page};
 use super::problem::Problem;
 use super::shape::alert::Severity as SeverityShape;
@@ -166,6 +166,8 @@ async fn list(State(app): State<App>, Query(listing): Query<Listing>) -> Result<
 }
 
 /// Show a silence
+///
+/// With how it stands at the moment.
 #[utoipa::path(
     get,
     path = "/v1/alerts/silences/{id}",
@@ -190,6 +192,8 @@ struct Ending {
 }
 
 /// End a silence
+///
+/// What it covered is told from now on, if it fires.
 #[utoipa::path(
     delete,
     path = "/v1/alerts/silences/{id}",
@@ -216,6 +220,8 @@ async fn end(
 }
 
 /// End the silence of an id in the query
+///
+/// What it covered is told from now on, if it fires.
 #[utoipa::path(
     delete,
     path = "/v1/alerts/silences",
@@ -274,6 +280,8 @@ struct HeldBack {
 }
 
 /// List notices
+///
+/// What was told or is to be told, by how it stands.
 #[utoipa::path(
     get,
     path = "/v1/alerts/notifications",
@@ -304,6 +312,8 @@ async fn notices(
 }
 
 /// Show a notice
+///
+/// With how far it has come on each channel.
 #[utoipa::path(
     get,
     path = "/v1/alerts/notifications/{id}",
@@ -338,7 +348,11 @@ struct RetryBody {
     tag = "alerts",
     params(("id" = String, Path, description = "The id of the notice.")),
     request_body = Option<RetryBody>,
-    responses((status = 200, body = shape::Notice, description = "It is tried again."), NotFound, Conflict),
+    responses(
+        (status = 200, body = shape::Notice, description = "It is tried again."),
+        NotFound,
+        Unprocessable,
+    ),
 )]
 async fn retry(
     State(app): State<App>,

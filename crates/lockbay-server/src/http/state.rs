@@ -24,7 +24,7 @@ use super::extract::{JsonBody, Name, Nothing, Query, Seconds, seconds_of};
 use super::openapi::{Conflict, NotFound, page_size, page_token};
 use super::page::{self, Page};
 use super::problem::Problem;
-use super::shape::state as shape;
+use super::shape::{state as shape, text};
 
 /// What page tokens of these lists are bound to.
 const LIST: &str = "state";
@@ -100,12 +100,14 @@ impl<'de> Deserialize<'de> for Version {
 }
 
 /// Set a value
+///
+/// What depends on it is invalidated with it. With `if_version` only if that is what is there.
 #[utoipa::path(
     put,
     path = "/v1/state/{key}",
     operation_id = "set_state",
     tag = "state",
-    params(("key" = String, Path, min_length = 1, max_length = 512, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$", description = "The key; `/` is written `%2F`.")),
+    params(("key" = text::StateKey, Path, description = "The key; `/` is written `%2F`.")),
     request_body = SetBody,
     responses((status = 200, body = shape::WrittenState, description = "It is set."), Conflict),
 )]
@@ -141,12 +143,14 @@ struct Shown<'a> {
 }
 
 /// Show a value
+///
+/// A value whose time has passed, or that was invalidated, is none.
 #[utoipa::path(
     get,
     path = "/v1/state/{key}",
     operation_id = "get_state",
     tag = "state",
-    params(("key" = String, Path, min_length = 1, max_length = 512, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$", description = "The key; `/` is written `%2F`."), Show),
+    params(("key" = text::StateKey, Path, description = "The key; `/` is written `%2F`."), Show),
     responses((status = 200, body = shape::StateValue, description = "The value."), NotFound),
 )]
 async fn show(
@@ -177,7 +181,7 @@ struct Deleted {
     path = "/v1/state/{key}",
     operation_id = "delete_state",
     tag = "state",
-    params(("key" = String, Path, min_length = 1, max_length = 512, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$", description = "The key; `/` is written `%2F`.")),
+    params(("key" = text::StateKey, Path, description = "The key; `/` is written `%2F`.")),
     responses((status = 200, body = Deleted, description = "Whether there was one.")),
 )]
 async fn delete(
@@ -190,6 +194,8 @@ async fn delete(
 }
 
 /// Set the value of the key `invalidate`
+///
+/// As any other key; only POST means something else here.
 #[utoipa::path(
     put,
     path = "/v1/state/invalidate",
@@ -206,6 +212,8 @@ async fn set_invalidate(
 }
 
 /// Show the value of the key `invalidate`
+///
+/// As any other key; only POST means something else here.
 #[utoipa::path(
     get,
     path = "/v1/state/invalidate",
@@ -219,6 +227,8 @@ async fn show_invalidate(app: State<App>, query: Query<Show>) -> Result<Response
 }
 
 /// Delete the value of the key `invalidate`
+///
+/// As any other key; only POST means something else here.
 #[utoipa::path(
     delete,
     path = "/v1/state/invalidate",
@@ -251,6 +261,8 @@ struct InvalidateBody {
 }
 
 /// Invalidate values
+///
+/// Everything that is named, and what depends on it, is gone when this answers.
 #[utoipa::path(
     post,
     path = "/v1/state/invalidate",
@@ -314,6 +326,8 @@ struct Rules {
 }
 
 /// List invalidation rules
+///
+/// The built-in ones and those that were put, by name.
 #[utoipa::path(
     get,
     path = "/v1/state-rules",
@@ -334,12 +348,14 @@ async fn rules(State(app): State<App>, Query(listing): Query<Rules>) -> Result<R
 }
 
 /// Show an invalidation rule
+///
+/// Which keys go when a key of some name changes.
 #[utoipa::path(
     get,
     path = "/v1/state-rules/{name}",
     operation_id = "get_state_rule",
     tag = "state",
-    params(("name" = String, Path, min_length = 1, max_length = 128, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$", description = "The name of the rule.")),
+    params(("name" = text::Name, Path, description = "The name of the rule.")),
     responses((status = 200, body = shape::StateRule, description = "The rule."), NotFound),
 )]
 async fn rule(
@@ -368,12 +384,14 @@ struct RuleBody {
 }
 
 /// Put an invalidation rule
+///
+/// A rule of the same name is replaced, a built-in one too.
 #[utoipa::path(
     put,
     path = "/v1/state-rules/{name}",
     operation_id = "put_state_rule",
     tag = "state",
-    params(("name" = String, Path, min_length = 1, max_length = 128, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$", description = "The name of the rule.")),
+    params(("name" = text::Name, Path, description = "The name of the rule.")),
     request_body = RuleBody,
     responses((status = 200, body = shape::StateRule, description = "The rule as it is now.")),
 )]
@@ -404,7 +422,7 @@ struct DeletedRule {
     path = "/v1/state-rules/{name}",
     operation_id = "delete_state_rule",
     tag = "state",
-    params(("name" = String, Path, min_length = 1, max_length = 128, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$", description = "The name of the rule.")),
+    params(("name" = text::Name, Path, description = "The name of the rule.")),
     responses((status = 200, body = DeletedRule, description = "Whether there was one.")),
 )]
 async fn delete_rule(
@@ -425,12 +443,14 @@ struct Dependencies {
 }
 
 /// Show what a key was made of
+///
+/// The keys that were said of it last.
 #[utoipa::path(
     get,
     path = "/v1/state-dependencies/{key}",
     operation_id = "get_state_dependencies",
     tag = "state",
-    params(("key" = String, Path, min_length = 1, max_length = 512, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$", description = "The key; `/` is written `%2F`.")),
+    params(("key" = text::StateKey, Path, description = "The key; `/` is written `%2F`.")),
     responses((status = 200, body = Dependencies, description = "The keys it was made of."), NotFound),
 )]
 async fn dependencies(
@@ -456,12 +476,14 @@ struct DependenciesBody {
 }
 
 /// Say what a key was made of
+///
+/// It replaces what was said before.
 #[utoipa::path(
     put,
     path = "/v1/state-dependencies/{key}",
     operation_id = "put_state_dependencies",
     tag = "state",
-    params(("key" = String, Path, min_length = 1, max_length = 512, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$", description = "The key; `/` is written `%2F`.")),
+    params(("key" = text::StateKey, Path, description = "The key; `/` is written `%2F`.")),
     request_body = DependenciesBody,
     responses((status = 200, body = Dependencies, description = "As it is now.")),
 )]
@@ -483,7 +505,7 @@ async fn put_dependencies(
     path = "/v1/state-dependencies/{key}",
     operation_id = "delete_state_dependencies",
     tag = "state",
-    params(("key" = String, Path, min_length = 1, max_length = 512, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$", description = "The key; `/` is written `%2F`.")),
+    params(("key" = text::StateKey, Path, description = "The key; `/` is written `%2F`.")),
     responses((status = 200, body = Deleted, description = "Whether it was known.")),
 )]
 async fn delete_dependencies(

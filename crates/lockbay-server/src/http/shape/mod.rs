@@ -22,7 +22,7 @@ pub(super) mod report;
 mod saga;
 mod schedule;
 pub(super) mod state;
-mod text;
+pub(super) mod text;
 
 use utoipa::ToSchema;
 

@@ -25,6 +25,28 @@ impl PartialSchema for Name {
 
 impl ToSchema for Name {}
 
+/// The name of a rule.
+pub(in crate::http) enum RuleName {}
+
+impl PartialSchema for RuleName {
+    fn schema() -> RefOr<Schema> {
+        text(64, PRINTABLE, "A name of 1 to 64 bytes without control characters.")
+    }
+}
+
+impl ToSchema for RuleName {}
+
+/// The key of a value of state.
+pub(in crate::http) enum StateKey {}
+
+impl PartialSchema for StateKey {
+    fn schema() -> RefOr<Schema> {
+        text(512, PRINTABLE, "A key of 1 to 512 bytes without control characters.")
+    }
+}
+
+impl ToSchema for StateKey {}
+
 /// A name of up to 256 bytes.
 pub(in crate::http) enum LongName {}
 
