@@ -138,6 +138,34 @@ fn every_operation_says_what_it_is_called_for_what_and_what_can_go_wrong() {
     }
 }
 
+/// The rows of the table of accesses, by its text: it is no part of any library.
+fn accesses() -> BTreeMap<String, String> {
+    let source = include_str!("../src/http/access.rs");
+    let rows =
+        source.lines().filter_map(|line| line.trim().strip_prefix("(\"")?.strip_suffix("),"));
+    let row = |row: &str| {
+        let (method, rest) = row.split_once("\", \"").unwrap();
+        let (path, need) = rest.split_once("\", ").unwrap();
+        let role = need.trim_start_matches("Least(").trim_end_matches(')').to_lowercase();
+        let role = if role == "open" { "none".to_owned() } else { role };
+        (format!("{method} {path}"), role)
+    };
+    rows.map(row).collect()
+}
+
+#[test]
+fn every_row_of_the_table_of_accesses_is_an_operation_with_its_role_and_the_reverse() {
+    let Described { document, .. } = described();
+    let role = |operation: &Value| operation["x-required-role"].as_str().unwrap().to_owned();
+    let described: BTreeMap<String, String> = operations(&document)
+        .into_iter()
+        .map(|(call, operation)| (call, role(&operation)))
+        .collect();
+    let table = accesses();
+    assert!(table.len() > 90, "rows are found");
+    assert_eq!(described, table);
+}
+
 #[test]
 fn every_parameter_of_a_path_is_described_and_every_parameter_says_what_it_means() {
     let Described { document, .. } = described();

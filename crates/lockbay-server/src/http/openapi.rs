@@ -11,6 +11,8 @@
 //! every call of its kind can meet: 400, 401, 403, 429, 500 and 503, for bodies 408, 413 and 415,
 //! and 504 for whatever may write. A route that is open has 400 and 500 alone.
 //!
+//! What a parameter has for a type, and no body and no answer has, is written `#[param(inline)]`.
+//!
 //! Types: a list is `body = Page<Item>`; its parameters take `#[param(schema_with = page_size)]`
 //! and `#[param(schema_with = page_token)]`. Any JSON is `#[schema(value_type = Value)]`, a time
 //! `#[schema(value_type = String, format = DateTime)]`, a length of time
@@ -30,7 +32,7 @@ use lockbay::ErrorKind;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn, PathItem};
-use utoipa::openapi::schema::{ObjectBuilder, Schema, SchemaType, Type};
+use utoipa::openapi::schema::{ArrayItems, ObjectBuilder, Schema, SchemaType, Type};
 use utoipa::openapi::security::{
     ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme,
 };
@@ -47,6 +49,7 @@ use super::App;
 use super::access::{Need, need};
 use super::page;
 use super::problem::Body;
+use super::shape::TaskId;
 
 /// What the tags stand for.
 const TAGS: &[(&str, &str)] = &[
@@ -173,6 +176,15 @@ impl PartialSchema for ProblemType {
 }
 
 impl ToSchema for ProblemType {}
+
+/// What the parameters of all lists mean.
+const PAGING: &[(&str, &str)] = &[
+    ("page_size", "How many items the page has at most."),
+    (
+        "page_token",
+        "The `next_page_token` of the page before, of the same list with the same filter.",
+    ),
+];
 
 /// How many items a page has at most.
 pub(super) fn page_size() -> RefOr<Schema> {
@@ -304,6 +316,10 @@ fn add_components(components: &mut Components) {
     for (name, _, description) in PROBLEMS {
         components.responses.insert((*name).into(), problem(name, description).into());
     }
+    // What parameters alone refer to, whose schemas nobody collects.
+    let tasks = [(TaskId::name(), TaskId::schema())];
+    components.schemas.extend(tasks.map(|(name, schema)| (name.into_owned(), schema)));
+    refer_to_items(&mut components.schemas);
     for header in headers() {
         let name = header.name.replace('-', "");
         components.parameters.insert(name, header.into());
@@ -322,6 +338,22 @@ fn add_components(components: &mut Components) {
         "The `csrf_token` of the session, which a change that is asked for by cookie needs besides.",
     );
     components.add_security_scheme("csrf", SecurityScheme::ApiKey(ApiKey::Header(csrf)));
+}
+
+/// A page of things refers to the thing, which is written into it otherwise.
+fn refer_to_items(schemas: &mut BTreeMap<String, RefOr<Schema>>) {
+    let pages: Vec<(String, String)> = schemas
+        .keys()
+        .filter_map(|page| Some((page.clone(), page.strip_prefix("Page_")?.to_owned())))
+        .filter(|(_, item)| schemas.contains_key(item))
+        .collect();
+    for (page, item) in pages {
+        let Some(RefOr::T(Schema::Object(object))) = schemas.get_mut(&page) else { continue };
+        let Some(RefOr::T(Schema::Array(items))) = object.properties.get_mut("items") else {
+            continue;
+        };
+        items.items = ArrayItems::RefOrSchema(Box::new(Ref::from_schema_name(item).into()));
+    }
 }
 
 /// A problem as a component. Those that ask to come back later say when.
@@ -420,11 +452,14 @@ fn complete(method: &str, path: &str, operation: &mut Operation) {
         schemas.for_each(without_null);
     }
     let parameters = operation.parameters.get_or_insert_default();
-    let schemas = parameters.iter_mut().filter_map(|parameter| match parameter {
-        RefOr::T(parameter) => parameter.schema.as_mut(),
-        RefOr::Ref(_) => None,
-    });
-    schemas.for_each(without_null);
+    for parameter in parameters.iter_mut() {
+        let RefOr::T(parameter) = parameter else { continue };
+        parameter.schema.iter_mut().for_each(without_null);
+        let paging = PAGING.iter().find(|(name, _)| *name == parameter.name);
+        if let (None, Some((_, description))) = (&parameter.description, paging) {
+            parameter.description = Some((*description).to_owned());
+        }
+    }
     let has_key = parameters.iter().any(
         |parameter| matches!(parameter, RefOr::T(parameter) if parameter.name == "Idempotency-Key"),
     );

@@ -296,6 +296,7 @@ async fn pause(
 #[into_params(parameter_in = Query)]
 struct ResumeQuery {
     /// What is done about ticks that were due meanwhile; `skip` by default.
+    #[param(inline)]
     missed: Option<Missed>,
 }
 
