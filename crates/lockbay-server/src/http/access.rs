@@ -48,6 +48,9 @@ pub(super) struct Identity {
 pub(super) const ACCESS: &[(&str, &str, Need)] = &[
     // Probes and telemetry.
     ("GET", "/", Open),
+    ("GET", "/openapi.json", Open),
+    ("GET", "/docs", Open),
+    ("GET", "/docs/{file}", Open),
     ("GET", "/health/live", Open),
     ("GET", "/health/ready", Open),
     ("GET", "/metrics", Least(Viewer)),
