@@ -24,8 +24,10 @@ use super::App;
 use super::abandoned::see_through;
 use super::access::{Identity, Means};
 use super::extract::{JsonBody, Name, Nothing, Query, check_reason};
+use super::openapi::{Conflict, NotFound, Unprocessable, page_size, page_token};
 use super::page::{self, Page};
 use super::problem::Problem;
+use super::shape;
 
 /// What page tokens of this list are bound to.
 const APPROVALS: &str = "approvals";
@@ -98,7 +100,9 @@ impl FourEyes {
             None => false,
             Some(Ok(limit)) => amount.value() > limit.value(),
             // Zero is no amount; and what the currency cannot hold is above nothing.
-            Some(Err(_)) => self.others.as_deref().is_some_and(|units| units.trim_matches('0').is_empty()),
+            Some(Err(_)) => {
+                self.others.as_deref().is_some_and(|units| units.trim_matches('0').is_empty())
+            }
         }
     }
 }
@@ -132,6 +136,7 @@ struct Decided {
 
 /// What was asked for and now waits for somebody else.
 #[derive(Serialize, ToSchema)]
+#[schema(as = WaitsForApproval)]
 pub(super) struct Waiting {
     approval_id: String,
     #[schema(value_type = String)]
@@ -307,6 +312,7 @@ fn amounts(saga: &SagaInfo, given: Option<&lockbay::Json>) -> Vec<Amount> {
 
 /// An approval as it is shown.
 #[derive(Serialize, ToSchema)]
+#[schema(as = Approval)]
 struct Shown {
     approval_id: String,
     /// `waiting`, `approved`, `done`, `failed`, `rejected` or `expired`.
@@ -319,19 +325,23 @@ struct Shown {
     amount: String,
     currency: String,
     /// Everything that will be done.
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     request: lockbay::Json,
     asked_by: String,
+    #[schema(required)]
     reason: Option<String>,
     #[schema(value_type = String, format = DateTime)]
     asked_at: Timestamp,
     #[schema(value_type = String, format = DateTime)]
     expires_at: Timestamp,
+    #[schema(required)]
     decided_by: Option<String>,
-    #[schema(value_type = Option<String>, format = DateTime)]
+    #[schema(required, value_type = Option<String>, format = DateTime)]
     decided_at: Option<Timestamp>,
+    #[schema(required)]
     decision_reason: Option<String>,
     /// What came of it.
+    #[schema(required)]
     outcome: Option<String>,
 }
 
@@ -357,14 +367,6 @@ impl From<Approval> for Shown {
     }
 }
 
-/// A page of approvals.
-#[derive(ToSchema)]
-#[allow(dead_code)] // the schema of what Page writes
-struct ApprovalPage {
-    items: Vec<Shown>,
-    next_page_token: Option<String>,
-}
-
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -372,10 +374,9 @@ struct Listing {
     /// Only approvals that stand so: `waiting`, `approved`, `done`, `failed`, `rejected`, `expired`.
     #[param(value_type = Option<String>, pattern = "^(waiting|approved|done|failed|rejected|expired)$")]
     status: Option<String>,
-    /// How many at most.
-    #[param(minimum = 1, maximum = 1000)]
+    #[param(schema_with = page_size)]
     page_size: Option<usize>,
-    /// The `next_page_token` of the page before.
+    #[param(schema_with = page_token)]
     page_token: Option<String>,
 }
 
@@ -388,7 +389,7 @@ struct Listing {
     operation_id = "list_approvals",
     tag = "approvals",
     params(Listing),
-    responses((status = 200, body = ApprovalPage, description = "The approvals"))
+    responses((status = 200, body = Page<Shown>, description = "The approvals"))
 )]
 async fn list(State(app): State<App>, Query(listing): Query<Listing>) -> Result<Response, Problem> {
     let limit = page::size(listing.page_size)?;
@@ -406,8 +407,8 @@ async fn list(State(app): State<App>, Query(listing): Query<Listing>) -> Result<
     path = "/v1/approvals/{approval_id}",
     operation_id = "get_approval",
     tag = "approvals",
-    params(("approval_id" = String, Path, description = "Which")),
-    responses((status = 200, body = Shown, description = "The approval"))
+    params(("approval_id" = shape::Name, Path, description = "The approval.")),
+    responses((status = 200, body = Shown, description = "The approval."), NotFound)
 )]
 async fn show(
     State(app): State<App>,
@@ -420,6 +421,7 @@ async fn show(
 /// Why something is allowed or refused.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = ApprovalAnswer)]
 struct AnswerBody {
     #[schema(min_length = 1, max_length = 1024)]
     reason: String,
@@ -433,9 +435,14 @@ struct AnswerBody {
     path = "/v1/approvals/{approval_id}/approve",
     operation_id = "approve_approval",
     tag = "approvals",
-    params(("approval_id" = String, Path, description = "Which")),
+    params(("approval_id" = shape::Name, Path, description = "The approval.")),
     request_body = AnswerBody,
-    responses((status = 200, body = Shown, description = "What came of it"))
+    responses(
+        (status = 200, body = Shown, description = "What came of it."),
+        NotFound,
+        Conflict,
+        Unprocessable,
+    )
 )]
 async fn approve(
     State(app): State<App>,
@@ -463,9 +470,9 @@ async fn approve(
     path = "/v1/approvals/{approval_id}/reject",
     operation_id = "reject_approval",
     tag = "approvals",
-    params(("approval_id" = String, Path, description = "Which")),
+    params(("approval_id" = shape::Name, Path, description = "The approval.")),
     request_body = AnswerBody,
-    responses((status = 200, body = Shown, description = "The approval"))
+    responses((status = 200, body = Shown, description = "The approval."), NotFound, Conflict, Unprocessable)
 )]
 async fn reject(
     State(app): State<App>,
@@ -494,28 +501,25 @@ async fn carry_out(
     let done = caller.scope(perform(bay, &request, &actor)).await;
     let outcome = match done {
         Ok(words) => Ok(words),
-        // It may come to something when it is tried again.
+        // It stays allowed, so that it can be tried again.
         Err(error) if may_pass(error.kind()) => return Err(error.into()),
         Err(error) => Err(error.to_string()),
     };
     Ok(approvals.finish(allowed, outcome).await?)
 }
 
+/// Whether it may come to something else when it is tried again.
 fn may_pass(kind: ErrorKind) -> bool {
-    match kind {
-        ErrorKind::Busy
-        | ErrorKind::Unavailable
-        | ErrorKind::Unknown
-        | ErrorKind::RolledBack
-        | ErrorKind::Internal => true,
+    !matches!(
+        kind,
         ErrorKind::Held
-        | ErrorKind::Fenced
-        | ErrorKind::KeyReused
-        | ErrorKind::Refused
-        | ErrorKind::NotFound
-        | ErrorKind::Invalid
-        | ErrorKind::Unauthorized => false,
-    }
+            | ErrorKind::Fenced
+            | ErrorKind::KeyReused
+            | ErrorKind::Refused
+            | ErrorKind::NotFound
+            | ErrorKind::Invalid
+            | ErrorKind::Unauthorized
+    )
 }
 
 async fn perform(bay: &LockBay, request: &Request, actor: &str) -> lockbay::Result<String> {
@@ -531,8 +535,7 @@ async fn perform(bay: &LockBay, request: &Request, actor: &str) -> lockbay::Resu
     };
     let decision =
         decided.decision().map_err(|_| lockbay::Error::new(ErrorKind::Internal, unknown))?;
-    let operated =
-        bay.sagas().operate(&decided.saga_id, &decision, actor, &decided.reason).await?;
+    let operated = bay.sagas().operate(&decided.saga_id, &decision, actor, &decided.reason).await?;
     Ok(format!("saga {} is {}", operated.saga_id, operated.status.name()))
 }
 
@@ -568,7 +571,9 @@ mod tests {
 
     #[tokio::test]
     async fn what_cannot_be_read_is_refused() {
-        for text in ["", "USD", "USD:", "USD:-1", "USD:1.001", "XXQ:1", "*:1.5", "*:", "USD:1;EUR:2"] {
+        for text in
+            ["", "USD", "USD:", "USD:-1", "USD:1.001", "XXQ:1", "*:1.5", "*:", "USD:1;EUR:2"]
+        {
             assert!(four_eyes(text).await.is_err(), "{text:?}");
         }
     }
