@@ -168,6 +168,8 @@ pub const SETTINGS: &[Setting] = &[
     setting("alert_email_to", "LOCKBAY_ALERT_EMAIL_TO", "whom they go to, separated by commas; none"),
     setting("alert_min_severity", "LOCKBAY_ALERT_MIN_SEVERITY", "alerts that are less severe are not told: info, warning, error or critical; warning"),
     setting("alert_group_wait", "LOCKBAY_ALERT_GROUP_WAIT", "how long the first alert of a group waits for others before it is told, unless it is critical; 10s"),
+    setting("four_eyes_above", "LOCKBAY_FOUR_EYES_ABOVE", "deposits, and decisions about sagas, of more money than this wait until a second person approves: USD:10000,EUR:9000, and *:5000 for every other currency; none"),
+    setting("approval_ttl", "LOCKBAY_APPROVAL_TTL", "how long what needs an approval waits for one; 1d"),
     setting("shutdown_grace", "LOCKBAY_SHUTDOWN_GRACE", "how long running work may finish at shutdown; 2500ms"),
     setting("max_in_flight", "LOCKBAY_MAX_IN_FLIGHT", "HTTP requests served at once, more are told to wait; 4096"),
 ];
@@ -219,6 +221,8 @@ pub struct Config {
     pub alert_email_to: Option<String>,
     pub alert_min_severity: String,
     pub alert_group_wait: Span,
+    pub four_eyes_above: Option<String>,
+    pub approval_ttl: Span,
     pub shutdown_grace: Span,
     #[serde(deserialize_with = "number")]
     pub max_in_flight: u32,
@@ -264,6 +268,8 @@ impl Default for Config {
             alert_email_to: None,
             alert_min_severity: "warning".into(),
             alert_group_wait: seconds(10),
+            four_eyes_above: None,
+            approval_ttl: seconds(86_400),
             shutdown_grace: Span(Duration::from_millis(2_500)),
             max_in_flight: 4_096,
         }
@@ -410,6 +416,7 @@ impl Config {
         }
         check_payout_provider(&self.payout_provider)?;
         self.masked_fields()?;
+        within("approval_ttl", self.approval_ttl, second * 10, day * 30)?;
         within("alert_group_wait", self.alert_group_wait, Duration::ZERO, day)?;
         if !SEVERITIES.contains(&self.alert_min_severity.as_str()) {
             let (known, given) = (SEVERITIES.join(", "), &self.alert_min_severity);

@@ -30,6 +30,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("keeper.rs", &["clock", "metrics", "store"]),
     ("retire.rs", &["clock", "error", "store"]),
     ("scribe.rs", &["error", "hex", "name", "store"]),
+    ("approval.rs", &["clock", "error", "hex", "json", "name", "scribe", "store"]),
     ("leader.rs", &["clock", "error", "event", "keeper", "metrics", "scribe", "store"]),
     ("lease.rs", &["clock", "error", "keeper", "metrics", "name", "scribe", "store"]),
     (

@@ -157,6 +157,11 @@ pub(super) const ACCESS: &[(&str, &str, Need)] = &[
     ("GET", "/v1/metrics/history", Least(Viewer)),
     ("GET", "/v1/metrics/paths", Least(Viewer)),
     ("GET", "/v1/trends", Least(Viewer)),
+    // Approvals: of what somebody else asked for.
+    ("GET", "/v1/approvals", Least(Viewer)),
+    ("GET", "/v1/approvals/{approval_id}", Least(Viewer)),
+    ("POST", "/v1/approvals/{approval_id}/approve", Least(Operator)),
+    ("POST", "/v1/approvals/{approval_id}/reject", Least(Operator)),
     // Audit.
     ("GET", "/v1/audit", Least(Viewer)),
     ("GET", "/v1/audit/verify", Least(Viewer)),

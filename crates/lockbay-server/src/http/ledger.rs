@@ -2,10 +2,10 @@
 //!
 //! Sums are decimal text with all the decimals of their currency, because a float would round them.
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use lockbay::clock::Timestamp;
 use lockbay::ledger::{Amount, Balance, Currency, Sum, Totals, UserId};
 use lockbay::{ErrorKind, LockBay};
@@ -15,6 +15,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::abandoned::see_through;
+use super::access::Identity;
+use super::approval::{Waiting, hold_deposit};
 use super::extract::{JsonBody, Name, Nothing, Query, RequiredKey};
 use super::finance::{amount, user};
 use super::openapi::{RequiredIdempotencyKey, Unprocessable, page_size, page_token};
@@ -85,16 +87,21 @@ struct Deposited {
             body = Deposited,
             headers(("Idempotency-Replayed" = bool, description = "Whether it was answered before.")),
         ),
+        (status = 202, description = "It waits for the approval of a second person.", body = Waiting),
         Unprocessable,
     ),
 )]
 async fn deposit(
     State(app): State<App>,
+    Extension(identity): Extension<Identity>,
     RequiredKey(key): RequiredKey,
     JsonBody(body): JsonBody<DepositBody>,
 ) -> Result<Response, Problem> {
     let user = user("user_id", &body.user_id)?;
     let amount = amount(&body.amount, &body.currency)?;
+    if let Some(waits) = hold_deposit(&app, &identity, &user, &amount, &key).await? {
+        return Ok(waits);
+    }
     let bay = app.bay.clone();
     // Money that came in stays in, whoever has gone meanwhile.
     let keep = |_| async {};

@@ -8,6 +8,7 @@
 mod abandoned;
 mod access;
 mod alert;
+mod approval;
 mod audit;
 mod caller;
 mod cleanup;
@@ -70,6 +71,8 @@ pub(crate) struct App {
     in_flight: Arc<Semaphore>,
     /// Calls that wait for somebody else, of which there may be half as many.
     waiting: Arc<Semaphore>,
+    /// What a second person has to approve.
+    four_eyes: approval::FourEyes,
     /// Trial balances, of which there may be few at once.
     trials: Arc<Semaphore>,
     /// Who follows the events.
@@ -81,14 +84,19 @@ pub(crate) struct App {
 
 impl App {
     /// Serves this instance until `stopping` fires.
-    pub(crate) fn new(bay: LockBay, stopping: CancellationToken) -> Self {
+    ///
+    /// # Errors
+    /// `Invalid` with a setting that cannot be read.
+    pub(crate) fn new(bay: LockBay, stopping: CancellationToken) -> lockbay::Result<Self> {
+        let four_eyes = approval::FourEyes::of(&bay)?;
         let max_in_flight = usize::try_from(bay.config().max_in_flight)
             .unwrap_or(Semaphore::MAX_PERMITS)
             .min(Semaphore::MAX_PERMITS);
         let limit = i64::try_from(max_in_flight).unwrap_or(i64::MAX);
         bay.metrics().set(Metric::MaxInFlight, limit);
-        App {
+        Ok(App {
             bay,
+            four_eyes,
             stopping,
             in_flight: Arc::new(Semaphore::new(max_in_flight)),
             waiting: Arc::new(Semaphore::new(max_in_flight.div_ceil(2))),
@@ -96,7 +104,7 @@ impl App {
             listeners: events::Listeners::default(),
             audit_readers: audit::Readers::default(),
             max_in_flight,
-        }
+        })
     }
 
     /// How many requests are being served, those that wait included.
@@ -133,6 +141,7 @@ pub(crate) fn router(app: App) -> Router {
         .merge(cleanup::routes())
         .merge(events::routes())
         .merge(alert::routes())
+        .merge(approval::routes())
         .merge(notify::routes())
         .merge(report::routes())
         .merge(audit::routes())

@@ -5,8 +5,9 @@
 
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use lockbay::Caller;
 use lockbay::saga::{Decision, SagaFilter, SagaStatus, Sagas};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -16,6 +17,8 @@ use utoipa_axum::routes;
 
 use super::App;
 use super::abandoned::see_through;
+use super::access::{Identity, Means};
+use super::approval::{Waiting, hold_decision, refuse_many};
 use super::extract::{JsonBody, Name, Names, Seconds, check_reason};
 use super::openapi::{Conflict, NotFound, Unprocessable, page_token};
 use super::page;
@@ -70,10 +73,11 @@ struct ReasonBody {
 )]
 async fn cancel(
     State(app): State<App>,
+    Extension(identity): Extension<Identity>,
     Name(saga_id): Name,
     JsonBody(body): JsonBody<ReasonBody>,
-) -> Result<Json<Standing>, Problem> {
-    operate(&app, saga_id, Decision::Cancel, body).await
+) -> Result<Response, Problem> {
+    operate(&app, &identity, saga_id, Decision::Cancel, body).await
 }
 
 /// Resume a parked saga
@@ -95,10 +99,11 @@ async fn cancel(
 )]
 async fn resume(
     State(app): State<App>,
+    Extension(identity): Extension<Identity>,
     Name(saga_id): Name,
     JsonBody(body): JsonBody<ReasonBody>,
-) -> Result<Json<Standing>, Problem> {
-    operate(&app, saga_id, Decision::Resume, body).await
+) -> Result<Response, Problem> {
+    operate(&app, &identity, saga_id, Decision::Resume, body).await
 }
 
 /// Abandon a saga
@@ -113,6 +118,7 @@ async fn resume(
     request_body = ReasonBody,
     responses(
         (status = 200, description = "It is decided.", body = Standing),
+        (status = 202, description = "It waits for the approval of a second person.", body = Waiting),
         NotFound,
         Conflict,
         Unprocessable,
@@ -120,10 +126,11 @@ async fn resume(
 )]
 async fn abandon(
     State(app): State<App>,
+    Extension(identity): Extension<Identity>,
     Name(saga_id): Name,
     JsonBody(body): JsonBody<ReasonBody>,
-) -> Result<Json<Standing>, Problem> {
-    operate(&app, saga_id, Decision::Abandon, body).await
+) -> Result<Response, Problem> {
+    operate(&app, &identity, saga_id, Decision::Abandon, body).await
 }
 
 /// A step is tried again.
@@ -162,6 +169,7 @@ fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<lockbay::J
     request_body = RetryBody,
     responses(
         (status = 200, description = "It is decided.", body = Standing),
+        (status = 202, description = "It waits for the approval of a second person.", body = Waiting),
         NotFound,
         Conflict,
         Unprocessable,
@@ -169,11 +177,19 @@ fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<lockbay::J
 )]
 async fn retry(
     State(app): State<App>,
+    Extension(identity): Extension<Identity>,
     Names(saga_id, step): Names,
     JsonBody(body): JsonBody<RetryBody>,
-) -> Result<Json<Standing>, Problem> {
+) -> Result<Response, Problem> {
     let RetryBody { reason, actor, parameters } = body;
-    operate(&app, saga_id, Decision::Retry { step, parameters }, ReasonBody { reason, actor }).await
+    operate(
+        &app,
+        &identity,
+        saga_id,
+        Decision::Retry { step, parameters },
+        ReasonBody { reason, actor },
+    )
+    .await
 }
 
 /// Go on without a step
@@ -191,6 +207,7 @@ async fn retry(
     request_body = ReasonBody,
     responses(
         (status = 200, description = "It is decided.", body = Standing),
+        (status = 202, description = "It waits for the approval of a second person.", body = Waiting),
         NotFound,
         Conflict,
         Unprocessable,
@@ -198,10 +215,11 @@ async fn retry(
 )]
 async fn skip(
     State(app): State<App>,
+    Extension(identity): Extension<Identity>,
     Names(saga_id, step): Names,
     JsonBody(body): JsonBody<ReasonBody>,
-) -> Result<Json<Standing>, Problem> {
-    operate(&app, saga_id, Decision::Skip { step }, body).await
+) -> Result<Response, Problem> {
+    operate(&app, &identity, saga_id, Decision::Skip { step }, body).await
 }
 
 /// What a person has found out about a step.
@@ -245,6 +263,7 @@ enum Outcome {
     request_body = ResolveBody,
     responses(
         (status = 200, description = "It is decided.", body = Standing),
+        (status = 202, description = "It waits for the approval of a second person.", body = Waiting),
         NotFound,
         Conflict,
         Unprocessable,
@@ -252,9 +271,10 @@ enum Outcome {
 )]
 async fn resolve(
     State(app): State<App>,
+    Extension(identity): Extension<Identity>,
     Names(saga_id, step): Names,
     JsonBody(body): JsonBody<ResolveBody>,
-) -> Result<Json<Standing>, Problem> {
+) -> Result<Response, Problem> {
     let ResolveBody { reason, actor, outcome, result } = body;
     let decision = match (outcome, result) {
         (Outcome::Done, result) => {
@@ -265,29 +285,33 @@ async fn resolve(
             return Err(Problem::invalid("a result goes with \"outcome\": \"done\""));
         }
     };
-    operate(&app, saga_id, decision, ReasonBody { reason, actor }).await
+    operate(&app, &identity, saga_id, decision, ReasonBody { reason, actor }).await
 }
 
-/// Who decides: by the body, else by the header.
-fn actor(named: Option<String>) -> String {
+/// Who decides: whoever is known; among those who are not, by the body, else by the header.
+fn actor(identity: &Identity, named: Option<String>) -> String {
+    let named = named.filter(|_| identity.means == Means::Nothing);
     named.or_else(|| Caller::current().actor).unwrap_or_else(|| UNNAMED.to_owned())
 }
 
 async fn operate(
     app: &App,
+    identity: &Identity,
     saga_id: String,
     decision: Decision,
     body: ReasonBody,
-) -> Result<Json<Standing>, Problem> {
+) -> Result<Response, Problem> {
     check_reason(&body.reason)?;
+    let held = hold_decision(app, identity, &saga_id, &decision, &body.reason).await?;
+    if let Some(waits) = held {
+        return Ok(waits);
+    }
     let sagas = app.bay.sagas().clone();
-    let work = async move {
-        let actor = actor(body.actor);
-        sagas.operate(&saga_id, &decision, &actor, &body.reason).await
-    };
+    let actor = actor(identity, body.actor);
+    let work = async move { sagas.operate(&saga_id, &decision, &actor, &body.reason).await };
     // What was decided holds, whoever is there to hear of it.
     let operated = see_through(work, |_| async {}).await??;
-    Ok(Json(Standing { saga_id: operated.saga_id, status: operated.status }))
+    Ok(Json(Standing { saga_id: operated.saga_id, status: operated.status }).into_response())
 }
 
 /// A decision about many sagas.
@@ -428,10 +452,14 @@ struct RefusedOne {
 )]
 async fn bulk(
     State(app): State<App>,
+    Extension(identity): Extension<Identity>,
     JsonBody(body): JsonBody<BulkBody>,
 ) -> Result<Json<Bulk>, Problem> {
     check_reason(&body.reason)?;
     let (decision, filter) = (body.decision()?, body.filter()?);
+    if !body.dry_run {
+        refuse_many(&app, &decision)?;
+    }
     let limit = body.limit.unwrap_or(DEFAULT_LIMIT);
     if !(1..=page::MAX_PAGE_SIZE).contains(&limit) {
         let most = page::MAX_PAGE_SIZE;
@@ -443,7 +471,7 @@ async fn bulk(
     let bulk = match body.dry_run {
         true => would_operate(sagas, &filter, next, limit).await?,
         false => {
-            let actor = actor(body.actor);
+            let actor = actor(&identity, body.actor);
             let many = sagas.operate_all(&filter, next, limit, &decision, &actor, &body.reason);
             let many = many.await?;
             let mut bulk = Bulk::of(many.items.len(), many.next);
