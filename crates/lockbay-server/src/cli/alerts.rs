@@ -35,6 +35,11 @@ pub(super) enum AlertsCommand {
     Silence(SilenceArgs),
     /// List silences
     Silences,
+    /// Show a silence as JSON
+    ShowSilence {
+        /// Its id
+        id: String,
+    },
     /// End a silence now
     Unsilence {
         /// Its id
@@ -54,6 +59,11 @@ pub(super) enum AlertsCommand {
         /// Go on behind an earlier page
         #[arg(long, value_name = "TOKEN")]
         page_token: Option<String>,
+    },
+    /// Show a notice as JSON, with what became of it in each channel
+    ShowNotification {
+        /// Its id
+        id: String,
     },
     /// Try a dead letter again
     Retry {
@@ -127,6 +137,16 @@ pub(super) async fn obey(client: &Client, command: AlertsCommand) -> Result<Ende
         AlertsCommand::Test { file } => alert_rules::test(client, &file),
         AlertsCommand::Silence(args) => silence(client, args).await,
         AlertsCommand::Silences => silences(client).await,
+        AlertsCommand::ShowSilence { id } => {
+            let url = client.address(&["v1", "alerts", "silences", &id], &[]);
+            client.get(&format!("show silence {id:?}"), url).await?.show_raw();
+            Ok(Ended::Done)
+        }
+        AlertsCommand::ShowNotification { id } => {
+            let url = client.address(&["v1", "alerts", "notifications", &id], &[]);
+            client.get(&format!("show notice {id:?}"), url).await?.show_raw();
+            Ok(Ended::Done)
+        }
         AlertsCommand::Unsilence { id, actor } => unsilence(client, &id, actor).await,
         AlertsCommand::Notifications { status, page_size, page_token } => {
             notifications(client, status, page_size, page_token).await

@@ -3,9 +3,14 @@
 //! Whoever reads our stdout may stop reading; a closed pipe is then no error and no panic.
 
 use std::io::{IsTerminal, Write};
+use std::time::Duration;
 
 use comfy_table::presets::NOTHING;
 use comfy_table::{ContentArrangement, Table};
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// How often a line of progress is drawn again by itself.
+const REDRAWN_EVERY: Duration = Duration::from_millis(120);
 
 /// Writes data, and the end of its line.
 pub(crate) fn data(text: &str) {
@@ -27,19 +32,70 @@ pub(crate) fn talk(text: &str) {
     drop(written);
 }
 
-/// How wide the line of [`progress`] is.
-const PROGRESS_WIDTH: usize = 78;
-
-/// Shows on a terminal what is waited for, on one line that the next writing takes back.
-pub(crate) fn progress(waited_for: Option<&str>) {
-    let mut err = std::io::stderr().lock();
-    if !err.is_terminal() {
-        return;
+/// Says something that only helps a person: not where stderr goes to a file.
+pub(crate) fn hint(text: &str) {
+    if std::io::stderr().is_terminal() {
+        talk(text);
     }
-    let text: String = waited_for.unwrap_or_default().chars().take(PROGRESS_WIDTH).collect();
-    let back = if waited_for.is_some() { "" } else { "\r" };
-    let written = write!(err, "\r{text:<PROGRESS_WIDTH$}{back}").and_then(|()| err.flush());
-    drop(written);
+}
+
+/// What long work says of itself: one line on stderr, only on a terminal, gone when it is dropped.
+pub(crate) struct Progress(ProgressBar);
+
+impl Progress {
+    /// Work whose length nobody knows: what is waited for, and for how long already.
+    pub(crate) fn waiting(for_what: &str) -> Self {
+        let bar = ProgressBar::new_spinner();
+        bar.set_style(style("{spinner} {msg}  {elapsed}"));
+        bar.set_message(for_what.to_owned());
+        bar.enable_steady_tick(REDRAWN_EVERY);
+        Progress(bar)
+    }
+
+    /// Work of so many bytes.
+    pub(crate) fn bytes(what: &str, total: u64) -> Self {
+        let bar = ProgressBar::new(total);
+        bar.set_style(style("{msg}  {bar:30}  {binary_bytes} of {binary_total_bytes}  {eta} left"));
+        bar.set_message(what.to_owned());
+        Progress(bar)
+    }
+
+    /// Work of which only is known how many bytes it has come to.
+    pub(crate) fn amount(what: &str) -> Self {
+        let bar = ProgressBar::new_spinner();
+        bar.set_style(style("{spinner} {msg}  {binary_bytes}"));
+        bar.set_message(what.to_owned());
+        Progress(bar)
+    }
+
+    /// Work of so many parts. It is drawn only when one is done, so that it disturbs nothing.
+    pub(crate) fn parts(what: &str, total: u64) -> Self {
+        let bar = ProgressBar::new(total);
+        bar.set_style(style("{msg}  {bar:30}  {pos} of {len}"));
+        bar.set_message(what.to_owned());
+        Progress(bar)
+    }
+
+    /// So much is done by now.
+    pub(crate) fn reach(&self, position: u64) {
+        self.0.set_position(position);
+    }
+
+    /// So much more is done.
+    pub(crate) fn add(&self, more: u64) {
+        self.0.inc(more);
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    // A template that cannot be read would leave the usual one.
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
 /// Whether data may be coloured: it goes to a terminal whose owner has not refused it.

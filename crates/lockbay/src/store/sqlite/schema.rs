@@ -131,7 +131,7 @@ fn create(path: &Path) -> Result<()> {
 }
 
 /// The schema version of the file, zero if it is empty. Refuses what is not ours.
-fn recognise(connection: &Connection, path: &Path) -> Result<i64> {
+pub(super) fn recognise(connection: &Connection, path: &Path) -> Result<i64> {
     let read = || {
         connection.busy_timeout(LOCK_WAIT)?;
         // At one moment: another process may be making the tables just now.
