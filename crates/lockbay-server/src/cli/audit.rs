@@ -208,7 +208,7 @@ async fn tail(client: &Client, args: &TailArgs) -> Result<Ended, Failure> {
                 false => show(&raw)?,
             }
         }
-        if !args.follow {
+        if !args.follow || output::is_unread() {
             return Ok(Ended::Done);
         }
         // What the first look passed over is older than what was asked for.

@@ -45,7 +45,7 @@ pub(super) async fn follow(client: &Client, args: &EventsArgs) -> Result<Ended, 
                 while let Ok(Some(bytes)) = answer.chunk().await {
                     buffer.extend_from_slice(&bytes);
                     listener.read(&mut buffer);
-                    if listener.left == Some(0) {
+                    if listener.left == Some(0) || output::is_unread() {
                         return Ok(Ended::Done);
                     }
                     if buffer.len() > MAX_MESSAGE {

@@ -3,6 +3,7 @@
 //! Whoever reads our stdout may stop reading; a closed pipe is then no error and no panic.
 
 use std::io::{IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use comfy_table::presets::NOTHING;
@@ -12,18 +13,32 @@ use indicatif::{ProgressBar, ProgressStyle};
 /// How often a line of progress is drawn again by itself.
 const REDRAWN_EVERY: Duration = Duration::from_millis(120);
 
+/// Whether nobody reads our stdout any more.
+static UNREAD: AtomicBool = AtomicBool::new(false);
+
+/// Whether who read our stdout has gone. What goes on for ever ends then; what has an end goes on
+/// to it, since it may be in the middle of a change.
+pub(crate) fn is_unread() -> bool {
+    UNREAD.load(Ordering::Relaxed)
+}
+
 /// Writes data, and the end of its line.
 pub(crate) fn data(text: &str) {
     let mut out = std::io::stdout().lock();
-    let written = writeln!(out, "{text}").and_then(|()| out.flush());
-    drop(written); // a reader that has gone needs no answer
+    note(writeln!(out, "{text}").and_then(|()| out.flush()));
+}
+
+/// A reader that has gone needs no answer.
+fn note(written: std::io::Result<()>) {
+    if written.is_err() {
+        UNREAD.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Writes bytes of data as they are.
 pub(crate) fn raw(bytes: &[u8]) {
     let mut out = std::io::stdout().lock();
-    let written = out.write_all(bytes).and_then(|()| out.flush());
-    drop(written);
+    note(out.write_all(bytes).and_then(|()| out.flush()));
 }
 
 /// Says something to the person in front of it.
@@ -151,9 +166,14 @@ fn write_table(mut table: Table) {
 pub(crate) fn shown(value: &str) -> String {
     let mut text = String::with_capacity(value.len());
     for c in value.chars() {
-        if c.is_control() { text.extend(c.escape_default()) } else { text.push(c) }
+        if c.is_control() || turns(c) { text.extend(c.escape_default()) } else { text.push(c) }
     }
     text
+}
+
+/// Whether it changes in which direction, or on which line, text behind it is written.
+fn turns(c: char) -> bool {
+    matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]
@@ -163,5 +183,6 @@ mod tests {
     #[test]
     fn a_value_cannot_move_the_cursor_or_split_a_row() {
         assert_eq!(shown("a\u{1b}[2J\nb é"), "a\\u{1b}[2J\\nb é");
+        assert_eq!(shown("a\u{202e}b\u{9b}"), "a\\u{202e}b\\u{9b}");
     }
 }

@@ -46,6 +46,9 @@ pub(super) async fn watch(client: &Client, args: WatchArgs) -> Result<Ended, Fai
             }
             Err(failure) => return Err(failure),
         }
+        if output::is_unread() {
+            return Ok(Ended::No);
+        }
         if until.is_some_and(|until| until.since(clock.tick()).is_zero()) {
             output::talk("it goes on");
             return Ok(Ended::No);

@@ -91,8 +91,10 @@ pub(super) fn look(path: &Path) -> Vec<Check> {
         name.push(suffix);
         PathBuf::from(name)
     };
-    let kept = [path.to_owned(), beside("-wal"), beside("-floor")];
-    let mut checks: Vec<Check> = kept.iter().filter_map(|path| permissions(path)).collect();
+    // The floor file holds numbers that everybody may read.
+    let kept = [(path.to_owned(), 0o066), (beside("-wal"), 0o066), (beside("-floor"), 0o022)];
+    let judged = kept.iter().filter_map(|(path, bits)| permissions(path, *bits));
+    let mut checks: Vec<Check> = judged.collect();
     if checks.is_empty() && mode_of(path).is_some() {
         checks.push(Check::fine("permissions", "only the owner can read the store"));
     }
@@ -101,15 +103,17 @@ pub(super) fn look(path: &Path) -> Vec<Check> {
     checks
 }
 
-fn permissions(path: &Path) -> Option<Check> {
+/// Who else may do what of `bits` with a file.
+fn permissions(path: &Path, bits: u32) -> Option<Check> {
     let mode = mode_of(path)?;
+    let others = mode & bits;
     let shown = path.display();
     let advice = format!("chmod 600 {shown}");
-    if mode & 0o022 != 0 {
+    if others & 0o022 != 0 {
         let wrong = Check::wrong("permissions", format!("{shown} has mode {mode:04o}"), advice);
         return Some(wrong.because("others on this machine can change money behind LockBay"));
     }
-    if mode & 0o044 != 0 {
+    if others & 0o044 != 0 {
         let warning = Check::warning("permissions", format!("{shown} has mode {mode:04o}"), advice);
         return Some(warning.because("others on this machine can read parameters and results"));
     }

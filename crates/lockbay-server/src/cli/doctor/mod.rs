@@ -8,6 +8,7 @@
 mod file;
 mod finding;
 mod settings;
+mod tokens;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -49,6 +50,7 @@ pub(super) async fn doctor(args: &DoctorArgs, shared: &Shared) -> Result<Ended, 
     let clock = Clock::system();
     let mut checks = Vec::new();
     if let Some(config) = settings::read(args, &mut checks) {
+        checks.extend(tokens::ask(shared, &clock).await);
         let file = file::path_of(&config.store);
         let is_missing = file.as_ref().is_some_and(|path| !path.exists());
         if let Some(path) = &file {

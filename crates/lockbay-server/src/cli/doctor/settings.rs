@@ -77,10 +77,14 @@ fn secrets(
     environment: &dyn Fn(&str) -> Option<String>,
 ) -> Vec<Check> {
     let named = SETTINGS.iter().filter_map(|setting| environment(&format!("{}_FILE", setting.env)));
+    let keys = told.iter().filter(|setting| setting.name == "tls_key");
+    let keys = keys.filter_map(|setting| setting.value.clone());
     let kept = told.iter().any(|setting| setting.secret && setting.source == Source::File);
     let own = config.filter(|_| kept).map(|path| path.display().to_string());
-    let open =
-        named.chain(own).filter(|path| mode_of(Path::new(path)).is_some_and(|m| m & 0o077 != 0));
+    let open = named
+        .chain(keys)
+        .chain(own)
+        .filter(|path| mode_of(Path::new(path)).is_some_and(|mode| mode & 0o077 != 0));
     open.map(|path| {
         let mode = mode_of(Path::new(&path)).unwrap_or_default();
         let finding = format!("{path} has a secret and mode {mode:04o}");

@@ -120,6 +120,9 @@ async fn lines(client: &Client, url: &str, interval: Duration) -> Result<Ended, 
         match look(client).await {
             Ok(now) => {
                 output::data(&now.json(before.as_ref(), url).to_string());
+                if output::is_unread() {
+                    return Ok(Ended::Done);
+                }
                 before = Some(now);
             }
             Err(failure) if before.is_some() => {

@@ -87,6 +87,7 @@ pub(super) fn open_writer(path: &Path) -> Result<(Connection, Identity)> {
     let identity = Identity::of(path)
         .ok_or_else(|| refuse(path, "the file went away while it was opened".into()))?;
     let version = recognise(&connection, path)?;
+    refuse_read_only(&connection, path)?;
     settle(&connection, path, version)?;
     if version == 0 {
         create_tables(&connection).map_err(|error| unavailable(path, "creating tables", error))?;
@@ -163,8 +164,12 @@ pub(super) fn recognise(connection: &Connection, path: &Path) -> Result<i64> {
             ),
         ));
     }
+    Ok(version)
+}
+
+fn refuse_read_only(connection: &Connection, path: &Path) -> Result<()> {
     match connection.is_readonly("main") {
-        Ok(false) => Ok(version),
+        Ok(false) => Ok(()),
         Ok(true) => Err(refuse(path, "the file is read-only".into())),
         Err(error) => Err(unavailable(path, "the file cannot be read", error)),
     }
