@@ -131,13 +131,14 @@ fn a_backup_is_put_back_as_the_documents_say() {
     let directory = tempfile::tempdir().unwrap();
     let store = directory.path().join("lockbay.db");
     let copy = directory.path().join("monday.db");
-    let server = Server::start(&["--store", &url(&store)]);
+    let mut server = Server::start(&["--store", &url(&store)]);
     server.wait_until_leading();
     hundred(&server, "ann");
     let output = backup(&["--store", &url(&store), "--to", copy.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     hundred(&server, "bob"); // which the backup has not
-    drop(server);
+    server.sigterm();
+    server.wait_exit(support::PATIENCE);
 
     for beside in ["-wal", "-shm"] {
         drop(fs::remove_file(format!("{}{beside}", store.display())));

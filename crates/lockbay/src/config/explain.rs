@@ -69,10 +69,10 @@ impl Config {
             .map_err(|error| Error::invalid("the settings cannot be written").with_source(error))?;
         let told = SETTINGS.iter().map(|setting| {
             let Setting { name, env, help } = *setting;
-            let value = match &values[name] {
-                serde_json::Value::Null => None,
-                serde_json::Value::String(text) => Some(text.clone()),
-                other => Some(other.to_string()),
+            let value = &values[name];
+            let value = match value.as_str() {
+                Some(text) => Some(text.to_owned()),
+                None => (!value.is_null()).then(|| value.to_string()),
             };
             let source = if flags.contains_key(name) {
                 Source::Flag
@@ -111,7 +111,7 @@ impl std::fmt::Display for Span {
         const UNITS: [(u128, &str); 4] =
             [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")];
         let millis = self.0.as_millis();
-        if self.0.subsec_nanos() % 1_000_000 != 0 {
+        if !self.0.subsec_nanos().is_multiple_of(1_000_000) {
             return write!(f, "{}s", self.0.as_secs_f64());
         }
         match UNITS.iter().find(|(length, _)| millis > 0 && millis.is_multiple_of(*length)) {

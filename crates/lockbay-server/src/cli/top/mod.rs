@@ -149,18 +149,21 @@ async fn live(
     let mut terminated = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let clock = Clock::system();
     let mut asking = false;
+    // A moment of its own: what arrives meanwhile does not put the next look off.
+    let mut due = clock.tick() + interval;
     loop {
         let drawn = terminal.draw(|frame| view::view(&state, frame.area(), frame.buffer_mut()));
         drawn.context("cannot write to the terminal")?;
         let wish = tokio::select! {
             _ = terminated.recv() => Wish::End,
             heard = hear(&mut news, &mut state, &mut asking) => heard,
-            () = clock.sleep(interval), if !state.paused && !asking => Wish::Look,
+            () = clock.sleep(due.since(clock.tick())), if !state.paused && !asking => Wish::Look,
         };
         match wish {
             Wish::End => return Ok(Ended::Done),
             Wish::Look if !asking => {
                 asking = true;
+                due = clock.tick() + interval;
                 let (client, sender) = (Arc::clone(&client), sender.clone());
                 tokio::spawn(async move {
                     let seen = look(&client).await;

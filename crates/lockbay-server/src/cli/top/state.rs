@@ -109,19 +109,25 @@ impl State {
     }
 
     pub(super) fn press(&mut self, key: KeyEvent) -> Wish {
-        let interrupts = key.modifiers.contains(KeyModifiers::CONTROL);
-        match key.code {
-            KeyCode::Char('c') if interrupts => return Wish::End,
-            KeyCode::Char('q') | KeyCode::Esc => return Wish::End,
-            KeyCode::Char('r') => return Wish::Look,
-            KeyCode::Char('p') | KeyCode::Char(' ') => self.paused = !self.paused,
-            KeyCode::Tab | KeyCode::Right => self.go(self.tab.moved(1)),
-            KeyCode::BackTab | KeyCode::Left => self.go(self.tab.moved(Tab::ALL.len() - 1)),
-            KeyCode::Down | KeyCode::Char('j') => {
-                self.scrolled = (self.scrolled + 1).min(self.rows().saturating_sub(1));
-            }
-            KeyCode::Up | KeyCode::Char('k') => self.scrolled = self.scrolled.saturating_sub(1),
-            _ => {}
+        use KeyCode::{BackTab, Char, Down, Esc, Left, Right, Tab, Up};
+        let interrupts = key.modifiers.contains(KeyModifiers::CONTROL) && key.code == Char('c');
+        let is = |codes: &[KeyCode]| codes.contains(&key.code);
+        if interrupts || is(&[Char('q'), Esc]) {
+            return Wish::End;
+        }
+        if is(&[Char('r')]) {
+            return Wish::Look;
+        }
+        if is(&[Char('p'), Char(' ')]) {
+            self.paused = !self.paused;
+        } else if is(&[Tab, Right]) {
+            self.go(self.tab.moved(1));
+        } else if is(&[BackTab, Left]) {
+            self.go(self.tab.moved(self::Tab::ALL.len() - 1));
+        } else if is(&[Down, Char('j')]) {
+            self.scrolled = (self.scrolled + 1).min(self.rows().saturating_sub(1));
+        } else if is(&[Up, Char('k')]) {
+            self.scrolled = self.scrolled.saturating_sub(1);
         }
         Wish::Nothing
     }

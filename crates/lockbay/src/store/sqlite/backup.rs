@@ -31,10 +31,12 @@ impl SqliteStore {
         }
         let part = SqliteStore::being_made(to);
         let copied = Part::create(&part).and_then(|part| part.fill(from)?.name(to));
-        copied.map_err(|error| match error.kind() {
-            ErrorKind::Invalid | ErrorKind::Internal => error,
-            _ => Error::new(ErrorKind::Unavailable, format!("no backup of {}", from.display()))
-                .with_source(error),
+        copied.map_err(|error| {
+            if matches!(error.kind(), ErrorKind::Invalid | ErrorKind::Internal) {
+                return error;
+            }
+            Error::new(ErrorKind::Unavailable, format!("no backup of {}", from.display()))
+                .with_source(error)
         })
     }
 
