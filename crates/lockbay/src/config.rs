@@ -3,6 +3,8 @@
 //! All layers are merged into one table of names and values, and that table is read once. So a
 //! value means the same wherever it is given, and every mistake is reported with its name.
 
+mod explain;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
@@ -10,10 +12,12 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use serde::de::{Error as _, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::error::{Error, Result};
 use crate::name::check_name;
+
+pub use explain::{Effective, Source};
 
 /// The longest claim of a job between heartbeats.
 pub const MAX_CLAIM_TTL: Duration = Duration::from_secs(24 * 3600);
@@ -175,7 +179,7 @@ pub const SETTINGS: &[Setting] = &[
 ];
 
 /// The settings of one instance.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 #[allow(missing_docs)] // SETTINGS says what each is
 pub struct Config {
@@ -294,16 +298,7 @@ impl Config {
     ) -> Result<Self> {
         let mut table = match file {
             None => toml::Table::new(),
-            Some(path) => {
-                let text = std::fs::read_to_string(path).map_err(|error| {
-                    let message = format!("cannot read the configuration file {}", path.display());
-                    Error::invalid(message).with_source(error)
-                })?;
-                text.parse::<toml::Table>().map_err(|error| {
-                    let message = format!("cannot read the configuration file {}", path.display());
-                    Error::invalid(message).with_source(error)
-                })?
-            }
+            Some(path) => parse_file(path)?,
         };
         for setting in SETTINGS {
             let secret_file = format!("{}_FILE", setting.env);
@@ -457,6 +452,13 @@ fn at_most(small: &str, Span(less): Span, large: &str, Span(more): Span) -> Resu
         return Ok(());
     }
     Err(Error::invalid(format!("{small} ({less:?}) is longer than {large} ({more:?})")))
+}
+
+fn parse_file(path: &Path) -> Result<toml::Table> {
+    let refused =
+        || Error::invalid(format!("cannot read the configuration file {}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|error| refused().with_source(error))?;
+    text.parse::<toml::Table>().map_err(|error| refused().with_source(error))
 }
 
 fn read_secret(name: &str, path: &str) -> Result<String> {

@@ -24,6 +24,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("hex.rs", &[]),
     ("glob.rs", &["error"]),
     ("config.rs", &["error", "name"]),
+    ("config/", &["error"]),
     ("metrics", &[]),
     ("event.rs", &["clock"]),
     ("store/", &["clock", "error"]),

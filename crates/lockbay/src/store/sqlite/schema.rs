@@ -89,6 +89,7 @@ pub(super) fn open_writer(path: &Path, clock: &Clock) -> Result<(Connection, Ide
     let identity = Identity::of(path)
         .ok_or_else(|| refuse(path, "the file went away while it was opened".into()))?;
     let version = recognise(&connection, path)?;
+    refuse_read_only(&connection, path)?;
     settle(&connection, path, version, clock)?;
     if version == 0 {
         create_tables(&connection).map_err(|error| unavailable(path, "creating tables", error))?;
@@ -133,7 +134,7 @@ fn create(path: &Path) -> Result<()> {
 }
 
 /// The schema version of the file, zero if it is empty. Refuses what is not ours.
-fn recognise(connection: &Connection, path: &Path) -> Result<i64> {
+pub(super) fn recognise(connection: &Connection, path: &Path) -> Result<i64> {
     let read = || {
         connection.busy_timeout(LOCK_WAIT)?;
         // At one moment: another process may be making the tables just now.
@@ -165,8 +166,12 @@ fn recognise(connection: &Connection, path: &Path) -> Result<i64> {
             ),
         ));
     }
+    Ok(version)
+}
+
+fn refuse_read_only(connection: &Connection, path: &Path) -> Result<()> {
     match connection.is_readonly("main") {
-        Ok(false) => Ok(version),
+        Ok(false) => Ok(()),
         Ok(true) => Err(refuse(path, "the file is read-only".into())),
         Err(error) => Err(unavailable(path, "the file cannot be read", error)),
     }
