@@ -6,6 +6,7 @@
 
 mod alert_rules;
 mod alerts;
+mod approval;
 mod audit;
 mod audit_read;
 mod backup;
@@ -136,6 +137,9 @@ enum Command {
     /// What users have, and moving it
     #[command(subcommand)]
     Ledger(ledger::LedgerCommand),
+    /// What waits for a second person, and answering
+    #[command(subcommand)]
+    Approval(approval::ApprovalCommand),
     /// Values with versions, tags and times to live
     #[command(subcommand)]
     State(state::StateCommand),
@@ -217,6 +221,7 @@ async fn obey(shared: &Shared, command: Command) -> Result<Ended, Failure> {
         Command::Handler(command) => handler::obey(&Client::new(shared)?, command).await,
         Command::Schedule(command) => schedule::obey(shared, command).await,
         Command::Ledger(command) => ledger::obey(&Client::new(shared)?, command).await,
+        Command::Approval(command) => approval::obey(&Client::new(shared)?, command).await,
         Command::State(command) => state::obey(&Client::new(shared)?, command).await,
         Command::Cleanup(command) => cleanup::obey(&Client::new(shared)?, command).await,
         Command::Alerts(command) => alerts::obey(&Client::new(shared)?, command).await,

@@ -211,6 +211,12 @@ pub(super) const PAGES: &[Page] = &[
             ("lockbay ledger trial-balance", "every currency comes to zero"),
         ]), &[(0, "it all adds up"), (1, "a currency does not come to zero"), UNASKED]),
     page("ledger postings", "", &[("lockbay ledger postings s1", "the movements of a saga")]),
+    page("approval list", "", &[("lockbay approval list --status waiting", "what waits for somebody")]),
+    page("approval show", "", &[("lockbay approval show apr_1", "what will be done, and who asked")]),
+    judged(page("approval approve", "Who asked cannot allow it. What was allowed is done once; if that is not known, it can be allowed again.", &[
+            ("lockbay approval approve apr_1 --reason 'seen on the account'", "asks first, and says what will happen"),
+        ]), &[(0, "it was allowed and done"), (1, "it was allowed and could not be done, or the server refused"), UNASKED]),
+    page("approval reject", "", &[("lockbay approval reject apr_1 --reason 'not agreed'", "it is never done")]),
     page("state get", "", &[
             ("lockbay state get user:7", "its value, version and tags"),
             ("lockbay state get user:7 --max-stale 30s", "an older one will do when the store is away"),
