@@ -28,7 +28,7 @@ impl House {
         let bearer = format!("Bearer {who}");
         let mut all = vec![("authorization", bearer.as_str())];
         all.extend_from_slice(headers);
-        let reply = self.server.send(method, path, &all, &body.to_string());
+        let reply = self.server.send(method, path, &all, body.to_string().as_bytes());
         (reply.status, reply.json())
     }
 
@@ -56,7 +56,7 @@ fn token(server: &Server, by: Option<&str>, name: &str, role: &str) -> String {
     let headers: Vec<(&str, &str)> =
         bearer.iter().map(|bearer| ("authorization", bearer.as_str())).collect();
     let body = json!({ "name": name, "role": role, "expires_in_seconds": 3600 });
-    let reply = server.send("POST", "/v1/tokens", &headers, &body.to_string());
+    let reply = server.send("POST", "/v1/tokens", &headers, body.to_string().as_bytes());
     assert_eq!(reply.status, 201, "{}", reply.text());
     reply.json()["token"].as_str().unwrap().to_owned()
 }
@@ -115,7 +115,7 @@ fn where_nobody_is_known_large_money_does_not_move() {
     let server =
         Server::start_with(&["--store", "memory:"], &[("LOCKBAY_FOUR_EYES_ABOVE", "*:10")]);
     let body = json!({ "user_id": "u1", "amount": "11", "currency": "EUR" }).to_string();
-    let reply = server.send("POST", "/v1/ledger/deposits", &[("idempotency-key", "k")], &body);
+    let reply = server.send("POST", "/v1/ledger/deposits", &[("idempotency-key", "k")], body.as_bytes());
     assert_eq!(reply.status, 403, "{}", reply.text());
     assert!(reply.text().contains("lockbay token create"), "{}", reply.text());
 }
