@@ -120,6 +120,10 @@ pub(super) const ACCESS: &[(&str, &str, Need)] = &[
     ("PUT", "/v1/state/{key}", Least(Operator)),
     ("DELETE", "/v1/state/{key}", Least(Operator)),
     ("POST", "/v1/state/invalidate", Least(Operator)),
+    // Of the key of this name.
+    ("GET", "/v1/state/invalidate", Least(Viewer)),
+    ("PUT", "/v1/state/invalidate", Least(Operator)),
+    ("DELETE", "/v1/state/invalidate", Least(Operator)),
     ("GET", "/v1/state-rules", Least(Viewer)),
     ("GET", "/v1/state-rules/{name}", Least(Viewer)),
     ("PUT", "/v1/state-rules/{name}", Least(Operator)),

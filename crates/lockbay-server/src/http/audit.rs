@@ -73,6 +73,7 @@ struct Listing {
     #[param(value_type = Option<Moment>)]
     until: Option<String>,
     /// `newest` first if nothing is said.
+    #[param(inline)]
     order: Option<Sorting>,
     #[param(schema_with = page_size)]
     page_size: Option<usize>,

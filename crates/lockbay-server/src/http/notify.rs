@@ -263,6 +263,7 @@ enum Which {
 struct NoticeListing {
     /// `pending` if nothing is said; `held` are alerts that fire and are not told.
     #[serde(default)]
+    #[param(inline)]
     status: Which,
     #[param(schema_with = page_size)]
     page_size: Option<usize>,

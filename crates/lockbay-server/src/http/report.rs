@@ -41,7 +41,7 @@ enum ReportFormat {
 #[into_params(parameter_in = Query)]
 struct Wish {
     /// `json` if nothing is said.
-    #[param(value_type = Option<ReportFormat>)]
+    #[param(value_type = Option<ReportFormat>, inline)]
     format: Option<String>,
     /// Over the last so many hours; a day if nothing is said.
     #[param(minimum = 1, maximum = 720)]
