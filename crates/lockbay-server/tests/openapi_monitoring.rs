@@ -263,7 +263,7 @@ fn the_page_of_the_document_asks_nobody_but_its_own_server() {
         assert_eq!(file.status, 200, "{name}");
         assert!(file.header("content-security-policy").is_some(), "{name}");
         let text = file.text();
-        for part in ["http://", "https://", "url(", "@import", "innerHTML", "eval("] {
+        for part in ["http://", "https://", " url(", "@import", "innerHTML", "eval("] {
             assert!(!text.contains(part), "{name} has {part}");
         }
         let imports = text.split("from \"./").skip(1).map(name_of);

@@ -120,7 +120,7 @@ pub(super) const ACCESS: &[(&str, &str, Need)] = &[
     ("PUT", "/v1/state/{key}", Least(Operator)),
     ("DELETE", "/v1/state/{key}", Least(Operator)),
     ("POST", "/v1/state/invalidate", Least(Operator)),
-    // Of the key of this name.
+    // Besides, it is the path of the key of this name.
     ("GET", "/v1/state/invalidate", Least(Viewer)),
     ("PUT", "/v1/state/invalidate", Least(Operator)),
     ("DELETE", "/v1/state/invalidate", Least(Operator)),

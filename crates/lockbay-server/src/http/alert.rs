@@ -116,7 +116,7 @@ fn paged<T: Serialize>(
     path = "/v1/alerts/rules/{name}",
     operation_id = "get_alert_rule",
     tag = "alerts",
-    params(("name" = text::RuleName, Path, description = "The name of the rule.")),
+    params(("name" = inline(text::RuleName), Path, description = "The name of the rule.")),
     responses((status = 200, body = shape::AlertRule, description = "The rule."), NotFound),
 )]
 async fn show(
@@ -135,7 +135,7 @@ async fn show(
     path = "/v1/alerts/rules/{name}",
     operation_id = "put_alert_rule",
     tag = "alerts",
-    params(("name" = text::RuleName, Path, description = "The name of the rule.")),
+    params(("name" = inline(text::RuleName), Path, description = "The name of the rule.")),
     request_body = shape::AlertRuleBody,
     responses((status = 200, body = shape::AlertRule, description = "The rule as it is now.")),
 )]
@@ -175,7 +175,7 @@ struct Deleted {
     path = "/v1/alerts/rules/{name}",
     operation_id = "delete_alert_rule",
     tag = "alerts",
-    params(("name" = text::RuleName, Path, description = "The name of the rule.")),
+    params(("name" = inline(text::RuleName), Path, description = "The name of the rule.")),
     responses((status = 200, body = Deleted, description = "It is gone."), NotFound),
 )]
 async fn forget(
@@ -209,7 +209,7 @@ struct TestBody {
     path = "/v1/alerts/rules/{name}/test",
     operation_id = "test_alert_rule",
     tag = "alerts",
-    params(("name" = text::RuleName, Path, description = "The name of the rule.")),
+    params(("name" = inline(text::RuleName), Path, description = "The name of the rule.")),
     request_body = Option<TestBody>,
     responses(
         (status = 200, body = shape::Backtest, description = "What it would have done."),

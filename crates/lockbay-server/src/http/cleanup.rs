@@ -73,7 +73,7 @@ async fn list(State(app): State<App>, Query(listing): Query<Listing>) -> Result<
     path = "/v1/cleanup/rules/{name}",
     operation_id = "get_cleanup_rule",
     tag = "cleanup",
-    params(("name" = text::RuleName, Path, description = "The name of the rule.")),
+    params(("name" = inline(text::RuleName), Path, description = "The name of the rule.")),
     responses((status = 200, body = shape::CleanupRule, description = "The rule."), NotFound),
 )]
 async fn show(
@@ -153,7 +153,7 @@ impl RuleBody {
     path = "/v1/cleanup/rules/{name}",
     operation_id = "put_cleanup_rule",
     tag = "cleanup",
-    params(("name" = text::RuleName, Path, description = "The name of the rule.")),
+    params(("name" = inline(text::RuleName), Path, description = "The name of the rule.")),
     request_body = RuleBody,
     responses((status = 200, body = shape::CleanupRule, description = "The rule as it is now.")),
 )]
@@ -185,7 +185,7 @@ struct Deleted {
     path = "/v1/cleanup/rules/{name}",
     operation_id = "delete_cleanup_rule",
     tag = "cleanup",
-    params(("name" = text::RuleName, Path, description = "The name of the rule.")),
+    params(("name" = inline(text::RuleName), Path, description = "The name of the rule.")),
     responses((status = 200, body = Deleted, description = "It is gone."), NotFound),
 )]
 async fn forget(

@@ -107,7 +107,7 @@ impl<'de> Deserialize<'de> for Version {
     path = "/v1/state/{key}",
     operation_id = "set_state",
     tag = "state",
-    params(("key" = text::StateKey, Path, description = "The key; `/` is written `%2F`.")),
+    params(("key" = inline(text::StateKey), Path, description = "The key; `/` is written `%2F`.")),
     request_body = SetBody,
     responses((status = 200, body = shape::WrittenState, description = "It is set."), Conflict),
 )]
@@ -150,7 +150,7 @@ struct Shown<'a> {
     path = "/v1/state/{key}",
     operation_id = "get_state",
     tag = "state",
-    params(("key" = text::StateKey, Path, description = "The key; `/` is written `%2F`."), Show),
+    params(("key" = inline(text::StateKey), Path, description = "The key; `/` is written `%2F`."), Show),
     responses((status = 200, body = shape::StateValue, description = "The value."), NotFound),
 )]
 async fn show(
@@ -181,7 +181,7 @@ struct Deleted {
     path = "/v1/state/{key}",
     operation_id = "delete_state",
     tag = "state",
-    params(("key" = text::StateKey, Path, description = "The key; `/` is written `%2F`.")),
+    params(("key" = inline(text::StateKey), Path, description = "The key; `/` is written `%2F`.")),
     responses((status = 200, body = Deleted, description = "Whether there was one.")),
 )]
 async fn delete(
@@ -355,7 +355,7 @@ async fn rules(State(app): State<App>, Query(listing): Query<Rules>) -> Result<R
     path = "/v1/state-rules/{name}",
     operation_id = "get_state_rule",
     tag = "state",
-    params(("name" = text::Name, Path, description = "The name of the rule.")),
+    params(("name" = inline(text::Name), Path, description = "The name of the rule.")),
     responses((status = 200, body = shape::StateRule, description = "The rule."), NotFound),
 )]
 async fn rule(
@@ -391,7 +391,7 @@ struct RuleBody {
     path = "/v1/state-rules/{name}",
     operation_id = "put_state_rule",
     tag = "state",
-    params(("name" = text::Name, Path, description = "The name of the rule.")),
+    params(("name" = inline(text::Name), Path, description = "The name of the rule.")),
     request_body = RuleBody,
     responses((status = 200, body = shape::StateRule, description = "The rule as it is now.")),
 )]
@@ -422,7 +422,7 @@ struct DeletedRule {
     path = "/v1/state-rules/{name}",
     operation_id = "delete_state_rule",
     tag = "state",
-    params(("name" = text::Name, Path, description = "The name of the rule.")),
+    params(("name" = inline(text::Name), Path, description = "The name of the rule.")),
     responses((status = 200, body = DeletedRule, description = "Whether there was one.")),
 )]
 async fn delete_rule(
@@ -450,7 +450,7 @@ struct Dependencies {
     path = "/v1/state-dependencies/{key}",
     operation_id = "get_state_dependencies",
     tag = "state",
-    params(("key" = text::StateKey, Path, description = "The key; `/` is written `%2F`.")),
+    params(("key" = inline(text::StateKey), Path, description = "The key; `/` is written `%2F`.")),
     responses((status = 200, body = Dependencies, description = "The keys it was made of."), NotFound),
 )]
 async fn dependencies(
@@ -483,7 +483,7 @@ struct DependenciesBody {
     path = "/v1/state-dependencies/{key}",
     operation_id = "put_state_dependencies",
     tag = "state",
-    params(("key" = text::StateKey, Path, description = "The key; `/` is written `%2F`.")),
+    params(("key" = inline(text::StateKey), Path, description = "The key; `/` is written `%2F`.")),
     request_body = DependenciesBody,
     responses((status = 200, body = Dependencies, description = "As it is now.")),
 )]
@@ -505,7 +505,7 @@ async fn put_dependencies(
     path = "/v1/state-dependencies/{key}",
     operation_id = "delete_state_dependencies",
     tag = "state",
-    params(("key" = text::StateKey, Path, description = "The key; `/` is written `%2F`.")),
+    params(("key" = inline(text::StateKey), Path, description = "The key; `/` is written `%2F`.")),
     responses((status = 200, body = Deleted, description = "Whether it was known.")),
 )]
 async fn delete_dependencies(

@@ -104,7 +104,7 @@ impl Described {
         let essence = kind.split(';').next().unwrap_or_default();
         let media = content.get(kind).or_else(|| content.get(essence));
         let media = media.unwrap_or_else(|| panic!("{call}: {kind} is not described"));
-        if essence.ends_with("json") {
+        if essence == "application/json" || essence.ends_with("+json") {
             let faults = faults(&self.document, &media["schema"], &reply.json());
             assert!(faults.is_empty(), "{call}: {faults:#?} in {text}");
         }

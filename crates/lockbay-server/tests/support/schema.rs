@@ -62,6 +62,7 @@ impl<'d> Check<'d> {
                 "properties" => learn(self.properties(operand, value, at)),
                 "items" => self.items(operand, value, at),
                 "additionalProperties" => self.additional(keywords, operand, value, at),
+                "propertyNames" => self.names(operand, value, at),
                 _ => self.plain(keyword, operand, value, at),
             }
         }
@@ -85,12 +86,13 @@ impl<'d> Check<'d> {
             ("minimum", Value::Number(value)) => value.as_f64() >= Some(number()),
             ("maximum", Value::Number(value)) => value.as_f64() <= Some(number()),
             ("exclusiveMinimum", Value::Number(value)) => value.as_f64() > Some(number()),
+            ("exclusiveMaximum", Value::Number(value)) => value.as_f64() < Some(number()),
             ("minItems", Value::Array(items)) => items.len() as f64 >= number(),
             ("maxItems", Value::Array(items)) => items.len() as f64 <= number(),
             ("format", Value::String(text)) if operand == "date-time" => is_a_moment(text),
             (
                 "required" | "pattern" | "minLength" | "maxLength" | "minimum" | "maximum"
-                | "exclusiveMinimum" | "minItems" | "maxItems" | "format",
+                | "exclusiveMinimum" | "exclusiveMaximum" | "minItems" | "maxItems" | "format",
                 _,
             ) => true,
             (said, _) if SAID.contains(&said) || said.starts_with("x-") => true,
@@ -98,6 +100,12 @@ impl<'d> Check<'d> {
         };
         if !fits {
             self.faults.push(format!("{at}: {value} does not fit {keyword} {operand}"));
+        }
+    }
+
+    fn names(&mut self, operand: &'d Value, value: &Value, at: &str) {
+        for name in value.as_object().into_iter().flat_map(Map::keys) {
+            self.value(operand, &Value::from(name.as_str()), at);
         }
     }
 
