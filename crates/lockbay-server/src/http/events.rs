@@ -19,7 +19,7 @@ use lockbay::event::{Event, Heard, Tail, Told};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use utoipa::IntoParams;
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -49,6 +49,24 @@ impl Default for Listeners {
     }
 }
 
+/// A message of the stream, as its lines say it.
+#[derive(ToSchema)]
+#[allow(dead_code)] // described, never made
+struct EventMessage {
+    /// With this as `Last-Event-ID`, a client goes on behind it.
+    #[schema(nullable = false)]
+    id: Option<String>,
+    /// The name of the event; `listening` and `gap` are about the stream itself.
+    #[schema(nullable = false)]
+    event: Option<String>,
+    /// The event as JSON.
+    #[schema(nullable = false)]
+    data: Option<String>,
+    /// After how many milliseconds to come back.
+    #[schema(nullable = false)]
+    retry: Option<u64>,
+}
+
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -73,7 +91,7 @@ struct Wish {
     ),
     responses((
         status = 200,
-        body = String,
+        body = EventMessage,
         content_type = "text/event-stream",
         description = "The events, as they happen; it does not end by itself.",
     )),

@@ -241,7 +241,7 @@ struct Listing {
     /// Only those where this step is running, being undone, in doubt or parked.
     step: Option<String>,
     /// Only those that were started at least so long ago.
-    #[param(value_type = Option<f64>, minimum = 0, maximum = 1_000_000_000)]
+    #[param(value_type = Option<f64>, minimum = 0)]
     older_than_seconds: Option<String>,
     /// How many sagas the page has at most.
     #[param(schema_with = page_size)]

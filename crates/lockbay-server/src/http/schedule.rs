@@ -63,7 +63,7 @@ struct ScheduleBody {
     )]
     time_zone: Option<String>,
     /// What the handler is given, at most 64 KiB.
-    #[schema(value_type = Value)]
+    #[schema(value_type = Value, required = false)]
     parameters: Option<lockbay::Json>,
     /// Who does it.
     #[schema(value_type = shape::Name)]
