@@ -121,7 +121,10 @@ async function route() {
   }
   const root = h("div.page");
   const focused = samePage ? document.activeElement?.dataset.key : null;
-  if (!samePage) fill(main, h("div.page", skeleton(6)));
+  if (!samePage) {
+    closeDialogs();
+    fill(main, h("div.page", skeleton(6)));
+  }
   try {
     const module = (await found.page.load()).default;
     if (current !== mine) return;
@@ -295,6 +298,8 @@ function toggleTheme() {
   dispatchEvent(new Event("themechange"));
 }
 
+const closeDialogs = () => document.querySelectorAll("dialog[open]").forEach((dialog) => dialog.close());
+
 function closeMenu() {
   document.body.classList.remove("menu-open");
   at("menu").setAttribute("aria-expanded", "false");
@@ -421,7 +426,7 @@ function showLogin(message) {
   me = null;
   current?.end();
   current = null;
-  document.querySelectorAll("dialog[open]").forEach((dialog) => dialog.close());
+  closeDialogs();
   at("shell").hidden = true;
   const gate = at("gate");
   gate.hidden = false;
