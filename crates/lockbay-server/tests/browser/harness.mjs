@@ -225,15 +225,21 @@ function watch(page, origin) {
   return wrong;
 }
 
-/** Waits until the page of this route has been drawn with its data. */
+/** Waits until a page has been drawn with its data: a heading, and nothing that still loads. */
 export async function drawn(page) {
-  await page.waitForSelector('main[aria-busy="false"] h1');
+  const isDrawn = () => {
+    const root = document.querySelector('main > .page:not([data-left])');
+    return Boolean(root?.querySelector('h1')) && !document.querySelector('main .skeleton');
+  };
+  await page.waitForFunction(isDrawn);
 }
 
 /** Goes to another route of the dashboard without a reload, and waits until it is drawn. */
 export async function goTo(page, hash) {
   await page.evaluate((to) => {
-    document.querySelector('main')?.setAttribute('aria-busy', 'true');
+    if (location.hash === to) return;
+    // The page that is left must not pass for the one that comes.
+    document.querySelector('main > .page')?.setAttribute('data-left', '');
     location.hash = to;
   }, hash);
   await drawn(page);
