@@ -4,11 +4,11 @@
 // and by its colour. Where steps are undone, the arrow turns around.
 
 const SVG = "http://www.w3.org/2000/svg";
-const NODE = { width: 168, height: 58 };
-const GAP = { along: 46, across: 18 };
+const NODE = { width: 146, height: 54 };
+const GAP = { along: 36, across: 14 };
 const MARGIN = 8;
 /** The longest name that fits in a node, in characters. */
-const NAME_LENGTH = 20;
+const NAME_LENGTH = 15;
 
 /** What stands for a status, in a field of 16 by 16. */
 const SHAPES = {
@@ -31,12 +31,6 @@ function svg(name, attributes, ...children) {
   for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
   element.append(...children);
   return element;
-}
-
-/** The shape of a status, for a node or a row. */
-export function shape(status) {
-  const path = svg("path", { d: SHAPES[status] ?? SHAPES.pending });
-  return svg("svg", { viewBox: "0 0 16 16", class: `shape status-${status}`, "aria-hidden": "true" }, path);
 }
 
 /** The steps in layers: each stands behind all that it depends on. */
@@ -110,55 +104,44 @@ function edge(from, to, upright, back) {
   );
 }
 
-/** How often a step was tried, in a few words. */
-function tries(step) {
-  const undone = step.compensation_attempts ?? 0;
-  const forward = step.attempts === 1 ? "1 attempt" : `${step.attempts} attempts`;
-  return undone === 0 ? forward : `${forward}, ${undone} to undo`;
-}
-
 function node(step, place, { href, chosen }) {
   const short = step.name.length > NAME_LENGTH ? `${step.name.slice(0, NAME_LENGTH - 1)}…` : step.name;
-  const name = svg("text", { x: 34, y: 23, class: "name" });
-  name.textContent = short;
-  const told = svg("text", { x: 34, y: 42, class: "told" });
-  told.textContent = step.status;
-  const more = svg("text", { x: NODE.width - 10, y: 42, class: "more", "text-anchor": "end" });
-  more.textContent = step.attempts > 1 ? `×${step.attempts}` : "";
-  const mark = svg("path", { d: SHAPES[step.status] ?? SHAPES.pending, class: "mark", transform: "translate(10 10)" });
-  const title = svg("title", {});
-  title.textContent = `${step.name}: ${step.status}`;
+  const text = (attributes, told) => {
+    const element = svg("text", attributes);
+    element.textContent = told;
+    return element;
+  };
   const box = svg("rect", { width: NODE.width, height: NODE.height, rx: 6, class: "box" });
-  const pivot = step.pivot
-    ? [svg("path", { class: "pivot", d: `M3 0v${NODE.height}` })]
-    : [];
+  const mark = svg("path", { d: SHAPES[step.status] ?? SHAPES.pending, class: "mark", transform: "translate(9 8)" });
   const link = svg(
     "a",
     {
       href: href(step),
       class: `node status-${step.status}${chosen ? " chosen" : ""}`,
       transform: `translate(${place.x} ${place.y})`,
-      "aria-label": `Step ${step.name}, ${step.status}, ${tries(step)}${step.pivot ? ", pivot" : ""}`,
       "data-step": step.name,
     },
-    title,
     box,
-    ...pivot,
+    ...(step.pivot ? [svg("path", { class: "pivot", d: `M3 0v${NODE.height}` })] : []),
     mark,
-    name,
-    told,
-    more,
+    text({ x: 32, y: 21, class: "name" }, short),
+    " ",
+    text({ x: 32, y: 40, class: "told" }, step.pivot && step.status === "pending" ? "pending, pivot" : step.status),
+    " ",
+    text({ x: NODE.width - 9, y: 40, class: "more", "text-anchor": "end" }, step.attempts > 1 ? `×${step.attempts}` : ""),
   );
   if (chosen) link.setAttribute("aria-current", "true");
   return link;
 }
 
 /**
- * Draws the steps. `href(step)` is where a step leads, `chosen` the name of the one that is shown,
- * and `upright` says that they go from top to bottom.
+ * Draws the steps: from left to right if that fits into `room`, else from top to bottom. `href(step)`
+ * is where a step leads, and `chosen` the name of the one that is shown.
  */
-export function drawSteps(steps, { href, chosen, upright }) {
-  const { places, width, height } = layout(steps, upright);
+export function drawSteps(steps, { href, chosen, room }) {
+  const along = layout(steps, false);
+  const upright = along.width > room;
+  const { places, width, height } = upright ? layout(steps, true) : along;
   const back = (step) => WAY_BACK.has(step.status);
   const edges = steps.flatMap((step) =>
     (step.depends_on ?? [])

@@ -1,7 +1,7 @@
 // Parts of the page of a saga: a step with all that is known of it, the history, the money it moved,
 // and its entries in the audit trail.
 
-import { copyButton, duration, facts, h, icon, id, json, money, panel, statusBadge, table, time, words } from "./ui.js";
+import { copyButton, duration, facts, h, icon, id, json, money, panel, shortId, statusBadge, table, time, words } from "./ui.js";
 
 /** What somebody has to see first. */
 export const callout = (tone, title, ...body) => h("div.callout", { class: `tone-${tone}` }, icon("warn"), h("div.callout-body", h("strong", title), body));
@@ -67,8 +67,8 @@ export function stepPanel(step, actions) {
   const flags = [step.pivot && "pivot: no way back once it may have happened", !step.idempotent && "not idempotent: probed when in doubt", step.in_doubt && "in doubt: its effect may be there"].filter(Boolean);
   const compensation = step.compensation_handler && step.compensation_handler !== step.handler ? step.compensation_handler : null;
   return panel(h("span.title-line", h("span.wrap", `Step ${step.name}`), statusBadge(step.status)), { actions, label: `Step ${step.name}` },
-    step.error && callout(step.status === "completed" || step.status === "compensated" ? "quiet" : "bad", "Last error", h("p", step.error)),
     facts([
+      step.error && ["Last error", h("span", { class: step.status === "completed" || step.status === "compensated" ? "" : "bad" }, step.error)],
       ["Attempts", attempts],
       undone && ["Attempts to undo", undone],
       step.next_retry_at && ["Next attempt", countdown(step.next_retry_at)],
@@ -84,11 +84,12 @@ export function stepPanel(step, actions) {
       step.compensation_result !== null && json(step.compensation_result, { label: "Result of undoing" })));
 }
 
-/** An account of the ledger, and a link for those of users. */
+/** An account of the ledger, with its long parts cut; those of users lead to what they have. */
 export function account(name) {
+  const short = h("code.account", { title: name }, name.split("/").map((part) => shortId(part, 12)).join("/"));
   const [kind, user, currency] = name.split("/");
-  if (kind !== "user") return h("code.wrap", name);
-  return h("a.wrap", { href: `#/ledger?user=${encodeURIComponent(user)}&currency=${encodeURIComponent(currency)}` }, h("code", name));
+  if (kind !== "user") return short;
+  return h("a", { href: `#/ledger?user=${encodeURIComponent(user)}&currency=${encodeURIComponent(currency)}` }, short);
 }
 
 /** The legs of a movement. */
@@ -115,7 +116,7 @@ export function trail(page, name, kind = "saga") {
     { label: "What", render: (entry) => h("code.event", entry.action) },
     { label: "Why", grow: true, render: (entry) => (entry.reason ? h("q", entry.reason) : "") },
     { label: "Request", hide: "narrow", render: (entry) => id(entry.request_id) },
-    { label: "Sealed", hide: "narrow", render: (entry) => (entry.sealed_by ? `by ${entry.sealed_by}` : h("span.faint", "not yet")) },
+    { label: "Sealed", hide: "narrow", render: (entry) => (h("span.faint.nowrap", entry.sealed_by ? `#${entry.sealed_by}` : "not yet")) },
   ];
   const link = h("a", { href: `#/audit?entity=${encodeURIComponent(`${kind}/${name}`)}` }, "In the audit trail");
   const nothing = h("p.faint.padded", "No entries: the audit trail is off, or they were let go of.");
@@ -123,4 +124,4 @@ export function trail(page, name, kind = "saga") {
 }
 
 /** Who did something; an instance by the beginning of its id. */
-export const actor = (name) => (/^[0-9a-f]{32}$/.test(name ?? "") ? h("span.faint", { title: `The instance ${name}` }, `instance ${name.slice(0, 8)}`) : h("b.wrap", name ?? "–"));
+export const actor = (name) => (/^[0-9a-f]{32}$/.test(name ?? "") ? h("span.faint.nowrap", { title: `The instance ${name}` }, `instance ${name.slice(0, 8)}`) : h("b.wrap", name ?? "–"));

@@ -2,7 +2,7 @@
 
 import { address } from "../api.js";
 import { actor, brief } from "../saga-parts.js";
-import { badge, button, copyButton, empty, facts, fill, formDialog, h, icon, id, json, listView, pageHead, panel, time, toast } from "../ui.js";
+import { badge, button, copyButton, empty, facts, fill, formDialog, h, icon, id, json, listView, pageHead, panel, shortId, time, toast } from "../ui.js";
 
 const PAGE_SIZE = 100;
 const VERIFY_MS = 600_000;
@@ -24,7 +24,7 @@ function entityLink(entity) {
   const at = entity.indexOf("/");
   const [kind, name] = [entity.slice(0, at), entity.slice(at + 1)];
   const pages = { saga: "/sagas/", job: "/jobs/", schedule: "/schedules/", "alert-rule": "/alerts/rules/" };
-  const shown = h("span.entity", h("span.faint", `${kind}/`), name.length > 40 ? `${name.slice(0, 12)}…${name.slice(-4)}` : name);
+  const shown = h("span.entity", h("span.faint", `${kind}/`), shortId(name, 18));
   if (kind === "movement" && name.includes("/")) return h("a.wrap", { href: `#/sagas/${encodeURIComponent(name.split("/")[0])}`, title: entity }, shown);
   return pages[kind] ? h("a.wrap", { href: `#${pages[kind]}${encodeURIComponent(name)}`, title: entity }, shown) : h("span.wrap", { title: entity }, shown);
 }
@@ -52,7 +52,7 @@ export default {
         { label: "What", render: (entry) => h("code.event", entry.action) },
         { label: "To what", render: (entry) => entityLink(entry.entity) },
         { label: "Why, and what else", grow: true, render: (entry) => (entry.reason ? h("q", entry.reason) : entry.detail ? brief(entry.detail) : "") },
-        { label: "Sealed", hide: "narrow", render: (entry) => (entry.sealed_by ? h("span.faint", `#${entry.sealed_by}`) : h("span.faint", "not yet")) },
+        { label: "Sealed", hide: "narrow", render: (entry) => h("span.faint.nowrap", entry.sealed_by ? `#${entry.sealed_by}` : "not yet") },
       ],
     });
     ctx.every(LOOK_EVERY_MS, async () => {

@@ -48,8 +48,8 @@ function draw(job, audit, ctx, again) {
     job.lapsed && callout("warn", "Its claim ran out", h("p", `${job.holder ?? "The holder"} has not renewed it, and may be dead or slow. Whoever claims the job next makes attempt ${job.attempt + 1} with a greater fencing token.`)),
     h("div.split",
       h("div.main-column",
-        panel("Parameters", {}, json(job.parameters, { label: "Parameters" })),
-        job.completed_at && job.status === "completed" && panel("Result", {}, job.result_kept || job.result !== null ? json(job.result, { label: "Result" }) : h("p.faint", "It was let go of; that the job was done is remembered.")),
+        panel("Parameters", {}, json(job.parameters)),
+        job.completed_at && job.status === "completed" && panel("Result", {}, job.result_kept || job.result !== null ? json(job.result) : h("p.faint", "It was let go of; that the job was done is remembered.")),
         audit && attempts(audit)),
       h("div.side-column", panel("Job", {}, facts([
         ["Status", jobStatus(job)],

@@ -57,7 +57,7 @@ export default {
       columns: [
         chosen.column,
         { label: "Status", render: jobStatus },
-        { label: "Job", render: (job) => h("span.two-lines", h("a.strong.wrap", { href: address(job) }, job.job_key), id(job.job_id)) },
+        { label: "Job", render: (job) => h("span.named", h("a.strong.wrap", { href: address(job) }, job.job_key), id(job.job_id)) },
         { label: "Type", render: (job) => h("span.wrap", job.job_type) },
         { label: "Attempt", align: "end", render: (job) => h("span.figure", job.attempt) },
         { label: "Holder, or what went wrong", grow: true, render: (job) => (job.error ? h("span.clip.bad", { title: job.error }, job.error) : h("span.clip.faint", job.holder ?? "")) },

@@ -10,8 +10,8 @@ import { callout, countdown, historyTable, length, movements, stepPanel, trail }
 /** A saga tells of no single step, so it is asked while it moves; what rests is asked now and then. */
 const MOVING_MS = 700;
 const RESTING_MS = 5_000;
-/** From this width on the steps go from left to right. */
-const WIDE = 760;
+/** What stands left and right of the graph. */
+const PADDING = 28;
 const EVENTS = ["saga_completed", "saga_compensated", "saga_parked", "saga_abandoned", "session_taken_over"];
 
 export default {
@@ -30,7 +30,8 @@ export default {
         view.head.replaceChildren(head(saga, ctx, again));
         fill(view.trouble, trouble(saga, ctx, again));
         fill(view.graph, graph(saga, chosen, ctx, view.graph.clientWidth));
-        fill(view.step, chosen && stepPanel(chosen, stepActions(saga, chosen, ctx, again)));
+        // What can be done about a parked step stands above already.
+        fill(view.step, chosen && stepPanel(chosen, chosen.status === "parked" ? null : stepActions(saga, chosen, ctx, again)));
         fill(view.facts, sagaFacts(saga));
         fill(view.context, contextOf(saga));
       });
@@ -166,7 +167,7 @@ function stepActions(saga, step, ctx, again, place = "step") {
 
 function graph(saga, chosen, ctx, width) {
   const href = (step) => ctx.href({ step: step.name });
-  const drawn = drawSteps(saga.steps, { href, chosen: chosen?.name, upright: width < WIDE });
+  const drawn = drawSteps(saga.steps, { href, chosen: chosen?.name, room: width - PADDING });
   for (const node of drawn.querySelectorAll("[data-step]")) {
     node.dataset.key = `node-${node.dataset.step}`;
     const step = saga.steps.find((each) => each.name === node.dataset.step);

@@ -2,7 +2,7 @@
 
 import { decideOnMany, selection } from "../bulk.js";
 import { SAGA_VERBS, STEP_VERBS } from "../decisions.js";
-import { button, duration, empty, h, id, listView, pageHead, statusBadge, time, words } from "../ui.js";
+import { button, duration, empty, h, icon, id, listView, pageHead, statusBadge, time, words } from "../ui.js";
 
 const PAGE_SIZE = 50;
 /** Lists change without an event when a saga starts or takes a step, so the first page is asked for again. */
@@ -74,12 +74,12 @@ export default {
       href: address,
       key: (saga) => saga.saga_id,
       tone: (saga) => (saga.status === "parked" ? "bad" : ""),
-      above: () => (chosen.draw(), chosen.bar),
+      above: (rows) => (chosen.draw(), [parkedFirst(rows, ctx), chosen.bar]),
       nothing: empty("No sagas yet", "A saga is started with POST /v1/sagas, or by a service that has LockBay built in.", h("code", "lockbay saga start FILE")),
       columns: [
         chosen.column,
         { label: "Status", render: (saga) => statusBadge(saga.status) },
-        { label: "Saga", render: (saga) => h("span.two-lines", h("a.strong", { href: address(saga) }, saga.saga_name), id(saga.saga_id)) },
+        { label: "Saga", render: (saga) => h("span.named", h("a.strong.wrap", { href: address(saga) }, saga.saga_name), id(saga.saga_id)) },
         { label: "Steps", render: (saga) => progress(saga.steps) },
         { label: "Where it stands", grow: true, render: (saga) => h("span.clip", { title: whereItStands(saga) }, whereItStands(saga)) },
         { label: "Started", render: (saga) => time(saga.created_at) },
@@ -100,6 +100,14 @@ export default {
     root.append(pageHead("Sagas", { note: "Steps that are done together, or undone together." }), view.element);
   },
 };
+
+/** Where somebody is needed is said before everything else. */
+function parkedFirst(rows, ctx) {
+  const parked = rows.filter((saga) => saga.status === "parked");
+  if (parked.length === 0 || ctx.query.get("status")) return null;
+  const many = parked.length === 1 ? "A saga needs a person" : `${parked.length} sagas need a person`;
+  return h("div.strip.tone-bad", icon("warn"), h("strong", many), h("span.clip", parked[0].reason), h("a", { href: ctx.href({ status: "parked" }) }, "Show them"));
+}
 
 /** The filter as a decision about many takes it. */
 function bulkFilter({ older_than_seconds, ...rest }) {

@@ -3,7 +3,7 @@
 import { segment } from "../api.js";
 import { callout, trail } from "../saga-parts.js";
 import { dueTimes, editSchedule, inZone, pauseOrResume, runNow, scheduleStatus } from "../schedule-parts.js";
-import { button, confirm, duration, facts, h, json, load, pageHead, panel, table, time, toast } from "../ui.js";
+import { button, confirm, duration, facts, h, json, load, pageHead, panel, statusBadge, table, time, toast } from "../ui.js";
 
 const LOOK_EVERY_MS = 2_000;
 const SHOWN = 10;
@@ -61,7 +61,7 @@ function draw({ schedule, upcoming, ticks, audit }, ctx, again) {
       h("div.main-column",
         schedule.in_progress.length > 0 && panel("In progress", { flush: true }, inProgress(schedule)),
         panel("Latest ticks", { note: last ? "" : "none yet", flush: true }, ticks.length > 0 ? tickTable(ticks) : h("p.faint.padded", "Nothing has run yet.")),
-        schedule.parameters !== null && panel("Parameters", {}, json(schedule.parameters, { label: "Parameters" }))),
+        schedule.parameters !== null && panel("Parameters", {}, json(schedule.parameters))),
       h("div.side-column",
         panel("Due next", { note: schedule.status === "paused" ? "if it were resumed now" : "" }, upcoming.due.length > 0 ? dueTimes(upcoming.due, upcoming.time_zone) : h("p.faint", "Nothing.")),
         panel("Schedule", {}, definition(schedule)))),
@@ -82,7 +82,7 @@ function tickTable(ticks) {
   return table([
     { label: "Due", render: (job) => time(job.scheduled_time) },
     { label: "Job", render: (job) => h("a.wrap", { href: `#/jobs/${encodeURIComponent(job.job_id)}` }, job.job_key) },
-    { label: "Status", render: (job) => h("span", { class: job.status === "failed" ? "bad" : "" }, job.status) },
+    { label: "Status", render: (job) => statusBadge(job.status) },
     { label: "What went wrong", grow: true, render: (job) => h("span.clip.bad", job.error ?? "") },
     { label: "Took", align: "end", render: (job) => (job.completed_at ? duration(new Date(job.completed_at) - new Date(job.claimed_at)) : "") },
   ], ticks, { caption: "Latest ticks", key: (job) => job.job_id });

@@ -6,7 +6,8 @@ import { button, empty, h, listView, pageHead, table, time, panel, toast } from 
 
 const PAGE_SIZE = 100;
 const LOOK_EVERY_MS = 5_000;
-/** How many due times are shown of all schedules together. */
+/** How many due times are shown of one schedule, and of all together. */
+const DUE_OF_EACH = 3;
 const SHOWN_DUE = 12;
 /** How many schedules are asked for their due times. */
 const ASKED = 30;
@@ -73,7 +74,7 @@ function lastRun(schedule) {
 async function showUpcoming(place, schedules, ctx) {
   const active = schedules.filter((schedule) => schedule.status === "active").slice(0, ASKED);
   const asked = active.map(async (schedule) => {
-    const { due } = await ctx.api.get(`v1/schedules/${segment(schedule.job_id)}/upcoming`, { query: { count: SHOWN_DUE }, signal: ctx.signal });
+    const { due } = await ctx.api.get(`v1/schedules/${segment(schedule.job_id)}/upcoming`, { query: { count: DUE_OF_EACH }, signal: ctx.signal });
     return due.map((at) => ({ at, schedule }));
   });
   const found = (await Promise.allSettled(asked)).flatMap((one) => one.value ?? []);
