@@ -48,6 +48,7 @@ pub(super) struct Identity {
 pub(super) const ACCESS: &[(&str, &str, Need)] = &[
     // Probes and telemetry.
     ("GET", "/", Open),
+    ("GET", "/assets/{*path}", Open),
     ("GET", "/health/live", Open),
     ("GET", "/health/ready", Open),
     ("GET", "/metrics", Least(Viewer)),

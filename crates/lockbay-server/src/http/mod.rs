@@ -11,6 +11,7 @@ mod alert;
 mod audit;
 mod caller;
 mod cleanup;
+mod dashboard;
 mod events;
 mod extract;
 mod finance;
@@ -40,7 +41,6 @@ use std::sync::Arc;
 use axum::extract::Request;
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use axum::{Json, Router, middleware};
 use lockbay::metrics::Metric;
 use lockbay::{ErrorKind, LockBay};
@@ -128,7 +128,7 @@ pub(crate) fn router(app: App) -> Router {
         .merge(audit::routes().into())
         .layer(middleware::from_fn_with_state(app.clone(), guard::limit_in_flight));
     let (router, _document) = OpenApiRouter::new()
-        .merge(Router::new().route("/", get(index)).into())
+        .merge(dashboard::routes())
         .merge(limited)
         .merge(health::routes().into())
         .split_for_parts();
@@ -143,7 +143,7 @@ pub(crate) fn router(app: App) -> Router {
         .with_state(app)
 }
 
-/// What is here, for whoever comes with a browser or curl.
+/// What is here, for whoever comes with curl; a browser gets the dashboard.
 async fn index() -> Response {
     let calls = [
         "GET /health/live",

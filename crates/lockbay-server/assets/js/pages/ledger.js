@@ -45,7 +45,7 @@ export default {
 /** A small form whose values are kept in the address. */
 function lookUp(ctx, names, label, act) {
   const inputs = names.map(([name, text, placeholder]) =>
-    h("label.filter", h("span", text), h("input", { name, value: ctx.query.get(name) ?? "", placeholder, autocomplete: "off", spellcheck: "false", size: name === "currency" ? 6 : 14 })));
+    h("label.filter", h("span", text), h("input", { name, value: ctx.query.get(name) ?? "", placeholder, autocomplete: "off", spellcheck: "false", size: name === "currency" ? 4 : 11 })));
   const submit = (event) => {
     event.preventDefault();
     for (const [name] of names) ctx.setQuery({ [name]: event.target.elements[name].value.trim() || null });
@@ -108,7 +108,7 @@ async function latestPanel(ctx) {
   const columns = [
     { label: "When", render: (entry) => time(entry.at) },
     { label: "Movement", render: (entry) => h("strong", words(entry.detail?.kind ?? entry.action)) },
-    { label: "Of", render: (entry) => (entry.detail?.saga_id ? h("span.two-lines", id(entry.detail.saga_id, `#/sagas/${encodeURIComponent(entry.detail.saga_id)}`, { copy: false }), h("span.faint", entry.detail.step ?? "")) : h("span.faint", "a deposit or a lapse")) },
+    { label: "Saga", render: (entry) => (entry.detail?.saga_id ? id(entry.detail.saga_id, `#/sagas/${encodeURIComponent(entry.detail.saga_id)}`, { copy: false }) : h("span.faint", "none")) },
     { label: "Accounts and amounts", grow: true, render: (entry) => (entry.detail?.legs ? legs(entry.detail) : "") },
   ];
   return panel("Latest movements", { note: "from the audit trail", flush: true }, table(columns, page.items, { caption: "Latest movements", key: (entry) => entry.entity, empty: empty("No movements", "Either no money has moved yet, or the audit trail is off.") }));
