@@ -190,7 +190,7 @@ async function count() {
   const quietly = (promise) => promise.catch(() => null);
   const [parked, alerts, approvals] = await Promise.all([
     quietly(api.get("v1/sagas", { query: { status: "parked", page_size: 100 } })),
-    quietly(api.get("v1/alerts", { query: { state: "active" } })),
+    quietly(api.get("v1/alerts", { query: { state: "firing" } })),
     missing.has("/approvals") ? null : quietly(api.maybe("v1/approvals", { query: { status: "waiting", page_size: 100 } })),
   ]);
   const size = (page) => (page ? (page.next_page_token ? `${page.items.length}+` : page.items.length) : 0);

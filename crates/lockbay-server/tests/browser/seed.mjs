@@ -55,7 +55,7 @@ export function transfer() {
 export const startSeedWorker = (server, headers) => startWorker(server, HANDLERS, headers);
 
 /** Fills the server, and gives the ids of what a test wants to look at. */
-export async function seed(server, headers = {}) {
+export async function seed(server, headers = {}, { markup = true } = {}) {
   const post = (path, body, more = {}) => server.post(path, body, { ...headers, ...more });
   startSeedWorker(server, headers);
   await eventually('the server leads', async () => (await server.send('GET', '/v1/leader', undefined, headers)).status === 200);
@@ -77,12 +77,12 @@ export async function seed(server, headers = {}) {
   ids.compensated = await start(order({ lost: true }));
   ids.parked = await start(transfer());
   ids.parkedToo = await start(transfer());
-  ids.markup = await start(order({ name: MARKUP, label: MARKUP }));
+  ids.markup = await start(markup ? order({ name: MARKUP, label: MARKUP }) : order());
   ids.waiting = await start({
     saga_name: 'import', steps: [{ name: 'fetch', handler: 'nobody', parameters: {}, timeout_seconds: 500 }], defer_handlers: true,
   });
 
-  await seedJobs(post, ids);
+  await seedJobs(post, ids, markup ? MARKUP : 'welcome-10');
   await seedSchedules(server, headers, post);
   await seedAlerts(server, headers);
   await server.put('/v1/state/user:1', { value: { name: 'Ann' }, tags: ['user'], ttl_seconds: 3600 }, headers);
@@ -99,7 +99,7 @@ async function deposit(post, user_id, amount, currency) {
   await post('/v1/ledger/deposits', { user_id, amount, currency }, { 'idempotency-key': `deposit-${user_id}` });
 }
 
-async function seedJobs(post, ids) {
+async function seedJobs(post, ids, last) {
   const claim = (job_type, job_key, parameters, more = {}) =>
     post('/v1/jobs/claim', { job_type, job_key, parameters, holder: 'mailer-1', ...more });
   for (let number = 1; number <= 8; number += 1) {
@@ -111,8 +111,8 @@ async function seedJobs(post, ids) {
   ids.failedJob = failed.job_id;
   const running = await claim('export', 'ledger-2026-11', { month: '2026-11' }, { claim_ttl_seconds: 600 });
   ids.runningJob = running.job_id;
-  const markup = await claim('mail', MARKUP, { to: MARKUP });
-  await post(`/v1/jobs/${markup.job_id}/complete`, { claim_token: markup.claim_token, result: MARKUP });
+  const markup = await claim('mail', last, { to: last });
+  await post(`/v1/jobs/${markup.job_id}/complete`, { claim_token: markup.claim_token, result: last });
   ids.markupJob = markup.job_id;
 }
 
@@ -129,7 +129,7 @@ async function seedSchedules(server, headers, post) {
 
 async function seedAlerts(server, headers) {
   const rule = {
-    metric_path: 'saga_metrics.parked_sagas', operator: '>', threshold: 0, window_minutes: 1, severity: 'critical',
+    metric_path: 'saga_metrics.sagas_parked', operator: '>', threshold: 0, window_minutes: 5, severity: 'critical',
   };
   await server.send('PUT', '/v1/alerts/rules/parked-sagas', rule, headers);
 }

@@ -14,7 +14,7 @@ export default {
     const balance = h("div");
     const account = h("div");
     const saga = h("div");
-    const latest = h("div");
+    const latest = h("div.ledger-movements");
     const trialAgain = load(balance, ctx, async () => trialPanel(await ctx.api.get("v1/ledger/trial-balance", { signal: ctx.signal, patience: 120_000 }), () => trialAgain()));
     const latestAgain = load(latest, ctx, () => latestPanel(ctx));
     const accountAgain = () => showAccount(account, ctx);
