@@ -245,8 +245,8 @@ export async function goTo(page, hash) {
   await drawn(page);
 }
 
-/** What axe finds against WCAG 2 A and AA, as sentences. */
-export async function accessibilityProblems(page) {
+/** What axe finds against WCAG 2 A and AA in a part of the page or all of it, as sentences. */
+export async function accessibilityProblems(page, part = 'document') {
   if (!(await page.evaluate(() => 'axe' in window))) {
     // The page's policy lets no script in that is not its own, so this one comes by the debugger.
     const { readFile } = await import('node:fs/promises');
@@ -254,8 +254,9 @@ export async function accessibilityProblems(page) {
   }
   const tags = ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa'];
   const found = await page.evaluate(
-    (values) => window.axe.run(document, { runOnly: { type: 'tag', values }, resultTypes: ['violations'] }),
-    tags,
+    ([values, within]) =>
+      window.axe.run(within === 'document' ? document : within, { runOnly: { type: 'tag', values }, resultTypes: ['violations'] }),
+    [tags, part],
   );
   return found.violations.flatMap((rule) =>
     rule.nodes.map((node) => `${rule.id}: ${node.target.join(' ')}: ${node.failureSummary}`),

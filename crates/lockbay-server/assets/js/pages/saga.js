@@ -12,6 +12,8 @@ const MOVING_MS = 700;
 const RESTING_MS = 5_000;
 /** What stands left and right of the graph. */
 const PADDING = 28;
+/** How many entries of a history are read. */
+const MOST_HISTORY = 5_000;
 const EVENTS = ["saga_completed", "saga_compensated", "saga_parked", "saga_abandoned", "session_taken_over"];
 
 export default {
@@ -22,6 +24,7 @@ export default {
     let saga = null;
     let shown = "";
     let past = "";
+    let pastAt = 0;
 
     const draw = () => {
       ctx.title(`${saga.saga_name} ${saga_id.slice(0, 8)}`);
@@ -39,15 +42,19 @@ export default {
     const again = async () => {
       const next = await ctx.api.get(path, { signal: ctx.signal });
       const text = JSON.stringify(next);
-      if (text === shown) return;
-      shown = text;
-      saga = next;
-      draw();
-      await pastAgain();
+      const changed = text !== shown;
+      if (changed) {
+        shown = text;
+        saga = next;
+        draw();
+      }
+      // Seals come to entries without a change of the saga.
+      if (changed || Date.now() - pastAt >= RESTING_MS) await pastAgain();
     };
     const pastAgain = async () => {
+      pastAt = Date.now();
       const [history, audit, postings] = await Promise.all([
-        all(ctx, `${path}/history`, {}),
+        all(ctx, `${path}/history`),
         ctx.api.maybe("v1/audit/history", { query: { entity: `saga/${saga_id}`, page_size: 100 }, signal: ctx.signal }).catch(() => null),
         ctx.api.get("v1/ledger/postings", { query: { saga_id, page_size: 100 }, signal: ctx.signal }).catch(() => null),
       ]);
@@ -90,10 +97,16 @@ function makeView(root) {
 
 const legend = () => h("span.legend", h("i.forward", { "aria-hidden": "true" }), "depends on", h("i.back", { "aria-hidden": "true" }), "undone in this direction");
 
-/** All pages of a list, up to a thousand entries. */
-async function all(ctx, path, query) {
-  const page = await ctx.api.get(path, { query: { ...query, page_size: 1_000 }, signal: ctx.signal });
-  return { items: page.items, more: Boolean(page.next_page_token) };
+/** The pages of a list that begins with the oldest, as far as anybody reads. */
+async function all(ctx, path) {
+  let items = [];
+  let page_token;
+  do {
+    const page = await ctx.api.get(path, { query: { page_size: 1_000, page_token }, signal: ctx.signal });
+    items = items.concat(page.items);
+    page_token = page.next_page_token ?? undefined;
+  } while (page_token && items.length < MOST_HISTORY);
+  return { items, more: Boolean(page_token) };
 }
 
 function keepFocus(root, act) {

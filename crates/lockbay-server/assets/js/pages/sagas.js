@@ -38,6 +38,8 @@ export function whereItStands(saga) {
   return waits ? `${waits.name}: ${waits.error}` : now.map((step) => step.name).join(", ");
 }
 
+const clipped = (text) => text && h("span.clip", { title: text }, text);
+
 /** From the beginning to the end, or to now. */
 const took = (saga) => duration(new Date(saga.ended_at ?? Date.now()) - new Date(saga.created_at));
 
@@ -81,7 +83,7 @@ export default {
         { label: "Status", render: (saga) => statusBadge(saga.status) },
         { label: "Saga", render: (saga) => h("span.named", h("a.strong.wrap", { href: address(saga) }, saga.saga_name), id(saga.saga_id)) },
         { label: "Steps", render: (saga) => progress(saga.steps) },
-        { label: "Where it stands", grow: true, render: (saga) => h("span.clip", { title: whereItStands(saga) }, whereItStands(saga)) },
+        { label: "Where it stands", grow: true, render: (saga) => clipped(whereItStands(saga)) },
         { label: "Started", render: (saga) => time(saga.created_at) },
         { label: "Took", align: "end", hide: "narrow", render: (saga) => h("span.figure", took(saga)) },
       ],
