@@ -55,11 +55,17 @@ function digits(text) {
 }
 
 let csrf = null;
+let actor = null;
 let onUnauthorized = () => {};
 
 /** What to do when the server wants to know who asks. */
 export function whenUnauthorized(act) {
   onUnauthorized = act;
+}
+
+/** In whose name changes are asked for, where the server does not know who asks. */
+export function actAs(name) {
+  actor = name || null;
 }
 
 /** The address of a path of the server, with these parameters where they have a value. */
@@ -77,6 +83,7 @@ export const segment = (text) => encodeURIComponent(text);
 async function call(method, path, { query, body, headers, signal, patience, quiet401 } = {}) {
   const sent = { accept: "application/json", ...headers };
   if (body !== undefined) sent["content-type"] = "application/json";
+  if (actor && method !== "GET") sent["x-actor"] = encodeURIComponent(actor) === actor ? actor : actor.replace(/[^\x20-\x7e]/g, "?");
   if (csrf && method !== "GET") sent["x-csrf-token"] = csrf;
   const signals = [AbortSignal.timeout(patience ?? PATIENCE_MS), ...(signal ? [signal] : [])];
   let response, text;

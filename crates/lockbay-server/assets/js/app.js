@@ -3,7 +3,7 @@
 // A route is behind the `#`, so that a path prefix of a proxy does not matter. A page gets a signal
 // that ends with it, and everything it began through its context ends then as well.
 
-import { api, logIn, logOut, whenUnauthorized, whoAmI } from "./api.js";
+import { actAs, api, logIn, logOut, whenUnauthorized, whoAmI } from "./api.js";
 import * as live from "./live.js";
 import { GROUPS, PAGES } from "./pages.js";
 import { announce, badge, button, failure, fill, formDialog, h, icon, skeleton, statusBadge, time, toast } from "./ui.js";
@@ -51,6 +51,7 @@ function decode(text) {
  *   api            the calls, see api.js; pass `{ signal: ctx.signal }` so that they end with the page
  *   me             { actor, role, authentication }
  *   about          what GET /v1/about says
+ *   actor()        the name in which changes are asked for
  *   can(role)      whether the caller's role suffices
  *   query          the parameters behind the `?` of the route
  *   href(change)   the address of this page with some of them changed; null takes one away
@@ -68,6 +69,7 @@ function contextOf(path, query) {
     me,
     about,
     query,
+    actor: () => me.actor ?? chosenName() ?? "dashboard",
     signal: ending.signal,
     can: (role) => ROLES.indexOf(me.role) >= ROLES.indexOf(role),
     href: (change) => `#${path}${changed(query, change)}`,
@@ -217,6 +219,32 @@ function environmentTone(name) {
   return "other";
 }
 
+/** On an open server nobody is known; whoever changes something may still say who it was. */
+function chosenName() {
+  try {
+    return localStorage.getItem("lockbay.actor");
+  } catch {
+    return null;
+  }
+}
+
+async function chooseName() {
+  await formDialog({
+    title: "Who are you?",
+    body: "This server has no tokens, so it knows nobody: whoever reaches it may do everything. What you change is entered into the audit trail under this name, which proves nothing.",
+    fields: [{ name: "name", label: "Your name", value: chosenName() ?? "", max: 64 }],
+    submit: ({ name }) => {
+      try {
+        localStorage.setItem("lockbay.actor", name);
+      } catch {
+        // It lasts as long as the page.
+      }
+      actAs(name);
+    },
+  });
+  drawBar();
+}
+
 function drawBar() {
   const environment = about?.environment;
   const element = at("environment");
@@ -225,8 +253,10 @@ function drawBar() {
   document.documentElement.dataset.environment = environment ? environmentTone(environment) : "none";
   fill(at("menu"), icon("menu"));
   const open = me.authentication === "none";
-  fill(at("who"), h("span.role", { title: open ? "This server has no tokens yet: whoever reaches it may do everything." : `Known by ${me.authentication}` },
-    me.actor ?? (open ? "open access" : ""), h("span.role-name", me.role)),
+  const label = [h("span.role-text", me.actor ?? (open ? chosenName() || "open access" : "")), h("span.role-name", me.role)];
+  fill(at("who"), open
+    ? h("button.role", { type: "button", title: "This server has no tokens yet: whoever reaches it may do everything. Say who you are.", onclick: chooseName }, label)
+    : h("span.role", { title: `Known by a ${me.authentication}` }, label),
   me.authentication === "session" && h("button.icon-button", { type: "button", "aria-label": "Log out", title: "Log out", onclick: leave }, icon("out")));
   drawTheme();
 }
@@ -424,12 +454,13 @@ async function begin() {
   const session = await whoAmI();
   if (!session) return showLogin();
   me = session;
+  actAs(me.authentication === "none" ? chosenName() : null);
   about = await api.maybe("v1/about").catch(() => null);
   at("gate").hidden = true;
   at("shell").hidden = false;
   drawBar();
   drawNavigation();
-  live.start();
+  live.start(about?.instance_id);
   route();
   await probe();
   count();

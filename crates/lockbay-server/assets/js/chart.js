@@ -15,7 +15,8 @@ const token = (name) => getComputedStyle(document.documentElement).getPropertyVa
 /**
  * A chart. `series` are `{ label, unit?, fill?, dash? }`, of which there are six at most; `unit` is of
  * all that have none. `draw({ times, columns, marks? })` takes times in seconds and one column of
- * values or nulls per series. `marks` are horizontal lines `{ value, label, tone }`.
+ * values or nulls per series. `marks` are horizontal lines `{ value, label, tone }`, `bands` are times
+ * `{ from, to, tone }` in seconds.
  * Gives `{ element, draw }`.
  */
 export function chart({ title, series, unit, height = 132, note, actions, min = 0 }) {
@@ -56,11 +57,13 @@ export function chart({ title, series, unit, height = 132, note, actions, min = 
       width: 1.5,
       dash: one.dash,
       fill: one.fill ? `${colour(index)}1f` : undefined,
-      points: { show: false },
+      // Only what stands alone between gaps, which no line would show.
+      points: { show: true, size: 4, fill: colour(index), filter: (u, at) => alone(u.data[at]) },
       spanGaps: false,
     }))],
     hooks: {
       setCursor: [(u) => tell(u.cursor.idx)],
+      drawClear: [(u) => drawn.bands?.forEach((band) => shade(u, band))],
       draw: [(u) => drawn.marks?.forEach((mark) => line(u, mark))],
     },
   });
@@ -101,6 +104,14 @@ export function chart({ title, series, unit, height = 132, note, actions, min = 
   return { element, draw };
 }
 
+function alone(values) {
+  const found = [];
+  for (let at = 0; at < values.length; at += 1) {
+    if (values[at] !== null && (values[at - 1] ?? null) === null && (values[at + 1] ?? null) === null) found.push(at);
+  }
+  return found;
+}
+
 function lastKnown(columns, last) {
   for (let index = last; index >= 0; index -= 1) if (columns.some((column) => column[index] !== null)) return index;
   return last;
@@ -120,6 +131,17 @@ const clock = (seconds, step) => {
   if (step >= 86_400) return `${date.getMonth() + 1}/${date.getDate()}`;
   return `${two(date.getHours())}:${two(date.getMinutes())}${step < 60 ? `:${two(date.getSeconds())}` : ""}`;
 };
+
+function shade(u, { from, to, tone = "bad" }) {
+  const left = Math.max(u.valToPos(from, "x", true), u.bbox.left);
+  const right = Math.min(u.valToPos(to, "x", true), u.bbox.left + u.bbox.width);
+  if (right <= left) return;
+  u.ctx.save();
+  u.ctx.globalAlpha = 0.16;
+  u.ctx.fillStyle = token(`--${tone}`);
+  u.ctx.fillRect(left, u.bbox.top, Math.max(right - left, devicePixelRatio), u.bbox.height);
+  u.ctx.restore();
+}
 
 function line(u, { value, label, tone = "bad" }) {
   const y = Math.round(u.valToPos(value, "y", true));
@@ -164,19 +186,21 @@ export async function history(lines, { minutes = 60, signal, instance, step } = 
     const query = { path, minutes, instance, step_seconds: step };
     return [path, await api.maybe("v1/metrics/history", { query, signal })];
   })));
-  const times = new Set();
+  // Each was asked a moment later than the one before, and so ends a moment later: steps are matched
+  // by their number, and drawn at the times of the longest.
+  const base = [...answers.values()].filter(Boolean).reduce((one, other) => (other.points.length > (one?.points.length ?? 0) ? other : one), null);
+  if (!base) return { times: [], columns: lines.map(() => []), answers };
+  const times = base.points.map((point) => Date.parse(point.at) / 1_000);
   const columns = lines.map((one) => {
-    const values = new Map();
+    const values = times.map(() => GAP);
     for (const point of answers.get(one.path)?.points ?? []) {
-      const at = Date.parse(point.at) / 1_000;
+      const index = Math.round((Date.parse(point.at) / 1_000 - times[0]) / base.step_seconds);
       const value = valueOf(point, one.part);
-      times.add(at);
-      values.set(at, value === null ? GAP : Number(value) * (one.scale ?? 1));
+      if (index >= 0 && index < values.length && value !== null) values[index] = Number(value) * (one.scale ?? 1);
     }
     return values;
   });
-  const sorted = [...times].sort((one, other) => one - other);
-  return { times: sorted, columns: columns.map((values) => sorted.map((at) => values.get(at) ?? GAP)), answers };
+  return { times, columns, answers };
 }
 
 /**

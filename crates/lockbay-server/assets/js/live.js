@@ -23,6 +23,8 @@ const watchers = new Set();
 const recent = [];
 let state = "connecting";
 let lastId = null;
+/** What happened before this page began is shown, and is no reason to fetch anything. */
+let began = 0;
 let failures = 0;
 let running = null;
 let polling = null;
@@ -47,8 +49,11 @@ export function watch(act) {
 /** The latest events, the newest first. */
 export const latest = () => recent;
 
-export function start() {
+/** Begins to listen to this instance, with what it still knows of what happened before. */
+export function start(instance) {
   if (running) return;
+  began = Date.now();
+  lastId ??= instance ? `${instance}:0` : null;
   running = new AbortController();
   document.addEventListener("visibilitychange", visibility);
   loop(running.signal);
@@ -166,9 +171,10 @@ function tell(event) {
     recent.unshift(event);
     recent.length = Math.min(recent.length, KEPT);
   }
+  const old = Date.parse(event.data.at) < began;
   // After a gap pages know as little as after a poll.
-  const also = event.name === "gap" ? ["poll"] : [];
-  for (const name of [event.name, ...also, "*"]) {
+  const names = old ? [] : event.name === "gap" ? ["gap", "poll"] : [event.name];
+  for (const name of [...names, "*"]) {
     for (const act of [...(listeners.get(name) ?? [])]) act(event);
   }
 }

@@ -70,7 +70,7 @@ const TONES = {
   busy: "running claimed compensating open sending in_progress executing leading",
   info: "pending scheduled info waiting listening queued created new sealed",
   warn: "degraded warning unknown retrying lapsed paused compensated skipped stale expired silenced",
-  bad: "parked failed unhealthy critical error firing dead fenced broken rejected lost abandoned unbalanced",
+  bad: "parked failed unhealthy critical error firing dead fenced broken rejected lost abandoned unbalanced fired",
   quiet: "cancelled inactive removed not_judged disabled inhibited",
 };
 const TONE_OF = new Map(Object.entries(TONES).flatMap(([tone, names]) => names.split(" ").map((name) => [name, tone])));

@@ -57,6 +57,9 @@ pub(super) const ACCESS: &[(&str, &str, Need)] = &[
     ("GET", "/api/advanced-state/health", Least(Viewer)),
     ("GET", "/api/advanced-state/metrics", Least(Viewer)),
     ("GET", "/api/advanced-state/report", Least(Viewer)),
+    // Who this is, and who else there is.
+    ("GET", "/v1/about", Least(Viewer)),
+    ("GET", "/v1/instances", Least(Viewer)),
     // Leader and leases.
     ("GET", "/v1/leader", Least(Viewer)),
     ("POST", "/v1/leader/resign", Least(Operator)),

@@ -6,6 +6,7 @@
 //! limited (probes are not, so that a busy server does not look dead), and then comes the handler.
 
 mod abandoned;
+mod about;
 mod access;
 mod alert;
 mod audit;
@@ -107,6 +108,7 @@ impl App {
 /// All routes.
 pub(crate) fn router(app: App) -> Router {
     let limited = OpenApiRouter::new()
+        .merge(about::routes())
         .merge(metrics::routes().into())
         .merge(history::routes().into())
         .merge(leader::routes().into())
@@ -158,6 +160,8 @@ async fn index() -> Response {
         "GET /v1/events?events=",
         "GET /v1/metrics/history?path=&minutes=",
         "GET /v1/metrics/paths",
+        "GET /v1/about",
+        "GET /v1/instances",
         "GET /v1/leader",
         "POST /v1/leader/resign",
         "GET /v1/leases",

@@ -18,7 +18,7 @@ use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::App;
-use super::extract::{JsonBody, Name, Nothing, Query, Seconds, seconds_of};
+use super::extract::{JsonBody, Name, Nothing, Query, Seconds, check_reason, seconds_of};
 use super::page::{self, Page};
 use super::problem::Problem;
 
@@ -156,14 +156,16 @@ struct InvalidateBody {
     tags: Vec<String>,
     pattern: Option<String>,
     updated_key: Option<String>,
+    reason: Option<String>,
 }
 
 async fn invalidate(
     State(app): State<App>,
     JsonBody(body): JsonBody<InvalidateBody>,
 ) -> Result<Json<Invalidated>, Problem> {
-    let InvalidateBody { keys, tags, pattern, updated_key } = body;
-    let wish = Invalidation { keys, tags, pattern, updated_key };
+    let InvalidateBody { keys, tags, pattern, updated_key, reason } = body;
+    reason.as_deref().map(check_reason).transpose()?;
+    let wish = Invalidation { keys, tags, pattern, updated_key, reason };
     Ok(Json(app.bay.state().invalidate(&wish).await?))
 }
 
