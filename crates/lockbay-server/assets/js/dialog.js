@@ -75,7 +75,8 @@ function wrong(field, message) {
 function control(field, elementId) {
   const { name, label, type = "text", value = "", options = [], required, hint, placeholder, max } = field;
   const hintId = hint ? `${elementId}-hint` : null;
-  const common = { id: elementId, name, placeholder, "aria-describedby": hintId, "aria-required": required ? "true" : null, autocomplete: "off" };
+  const captionId = `${elementId}-caption`;
+  const common = { id: elementId, name, placeholder, "aria-labelledby": captionId, "aria-describedby": hintId, "aria-required": required ? "true" : null, autocomplete: "off" };
   let input;
   if (type === "select") input = h("select", common, options.map(([option, text]) => h("option", { value: option, selected: option === value }, text)));
   else if (type === "textarea" || type === "json") input = h("textarea", { ...common, rows: field.rows ?? 3, spellcheck: "false", class: type === "json" ? "mono" : "", maxlength: max });
@@ -101,7 +102,7 @@ function control(field, elementId) {
     }
     return text;
   };
-  const caption = h("span.field-label", label, required ? "" : type === "checkbox" ? "" : h("small", "optional"));
+  const caption = h("span.field-label", { id: captionId }, label, required || type === "checkbox" || type === "select" ? "" : [" ", h("small", "optional")]);
   const element = h("label.field", { class: type === "checkbox" ? "check" : "", for: elementId }, type === "checkbox" ? [input, caption] : [caption, input], hint && h("span.hint", { id: hintId }, hint));
   return { name, element, input, read };
 }

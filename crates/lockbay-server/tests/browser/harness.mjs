@@ -258,7 +258,8 @@ export async function accessibilityProblems(page, part = 'document') {
       window.axe.run(within === 'document' ? document : within, { runOnly: { type: 'tag', values }, resultTypes: ['violations'] }),
     [tags, part],
   );
-  return found.violations.flatMap((rule) =>
-    rule.nodes.map((node) => `${rule.id}: ${node.target.join(' ')}: ${node.failureSummary}`),
-  );
+  return found.violations.map((rule) => {
+    const [first] = rule.nodes;
+    return `${rule.id} at ${rule.nodes.length} elements, first ${first.target.join(' ')}: ${first.failureSummary}`;
+  });
 }
