@@ -85,7 +85,10 @@ fn references(name: &str, text: &str) -> Vec<String> {
     if name.ends_with(".css") {
         return named(between(text, "url(\"", "\")"));
     }
-    let mut found = named(between(text, " from \"", "\""));
+    let begins = ["import ", "export ", "} from "];
+    let lines = text.lines().filter(|line| begins.iter().any(|begin| line.starts_with(begin)));
+    let lines: Vec<&str> = lines.collect();
+    let mut found = named(between(&lines.join("\n"), " from \"", "\""));
     found.extend(named(between(text, "import(\"", "\")")));
     if name == "js/pages.js" {
         let pages = between(text, "page(\"", ")");

@@ -65,7 +65,8 @@ export function whenUnauthorized(act) {
 
 /** In whose name changes are asked for, where the server does not know who asks. */
 export function actAs(name) {
-  actor = name || null;
+  // Headers are bytes, one for each character that fetch is given.
+  actor = name ? String.fromCharCode(...new TextEncoder().encode(name)) : null;
 }
 
 /** The address of a path of the server, with these parameters where they have a value. */
@@ -83,7 +84,7 @@ export const segment = (text) => encodeURIComponent(text);
 async function call(method, path, { query, body, headers, signal, patience, quiet401 } = {}) {
   const sent = { accept: "application/json", ...headers };
   if (body !== undefined) sent["content-type"] = "application/json";
-  if (actor && method !== "GET") sent["x-actor"] = encodeURIComponent(actor) === actor ? actor : actor.replace(/[^\x20-\x7e]/g, "?");
+  if (actor && method !== "GET") sent["x-actor"] = actor;
   if (csrf && method !== "GET") sent["x-csrf-token"] = csrf;
   const signals = [AbortSignal.timeout(patience ?? PATIENCE_MS), ...(signal ? [signal] : [])];
   let response, text;

@@ -122,6 +122,7 @@ async function route() {
     return;
   }
   const root = h("div.page");
+  const focused = samePage ? document.activeElement?.dataset.key : null;
   if (!samePage) fill(main, h("div.page", skeleton(6)));
   try {
     const module = (await found.page.load()).default;
@@ -132,6 +133,7 @@ async function route() {
     const cleanup = await module.render(root, found.params, ctx);
     if (current !== mine) return cleanup?.();
     mine.cleanup = cleanup ?? null;
+    if (focused && document.activeElement === document.body) root.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus();
     if (!samePage) {
       window.scrollTo(0, 0);
       announce(title);

@@ -27,17 +27,19 @@ let serial = 0;
 /**
  * A form in a dialog. Fields are `{ name, label, type?: text|textarea|number|select|checkbox|json|password,
  * value?, options?, required?, hint?, placeholder?, max? }`. `submit(values)` may throw: the dialog then
- * stays, says why, and loses nothing. Gives what `submit` gave, or null if it was left.
+ * stays, says why, and loses nothing. Without fields and `submit` it only tells. Gives what `submit` gave, or null if it was left.
  */
 export function formDialog({ title, body, fields = [], confirm: label = "Save", tone, submit, wide }) {
   return new Promise((done) => {
     const number = ++serial;
     const error = h("div.form-error", { role: "alert" });
     const inputs = fields.map((field) => control(field, `field-${number}-${field.name}`));
+    // Where nothing is asked and nothing done, there is nothing to cancel.
+    const only = !submit && fields.length === 0;
     const cancel = h("button.button", { type: "button" }, h("span", "Cancel"));
     const go = h("button.button", { type: "submit", class: tone ?? "primary" }, h("span", label));
     const form = h("form", { method: "dialog", novalidate: true }, h("h2", { id: `dialog-${number}` }, title), body && h("div.dialog-body", body),
-      inputs.map((input) => input.element), error, h("footer", cancel, go));
+      inputs.map((input) => input.element), error, h("footer", !only && cancel, go));
     const dialog = h("dialog.dialog", { "aria-labelledby": `dialog-${number}`, class: wide ? "wide" : "" }, form);
     let outcome = null;
     cancel.addEventListener("click", () => dialog.close());

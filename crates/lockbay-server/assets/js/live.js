@@ -60,6 +60,7 @@ export function start(instance) {
 }
 
 export function stop() {
+  clearTimeout(hiddenTimer);
   running?.abort();
   running = null;
   document.removeEventListener("visibilitychange", visibility);

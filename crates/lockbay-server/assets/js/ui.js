@@ -194,12 +194,18 @@ export function stat(label, value, { tone, href, hint } = {}) {
 /** Names and values. */
 export const facts = (pairs) => h("dl.facts", pairs.filter(Boolean).map(([name, value]) => h("div", h("dt", name), h("dd", value ?? h("span.faint", "–")))));
 
+/** A few choices of which one holds: `choices` are `[value, label]`. `choose(value)` is called for another. */
+export function segmented(label, choices, chosen, choose) {
+  return h("div.segmented", { role: "group", "aria-label": label }, choices.map(([value, text]) =>
+    h("button", { type: "button", "data-key": `${label}/${value}`, "aria-pressed": String(value === chosen), onclick: () => value === chosen || choose(value) }, text)));
+}
+
 /** Tabs kept in the address: `tabs(ctx, "tab", [["active", "Active", 3], …])`. Gives `[bar, chosen]`. */
 export function tabs(ctx, name, choices) {
   const wanted = ctx.query.get(name);
   const chosen = choices.some(([key]) => key === wanted) ? wanted : choices[0][0];
-  const bar = h("div.tabs", { role: "tablist" }, choices.map(([key, label, badgeText]) =>
-    h("a", { role: "tab", href: ctx.href({ [name]: key === choices[0][0] ? null : key }), "aria-selected": String(key === chosen) }, label,
+  const bar = h("nav.tabs", { "aria-label": "Parts of this page" }, choices.map(([key, label, badgeText]) =>
+    h("a", { href: ctx.href({ [name]: key === choices[0][0] ? null : key }), "data-key": `tab/${key}`, "aria-current": key === chosen ? "true" : null }, label,
       badgeText !== undefined && badgeText !== null && h("span.count", badgeText))));
   return [bar, chosen];
 }
@@ -266,10 +272,10 @@ function keepPlace(root) {
  */
 export function table(columns, rows, { href, onRow, caption, key, empty: nothing, tone } = {}) {
   if (rows.length === 0 && nothing) return nothing;
-  const head = h("thead", h("tr", columns.map((column) => h("th", { scope: "col", class: classOf(column) }, column.label))));
+  const head = h("thead", h("tr", columns.map((column) => h("th", { scope: "col", class: classOf({ ...column, mono: false }) }, column.label))));
   const body = h("tbody", rows.map((row) => {
     const target = href?.(row);
-    const cells = columns.map((column) => h("td", { class: classOf(column), "data-label": column.label || null, title: column.title?.(row) }, column.render(row)));
+    const cells = columns.map((column) => h("td", { class: classOf(column), "data-label": column.label || null, title: column.title?.(row) }, h("div.cell", column.render(row))));
     const element = h("tr", { class: [target || onRow ? "goes" : "", tone ? `tone-${tone(row) ?? ""}` : ""].join(" "), tabindex: target || onRow ? "0" : null, "data-key": key?.(row) ?? target ?? null }, cells);
     const go = () => (target ? location.assign(target) : onRow?.(row));
     if (target || onRow) {

@@ -1,7 +1,7 @@
 // One alert rule: how it stands, what it watches beside its threshold, and what it would have done.
 
 import { chart, history } from "../chart.js";
-import { badge, button, confirm, duration, empty, facts, fill, h, load, number, pageHead, panel, statusBadge, table, time, toast, words } from "../ui.js";
+import { badge, button, confirm, duration, empty, facts, fill, h, load, number, pageHead, panel, segmented, statusBadge, table, time, toast, words } from "../ui.js";
 import { askForSilence, editRule, severityBadge } from "./alert-forms.js";
 
 const RANGES = [[180, "3 h"], [1_440, "24 h"], [10_080, "7 d"], [43_200, "30 d"]];
@@ -76,8 +76,7 @@ async function remove(ctx, path, rule) {
 function backtest(root, ctx, path, rule) {
   const minutes = Number(ctx.query.get("minutes")) || 1_440;
   const body = h("div");
-  const switcher = h("div.segmented", { role: "group", "aria-label": "How far back" }, RANGES.map(([range, label]) =>
-    h("button", { type: "button", "aria-pressed": String(range === minutes), onclick: () => ctx.go(ctx.href({ minutes: range === 1_440 ? null : range })) }, label)));
+  const switcher = segmented("How far back", RANGES, minutes, (range) => ctx.go(ctx.href({ minutes: range === 1_440 ? null : range })));
   fill(root, panel("What it would have done", { actions: switcher }, body));
   load(body, ctx, async () => {
     const [test, data] = await Promise.all([

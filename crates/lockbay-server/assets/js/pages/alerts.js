@@ -1,6 +1,6 @@
 // Alerts: what fires, by which rules, what is kept quiet, and who was told.
 
-import { badge, button, confirm, empty, fill, formDialog, h, id, json, listView, load, number, pageHead, statusBadge, table, tabs, time, toast, words } from "../ui.js";
+import { badge, button, confirm, empty, fill, formDialog, h, id, json, listView, load, number, pageHead, segmented, statusBadge, table, tabs, time, toast, words } from "../ui.js";
 import { askForSilence, editRule, severityBadge } from "./alert-forms.js";
 
 const ORDER = ["firing", "recovering", "pending", "resolved", "inactive"];
@@ -126,13 +126,12 @@ async function endSilence(ctx, silence, list) {
 
 // Notifications
 
-const STATUSES = [["pending", "pending"], ["delivered", "delivered"], ["dead", "dead letters"], ["held", "held back"]];
+const STATUSES = [["pending", "Pending"], ["delivered", "Delivered"], ["dead", "Dead letters"], ["held", "Held back"]];
 
 function showNotifications(body, ctx) {
   const status = ctx.query.get("status") || "pending";
   const held = status === "held";
-  const switcher = h("div.segmented", { role: "group", "aria-label": "Which" }, STATUSES.map(([key, label]) =>
-    h("button", { type: "button", "aria-pressed": String(key === status), onclick: () => ctx.go(ctx.href({ status: key === "pending" ? null : key })) }, words(label))));
+  const switcher = segmented("Which notices", STATUSES, status, (key) => ctx.go(ctx.href({ status: key === "pending" ? null : key })));
   const notices = [
     { label: "Status", render: (kept) => statusBadge(kept.status) },
     { label: "Turn", render: (kept) => badge(words(kept.notice.status), kept.notice.status === "firing" ? "bad" : "ok") },

@@ -1,6 +1,6 @@
 // Instances: who is there, who leads, and giving leadership up.
 
-import { badge, button, confirm, copyButton, duration, empty, facts, fill, h, id, load, number, pageHead, panel, table, time, toast } from "../ui.js";
+import { badge, button, confirm, copyButton, duration, empty, facts, h, id, load, number, pageHead, panel, table, time, toast } from "../ui.js";
 
 export default {
   title: "Instances",
@@ -41,7 +41,7 @@ function draw(ctx, instances, leader, metrics, refresh) {
       { label: "Version", render: (one) => one.version ?? "" },
       { label: "Running for", align: "end", render: (one) => h("span", { title: one.started_at }, duration(Date.now() - Date.parse(one.started_at))) },
       { label: "Last seen", grow: true, render: (one) => time(one.last_seen) },
-    ], instances, { key: (one) => one.instance_id, caption: "Instances", empty: empty("No instance says that it is there", h("span", "Instances that run with ", h("code", "monitoring = false"), " are not listed, nor are those of earlier versions.")) })),
+    ], [...instances].sort((one, other) => other.is_leader - one.is_leader || String(one.instance_name).localeCompare(String(other.instance_name))), { key: (one) => one.instance_id, caption: "Instances", empty: empty("No instance says that it is there", h("span", "Instances that run with ", h("code", "monitoring = false"), " are not listed, nor are those of earlier versions.")) })),
     panel("The one that answers you", {}, facts([
       ["Name", ctx.about?.instance_name ?? metrics.instance_id.slice(0, 8)],
       ["Up for", duration(metrics.uptime_seconds * 1_000)],

@@ -1,7 +1,7 @@
 // Metrics: any number that is kept, as it went.
 
 import { chart, history } from "../chart.js";
-import { badge, button, empty, fill, h, load, measured, number, pageHead, panel, words } from "../ui.js";
+import { badge, button, empty, fill, h, load, measured, number, pageHead, panel, segmented, words } from "../ui.js";
 
 const RANGES = [[15, "15 min"], [60, "1 h"], [360, "6 h"], [1_440, "24 h"], [10_080, "7 d"], [43_200, "30 d"]];
 /** How many charts are shown at once. */
@@ -16,9 +16,7 @@ export default {
     const minutes = Number(ctx.query.get("minutes")) || 60;
     const instance = ctx.query.get("instance") || undefined;
     const charts = h("div.stack");
-    const link = (change) => ctx.href(change);
-    const ranges = h("div.segmented", { role: "group", "aria-label": "Time shown" }, RANGES.map(([range, label]) =>
-      h("button", { type: "button", "aria-pressed": String(range === minutes), onclick: () => ctx.go(link({ minutes: range === 60 ? null : range })) }, label)));
+    const ranges = segmented("Time shown", RANGES, minutes, (range) => ctx.go(ctx.href({ minutes: range === 60 ? null : range })));
     fill(root, pageHead("Metrics", { note: "Every number that is kept: 72 hours finely, 30 days coarsely.", actions: ranges }),
       h("div.split", picker(ctx, paths, chosen), charts));
     if (chosen.length === 0) fill(charts, h("div.list-body", empty("Choose a metric", "Its history is shown here; choose several to see them under each other.")));
@@ -54,7 +52,7 @@ function picker(ctx, paths, chosen) {
 function item(ctx, entry, chosen) {
   const name = entry.path.split(".").slice(1).join(".");
   const checked = chosen.includes(entry.path);
-  return h("label", { title: entry.help, "data-text": `${entry.path} ${entry.help}`.toLowerCase() }, h("input", { type: "checkbox", checked, onchange: (event) => {
+  return h("label", { title: entry.help, "data-text": `${entry.path} ${entry.help}`.toLowerCase() }, h("input", { type: "checkbox", "data-key": entry.path, checked, onchange: (event) => {
     const next = event.target.checked ? [...chosen, entry.path].slice(-MOST) : chosen.filter((path) => path !== entry.path);
     ctx.go(ctx.href({ path: next.length ? next.join(",") : "none" }));
   } }), h("span", name));

@@ -5,7 +5,7 @@
 
 import { historyChart } from "../chart.js";
 import { latest } from "../live.js";
-import { badge, duration, fill, h, icon, id, load, measured, number, pageHead, panel, stat, statusBadge, table, time, toneOf, words } from "../ui.js";
+import { badge, duration, fill, h, icon, id, load, measured, number, pageHead, panel, segmented, stat, statusBadge, table, time, toneOf, words } from "../ui.js";
 
 /** More than these are folded away: whoever was just woken up begins at the top. */
 const SHOWN = 6;
@@ -58,10 +58,7 @@ export default {
   },
 };
 
-function choice(ctx, chosen) {
-  return h("div.segmented", { role: "group", "aria-label": "Time shown in the charts" }, RANGES.map(([minutes, label]) =>
-    h("button", { type: "button", "aria-pressed": String(minutes === chosen), onclick: () => ctx.go(ctx.href({ minutes: minutes === 60 ? null : minutes })) }, label)));
-}
+const choice = (ctx, chosen) => segmented("Time shown in the charts", RANGES, chosen, (minutes) => ctx.go(ctx.href({ minutes: minutes === 60 ? null : minutes })));
 
 async function look(ctx) {
   const options = { signal: ctx.signal };
@@ -155,7 +152,7 @@ function split(summary) {
 function drawFigures({ health, metrics, parked }) {
   const { saga_metrics: sagas, system_metrics: system, job_idempotency_metrics: jobs, leader_info: leader } = metrics;
   const size = parked.items.length;
-  return h("div.stats",
+  return h("div.stats.eight",
     stat("Health", words(health.status), { tone: toneOf(health.status), hint: health.store_round_trip_ms === null ? "the store does not answer" : `store ${duration(health.store_round_trip_ms)}` }),
     stat("Parked sagas", size ? `${size}${parked.next_page_token ? "+" : ""}` : "0", { tone: size ? "bad" : null, href: "#/sagas?status=parked", hint: "wait for a person" }),
     stat("Leader", leader ? leader.instance_name ?? leader.instance_id.slice(0, 8) : "none", { tone: leader ? null : "bad", href: "#/instances", hint: leader ? ["term ", number(leader.term), ", since ", time(leader.elected_at)] : "nobody leads" }),
@@ -204,7 +201,7 @@ function drawChecks(health) {
 
 // What happens
 
-const QUIET = new Set(["sequence", "at", "event", "fencing_token"]);
+const QUIET = new Set(["sequence", "at", "event", "fencing_token", "episode", "notice_id"]);
 
 /** Where to look at what an event is about. */
 function target(data) {
