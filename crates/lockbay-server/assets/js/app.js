@@ -502,6 +502,7 @@ function wire() {
 
 wire();
 begin().catch((error) => {
+  at("shell").hidden = true;
   const gate = at("gate");
   gate.hidden = false;
   fill(gate, h("div.login", h("div.login-brand", h("span.mark", { "aria-hidden": "true" }), "LockBay"), failure(error, () => location.reload())));
