@@ -114,6 +114,8 @@ async function route() {
   closeMenu();
   // A change of filters or tabs is no new page: focus and place stay.
   const samePage = previous?.path === path;
+  // A dialog is about the page that it was opened on.
+  if (!samePage) document.querySelectorAll("dialog[open]").forEach((dialog) => dialog.close());
   if (!found) {
     ctx.title("Not found");
     fill(main, h("div.page", h("h1", "There is no such page"), h("p", h("a", { href: "#/" }, "Go to the overview"))));
@@ -505,6 +507,7 @@ function wire() {
 
 wire();
 begin().catch((error) => {
+  at("shell").hidden = true;
   const gate = at("gate");
   gate.hidden = false;
   fill(gate, h("div.login", h("div.login-brand", h("span.mark", { "aria-hidden": "true" }), "LockBay"), failure(error, () => location.reload())));

@@ -1,5 +1,6 @@
 // What asks and what tells: dialogs with their forms, toasts, and a voice for screen readers.
 
+import { parse } from "./api.js";
 import { fill, h } from "./ui.js";
 
 /** How long a toast stays. What went wrong stays until it is closed. */
@@ -76,7 +77,8 @@ function wrong(field, message) {
 function control(field, elementId) {
   const { name, label, type = "text", value = "", options = [], required, hint, placeholder, max } = field;
   const hintId = hint ? `${elementId}-hint` : null;
-  const common = { id: elementId, name, placeholder, "aria-describedby": hintId, "aria-required": required ? "true" : null, autocomplete: "off" };
+  const captionId = `${elementId}-caption`;
+  const common = { id: elementId, name, placeholder, "aria-labelledby": captionId, "aria-describedby": hintId, "aria-required": required ? "true" : null, autocomplete: "off" };
   let input;
   if (type === "select") input = h("select", common, options.map(([option, text]) => h("option", { value: option, selected: option === value }, text)));
   else if (type === "textarea" || type === "json") input = h("textarea", { ...common, rows: field.rows ?? 3, spellcheck: "false", class: type === "json" ? "mono" : "", maxlength: max });
@@ -95,14 +97,14 @@ function control(field, elementId) {
     if (type === "json") {
       if (!text) return null;
       try {
-        return JSON.parse(text);
+        return parse(text);
       } catch (error) {
         throw wrong(name, `${label} is not JSON: ${error.message}`);
       }
     }
     return text;
   };
-  const caption = h("span.field-label", label, required ? "" : type === "checkbox" ? "" : h("small", "optional"));
+  const caption = h("span.field-label", { id: captionId }, label, required || type === "checkbox" || type === "select" ? "" : [" ", h("small", "optional")]);
   const element = h("label.field", { class: type === "checkbox" ? "check" : "", for: elementId }, type === "checkbox" ? [input, caption] : [caption, input], hint && h("span.hint", { id: hintId }, hint));
   return { name, element, input, read };
 }

@@ -110,6 +110,7 @@ pub(super) const ACCESS: &[(&str, &str, Need)] = &[
     ("POST", "/v1/schedules/{job_id}/pause", Least(Operator)),
     ("POST", "/v1/schedules/{job_id}/resume", Least(Operator)),
     ("POST", "/v1/schedules/{job_id}/run", Least(Operator)),
+    ("GET", "/v1/schedule-preview", Least(Viewer)),
     // Ledger.
     ("POST", "/v1/ledger/deposits", Least(Operator)),
     ("GET", "/v1/ledger/accounts/{user_id}", Least(Viewer)),

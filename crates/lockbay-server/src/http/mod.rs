@@ -34,6 +34,7 @@ mod report;
 mod saga;
 mod saga_operate;
 mod schedule;
+mod schedule_preview;
 mod state;
 mod task;
 
@@ -120,6 +121,7 @@ pub(crate) fn router(app: App) -> Router {
         .merge(handler::routes().into())
         .merge(task::routes().into())
         .merge(schedule::routes().into())
+        .merge(schedule_preview::routes())
         .merge(finance::routes().into())
         .merge(ledger::routes().into())
         .merge(state::routes().into())
@@ -187,6 +189,7 @@ async fn index() -> Response {
         "GET|PUT|DELETE /v1/schedules/{job_id}",
         "GET /v1/schedules/{job_id}/upcoming?count=",
         "POST /v1/schedules/{job_id}/pause|resume|run",
+        "GET /v1/schedule-preview?schedule_expression=&time_zone=&count=",
         "POST /v1/sagas/escrow|release|refund|cashout",
         "POST /v1/ledger/deposits",
         "GET /v1/ledger/accounts/{user_id}?currency=",
