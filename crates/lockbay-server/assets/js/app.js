@@ -3,7 +3,7 @@
 // A route is behind the `#`, so that a path prefix of a proxy does not matter. A page gets a signal
 // that ends with it, and everything it began through its context ends then as well.
 
-import { actAs, api, logIn, logOut, whenUnauthorized, whoAmI } from "./api.js";
+import { ApiError, actAs, api, logIn, logOut, whenUnauthorized, whoAmI } from "./api.js";
 import * as live from "./live.js";
 import { GROUPS, PAGES } from "./pages.js";
 import { announce, badge, button, failure, fill, formDialog, h, icon, skeleton, statusBadge, time, toast } from "./ui.js";
@@ -114,8 +114,6 @@ async function route() {
   closeMenu();
   // A change of filters or tabs is no new page: focus and place stay.
   const samePage = previous?.path === path;
-  // A dialog is about the page that it was opened on.
-  if (!samePage) document.querySelectorAll("dialog[open]").forEach((dialog) => dialog.close());
   if (!found) {
     ctx.title("Not found");
     fill(main, h("div.page", h("h1", "There is no such page"), h("p", h("a", { href: "#/" }, "Go to the overview"))));
@@ -124,11 +122,12 @@ async function route() {
   const root = h("div.page");
   const focused = samePage ? document.activeElement?.dataset.key : null;
   if (!samePage) {
+    // A dialog is about the page that it was opened on.
     closeDialogs();
     fill(main, h("div.page", skeleton(6)));
   }
   try {
-    const module = (await found.page.load()).default;
+    const module = await moduleOf(found.page);
     if (current !== mine) return;
     const title = typeof module.title === "function" ? module.title(found.params) : module.title;
     ctx.title(title);
@@ -147,6 +146,20 @@ async function route() {
     console.error(error);
     fill(main, h("div.page", failure(error, route)));
   }
+}
+
+async function moduleOf(page) {
+  try {
+    return (await page.load()).default;
+  } catch (cause) {
+    console.error(cause);
+    throw new ApiError(0, null, "This page could not be fetched: is the server running?");
+  }
+}
+
+/** Pages are there before they are needed: a server that went away is no reason not to look around. */
+function fetchPages() {
+  for (const page of PAGES) page.load().catch(() => {});
 }
 
 // Navigation
@@ -215,6 +228,7 @@ const CONNECTION = {
   connecting: ["Connecting", "quiet", "Connecting to the server's events."],
   polling: ["Polling", "warn", "The stream of events is broken; pages ask every 10 seconds."],
   paused: ["Paused", "quiet", "Nobody was looking, so nothing was fetched."],
+  lost: ["No connection", "bad", "The server does not answer; it is asked again and again. What is shown is from before."],
   offline: ["Offline", "bad", "The server does not let us listen."],
 };
 
@@ -471,6 +485,7 @@ async function begin() {
   route();
   await probe();
   count();
+  setTimeout(fetchPages, 2_000);
 }
 
 function wire() {
@@ -496,6 +511,11 @@ function wire() {
   live.watch((state) => {
     const [label, tone, why] = CONNECTION[state];
     fill(at("connection"), badge(label, tone, why));
+  });
+  // Another process may answer by now.
+  live.on("gap", async () => {
+    about = (await api.maybe("v1/about").catch(() => null)) ?? about;
+    if (me) drawNavigation();
   });
   let soon;
   live.on(["saga_parked", "saga_completed", "saga_compensated", "saga_abandoned", "alert_fired", "alert_resolved", "poll"], () => {
