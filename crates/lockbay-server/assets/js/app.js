@@ -14,6 +14,9 @@ const ROLES = ["viewer", "operator", "admin"];
 let me = null;
 let about = null;
 let current = null;
+let pageTitle = "";
+/** How many sagas, alerts and approvals wait for somebody. */
+let needed = 0;
 /** Routes of pages whose part of the API is not there. */
 const missing = new Set();
 
@@ -87,10 +90,17 @@ function contextOf(path, query) {
       ending.signal.addEventListener("abort", () => clearInterval(timer));
     },
     title: (text) => {
-      document.title = `${text} · LockBay${about?.environment ? ` ${about.environment}` : ""}`;
+      pageTitle = text;
+      drawTitle();
     },
   };
   return { ctx, end: () => ending.abort() };
+}
+
+/** How many things need somebody stands first, so that a tab in the background tells it. */
+function drawTitle() {
+  const many = needed ? `(${needed}) ` : "";
+  document.title = `${many}${pageTitle} · LockBay${about?.environment ? ` ${about.environment}` : ""}`;
 }
 
 function changed(query, change) {
@@ -216,6 +226,8 @@ async function count() {
     missing.has("/approvals") ? null : quietly(api.maybe("v1/approvals", { query: { status: "waiting", page_size: 100 } })),
   ]);
   const size = (page) => (page ? (page.next_page_token ? `${page.items.length}+` : page.items.length) : 0);
+  needed = [parked, alerts, approvals].reduce((sum, page) => sum + (page?.items.length ?? 0), 0);
+  drawTitle();
   setCount("/sagas", size(parked), "bad");
   setCount("/alerts", size(alerts), "bad");
   setCount("/approvals", size(approvals), "warn");

@@ -5,7 +5,7 @@
 
 import { historyChart } from "../chart.js";
 import { latest } from "../live.js";
-import { badge, duration, fill, h, icon, id, load, measured, number, pageHead, panel, segmented, stat, statusBadge, table, time, toneOf, words } from "../ui.js";
+import { badge, duration, fill, h, icon, id, load, measured, number, pageHead, panel, segmented, shortId, stat, statusBadge, table, time, toneOf, words } from "../ui.js";
 
 /** More than these are folded away: whoever was just woken up begins at the top. */
 const SHOWN = 6;
@@ -88,7 +88,7 @@ function drawAttention({ health, alerts, parked, dead, waiting }) {
     ...parkedLine(parked),
     ...waitingLine(waiting),
     ...health.checks.filter((check) => check.status === "unhealthy").map(checkLine),
-    ...[...alerts].sort(bySeverity).map(alertLine),
+    ...alerts.filter((alert) => !saysTheSame(alert, health, parked)).sort(bySeverity).map(alertLine),
     ...health.checks.filter((check) => check.status === "degraded" && !(check.name === "saga_coordination" && parked.items.length)).map(checkLine),
     ...(dead.items.length ? [entry("warn", "Dead letters", "Notices of alerts could not be delivered", null, [link("#/alerts?tab=notifications&status=dead", "See and retry")])] : []),
   ];
@@ -142,6 +142,10 @@ function checkLine(check) {
   const tone = check.status === "unhealthy" ? "bad" : "warn";
   return entry(tone, words(check.name), [check.reasons.join("; "), h("span.todo", what, command && [": ", h("code", command)], ".")], check.since, href && link(href, label));
 }
+
+/** Alerts whose cause stands above already, with more to say. */
+const saysTheSame = (alert, health, parked) => (alert.rule === "saga_parked" && parked.items.length > 0)
+  || (alert.rule === "instance_unhealthy" && health.checks.some((check) => check.status === "unhealthy"));
 
 const bySeverity = (one, other) => SEVERITIES.indexOf(one.severity) - SEVERITIES.indexOf(other.severity) || Date.parse(one.since) - Date.parse(other.since);
 
@@ -266,12 +270,20 @@ function drawFeed(ctx) {
   return panel("What happens", { flush: true, note: "in this instance" }, body);
 }
 
+/** Some values say themselves what they are. */
+const PLAIN = new Set(["reason", "summary", "severity", "instance_name"]);
+
+function told(key, value) {
+  if (PLAIN.has(key)) return value;
+  return `${words(key.replace(/_id$/, "")).toLowerCase()} ${key.endsWith("_id") ? shortId(value) : value}`;
+}
+
 function line(name, data) {
   const tone = EVENT_TONES.find(([pattern]) => pattern.test(name))?.[1] ?? "quiet";
   const href = target(data);
   const subject = data.saga_id ?? data.job_id;
-  const rest = Object.entries(data).filter(([key, value]) => !QUIET.has(key) && value !== null && value !== subject && typeof value !== "object");
+  const rest = Object.entries(data).filter(([key, value]) => !QUIET.has(key) && value !== null && value !== subject && typeof value !== "object" && (key !== "rule" || !href));
   return h("li", h("span.when", time(data.at)), badge(words(name), tone),
-    h("span.what", { title: data.reason }, subject ? id(subject, href, { copy: false }) : href && data.rule ? h("a", { href }, data.rule) : null,
-      rest.filter(([key]) => key !== "rule" || !href).slice(0, 3).map(([key, value]) => h("span.faint", ` ${key === "reason" ? "" : `${words(key).toLowerCase()} `}${value}`))));
+    h("span.what", { title: data.reason ?? data.summary }, subject ? id(subject, href, { copy: false }) : href && data.rule ? h("a", { href }, data.rule) : null,
+      rest.slice(0, 3).map(([key, value]) => h("span.faint", ` ${told(key, value)}`))));
 }
