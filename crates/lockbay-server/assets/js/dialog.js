@@ -26,7 +26,7 @@ let serial = 0;
 
 /**
  * A form in a dialog. Fields are `{ name, label, type?: text|textarea|number|select|checkbox|json|password,
- * value?, options?, required?, hint?, placeholder?, max? }`. `submit(values)` may throw: the dialog then
+ * value?, options?, required?, hint?, placeholder?, max?, suggest?: [text] }`. `submit(values)` may throw: the dialog then
  * stays, says why, and loses nothing. Without fields and `submit` it only tells. Gives what `submit` gave, or null if it was left.
  */
 export function formDialog({ title, body, fields = [], confirm: label = "Save", tone, submit, wide }) {
@@ -75,7 +75,7 @@ function wrong(field, message) {
 }
 
 function control(field, elementId) {
-  const { name, label, type = "text", value = "", options = [], required, hint, placeholder, max } = field;
+  const { name, label, type = "text", value = "", options = [], required, hint, placeholder, max, suggest } = field;
   const hintId = hint ? `${elementId}-hint` : null;
   const captionId = `${elementId}-caption`;
   const common = { id: elementId, name, placeholder, "aria-labelledby": captionId, "aria-describedby": hintId, "aria-required": required ? "true" : null, autocomplete: "off" };
@@ -83,7 +83,7 @@ function control(field, elementId) {
   if (type === "select") input = h("select", common, options.map(([option, text]) => h("option", { value: option, selected: option === value }, text)));
   else if (type === "textarea" || type === "json") input = h("textarea", { ...common, rows: field.rows ?? 3, spellcheck: "false", class: type === "json" ? "mono" : "", maxlength: max });
   else if (type === "checkbox") input = h("input", { ...common, type, checked: Boolean(value) });
-  else input = h("input", { ...common, type: type === "number" ? "text" : type, inputmode: type === "number" ? "decimal" : null, maxlength: max, spellcheck: "false" });
+  else input = h("input", { ...common, type: type === "number" ? "text" : type, inputmode: type === "number" ? "decimal" : null, maxlength: max, list: suggest ? `${elementId}-list` : null, spellcheck: "false" });
   if (type !== "checkbox" && type !== "select") input.value = value ?? "";
   const read = () => {
     if (type === "checkbox") return input.checked;
@@ -105,7 +105,7 @@ function control(field, elementId) {
     return text;
   };
   const caption = h("span.field-label", { id: captionId }, label, required || type === "checkbox" || type === "select" ? "" : [" ", h("small", "optional")]);
-  const element = h("label.field", { class: type === "checkbox" ? "check" : "", for: elementId }, type === "checkbox" ? [input, caption] : [caption, input], hint && h("span.hint", { id: hintId }, hint));
+  const element = h("label.field", { class: type === "checkbox" ? "check" : "", for: elementId }, type === "checkbox" ? [input, caption] : [caption, input], hint && h("span.hint", { id: hintId }, hint), suggest && h("datalist", { id: `${elementId}-list` }, suggest.map((text) => h("option", { value: text }))));
   return { name, element, input, read };
 }
 

@@ -220,8 +220,7 @@ async fn index() -> Response {
         "GET /v1/audit/history?entity=",
         "GET /v1/audit/proof?revision=",
         "GET /v1/audit/export?from=&until=",
-        "GET /v1/audit/checkpoints",
-        "GET /v1/audit/key",
+        "GET /v1/audit/checkpoints|key",
     ];
     Json(json!({ "name": "lockbay", "version": env!("CARGO_PKG_VERSION"), "calls": &calls[..] }))
         .into_response()

@@ -8,20 +8,21 @@ const choices = (names, usual) => [...(usual ? [["", usual]] : []), ...names.map
 
 /** Makes a rule, or changes this one. Gives what was put, or null. */
 export async function editRule(ctx, rule, usual = {}) {
+  const known = await ctx.api.get("v1/metrics/paths").then((answer) => answer.items.map((one) => one.path), () => []);
   const put = await formDialog({
     title: rule ? `Change ${rule.name}` : "New alert rule",
     wide: true,
     confirm: rule ? "Change the rule" : "Put the rule",
     fields: [
       ...(rule ? [] : [{ name: "name", label: "Name", required: true, placeholder: "payouts_slow" }]),
-      { name: "metric_path", label: "Metric", required: true, value: rule?.metric_path ?? usual.metric_path, placeholder: "saga_metrics.sagas_failed", hint: "A path of the metrics document, as the metrics page lists them." },
+      { name: "metric_path", label: "Metric", required: true, value: rule?.metric_path ?? usual.metric_path, placeholder: "saga_metrics.sagas_failed", suggest: known, hint: "A path of the metrics document, as the metrics page lists them." },
       { name: "aggregation", label: "What the window comes to", type: "select", value: rule?.aggregation ?? "", options: choices(["increase", "rate", "avg", "max", "min", "last", "quantile"], "what is usual for the metric") },
       { name: "operator", label: "Alert if it is", type: "select", value: rule?.operator ?? ">", options: [">", ">=", "<", "<=", "==", "!="].map((sign) => [sign, sign]) },
       { name: "threshold", label: "Threshold", type: "number", required: true, value: rule?.threshold },
       { name: "window_minutes", label: "Over so many minutes", type: "number", required: true, value: rule?.window_minutes ?? 10 },
       { name: "severity", label: "Severity", type: "select", value: rule?.severity ?? "warning", options: choices(["info", "warning", "error", "critical"]) },
-      { name: "for_seconds", label: "Fire only if it holds for so many seconds", type: "number", value: rule?.for_seconds ?? 0 },
-      { name: "keep_firing_for_seconds", label: "Resolve only if it does not for so many seconds", type: "number", value: rule?.keep_firing_for_seconds ?? 60 },
+      { name: "for_seconds", label: "Fires after so many seconds", type: "number", value: rule?.for_seconds ?? 0 },
+      { name: "keep_firing_for_seconds", label: "Resolves after so many seconds", type: "number", value: rule?.keep_firing_for_seconds ?? 60 },
       { name: "description", label: "What is wrong if it fires", value: rule?.description },
       { name: "enabled", label: "Judge this rule", type: "checkbox", value: rule?.enabled ?? true },
     ],
