@@ -23,6 +23,25 @@ fn put(server: &Server, name: &str, body: &Value) -> Reply {
 }
 
 #[test]
+fn an_expression_is_previewed_before_anybody_puts_it() {
+    let server = served();
+    let preview = |query: &str| server.get(&format!("/v1/schedule-preview?{query}"));
+    let found = preview("schedule_expression=0+0+1+1+*&time_zone=Europe/Berlin&count=2").ok();
+    let due = found["due"].as_array().unwrap();
+    assert_eq!(due.len(), 2);
+    // New Year in Berlin is still the old year in UTC.
+    assert!(due.iter().all(|at| at.as_str().unwrap().ends_with("-12-31T23:00:00.000000Z")));
+    assert_eq!(found["time_zone"], "Europe/Berlin");
+    assert_eq!(preview("schedule_expression=every+5m").ok()["due"].as_array().unwrap().len(), 10);
+    let wrong = preview("schedule_expression=sometimes").problem(400, "invalid");
+    assert!(wrong["detail"].as_str().unwrap().contains("examples are"), "{wrong}");
+    preview("schedule_expression=@daily&time_zone=Mars/Base").problem(400, "invalid");
+    preview("schedule_expression=@daily&count=0").problem(400, "invalid");
+    preview("").problem(400, "invalid");
+    assert_eq!(server.get("/v1/schedules").ok()["items"], json!([]), "nothing was put");
+}
+
+#[test]
 fn a_schedule_is_put_shown_listed_changed_and_deleted() {
     let server = served();
     let mut wish = body();

@@ -140,6 +140,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("listen", "LOCKBAY_LISTEN", "address of the HTTP server; 127.0.0.1:5000"),
     setting("service", "LOCKBAY_SERVICE", "whose leader is elected; lockbay"),
     setting("instance_name", "LOCKBAY_INSTANCE_NAME", "a name for people; none"),
+    setting("environment", "LOCKBAY_ENVIRONMENT", "what the dashboard says this is, such as production; none"),
     setting("leader_ttl", "REDIS_LEADER_ELECTION_TTL", "how long leadership lasts between renewals; 5s"),
     setting("claim_ttl", "REDIS_JOB_CLAIM_TTL", "how long a job's claim lasts between heartbeats; 60s"),
     setting("result_ttl", "REDIS_JOB_RESULT_TTL", "how long a job's result is kept; 1h"),
@@ -187,6 +188,7 @@ pub struct Config {
     pub listen: String,
     pub service: String,
     pub instance_name: Option<String>,
+    pub environment: Option<String>,
     pub leader_ttl: Span,
     pub claim_ttl: Span,
     pub result_ttl: Span,
@@ -240,6 +242,7 @@ impl Default for Config {
             listen: "127.0.0.1:5000".into(),
             service: "lockbay".into(),
             instance_name: None,
+            environment: None,
             leader_ttl: seconds(5),
             claim_ttl: seconds(60),
             result_ttl: seconds(3_600),
@@ -420,6 +423,9 @@ impl Config {
             )));
         }
         check_name("service", &self.service, 256)?;
+        if let Some(environment) = &self.environment {
+            check_name("environment", environment, 32)?;
+        }
         match &self.instance_name {
             Some(name) => check_name("instance_name", name, 256),
             None => Ok(()),

@@ -58,6 +58,7 @@ pub mod event;
 pub mod finance;
 mod glob;
 mod hex;
+pub mod instance;
 pub mod job;
 pub mod json;
 pub mod keeper;

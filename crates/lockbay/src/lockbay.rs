@@ -26,6 +26,7 @@ use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Bus, Event, Tail, Told};
 use crate::finance::{Finance, Mischief, SimulatedProvider};
+use crate::instance::Instances;
 use crate::job::{
     Claim, ClaimRequest, JobContext, JobFailure, JobOutcome, JobSuccess, Jobs, RunOptions,
 };
@@ -78,6 +79,7 @@ struct Inner {
     bus: Bus,
     keeper: Keeper,
     scribe: Scribe,
+    instances: Instances,
     leadership: Leadership,
     leases: Leases,
     jobs: Jobs,
@@ -128,6 +130,7 @@ struct Running {
     sampler: Option<Sampler>,
     alerts: Vec<JoinHandle<()>>,
     notifier: JoinHandle<()>,
+    announcer: JoinHandle<()>,
 }
 
 /// Samples until the very end, so that what ends in order is seen.
@@ -175,6 +178,7 @@ impl LockBay {
             schedules: tokio::spawn(self.0.schedules.clone().watch_over(stop.clone())),
             alerts: self.watch_alerts(&stop),
             notifier: tokio::spawn(self.0.notifier.clone().watch_over(stop.clone())),
+            announcer: self.announce(&stop),
             stop,
         });
     }
@@ -206,7 +210,7 @@ impl LockBay {
                 // A background task that panicked has nothing left to hand over.
                 let services = (running.sagas, running.schedules, running.state, running.sweeper);
                 drop(tokio::join!(running.elector, running.health));
-                drop(running.notifier.await);
+                drop(tokio::join!(running.notifier, running.announcer));
                 drop(futures_util::future::join_all(running.alerts).await);
                 drop(running.audit.await);
                 drop(tokio::join!(services.0, services.1, services.2, services.3));
@@ -238,6 +242,11 @@ impl LockBay {
     /// Leadership of this instance's service.
     pub fn leadership(&self) -> &Leadership {
         &self.0.leadership
+    }
+
+    /// Which instances there are.
+    pub fn instances(&self) -> &Instances {
+        &self.0.instances
     }
 
     /// Named leases.
@@ -559,6 +568,17 @@ impl LockBay {
 
     /// Judges alerts while this instance leads, and tells of them, and takes the trial balance that
     /// one of them is about, if monitoring is on.
+    /// Without monitoring nobody looks, and nothing is written that nobody asked for.
+    fn announce(&self, stop: &CancellationToken) -> JoinHandle<()> {
+        let (instances, stop) = (self.0.instances.clone(), stop.clone());
+        let wanted = self.0.config.monitoring;
+        tokio::spawn(async move {
+            if wanted {
+                instances.announce(stop).await;
+            }
+        })
+    }
+
     fn watch_alerts(&self, stop: &CancellationToken) -> Vec<JoinHandle<()>> {
         if !self.0.config.monitoring {
             return Vec::new();

@@ -366,10 +366,12 @@ async fn leases_handlers_rules_and_invalidations_are_entered_with_who_asked() {
                 tags: vec!["t".into()],
                 pattern: Some("list:*".into()),
                 updated_key: None,
+                reason: Some("rates were wrong".into()),
             };
             state.invalidate(&wish).await.unwrap();
             let entry = trail.says_one("state/values invalidated").await;
             assert_eq!(entry.json["detail"]["tags"], json!(["t"]));
+            assert_eq!(entry.json["reason"], "rates were wrong");
             state.invalidate(&Invalidation::default()).await.unwrap_err();
 
             let rule = bay.sweeper().rules().await.unwrap().remove(0);

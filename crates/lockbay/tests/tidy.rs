@@ -33,6 +33,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("scribe.rs", &["error", "hex", "name", "store"]),
     ("approval.rs", &["clock", "error", "hex", "json", "name", "scribe", "store"]),
     ("leader.rs", &["clock", "error", "event", "keeper", "metrics", "scribe", "store"]),
+    ("instance.rs", &["clock", "error", "store"]),
     ("lease.rs", &["clock", "error", "keeper", "metrics", "name", "scribe", "store"]),
     (
         "audit/",
@@ -80,9 +81,9 @@ const ROOMS: &[(&str, &[&str])] = &[
 ];
 
 const EVERYTHING: &[&str] = &[
-    "audit", "clock", "config", "error", "event", "finance", "glob", "hex", "job", "json",
-    "keeper", "leader", "lease", "ledger", "lockbay", "metrics", "monitor", "name", "retire",
-    "saga", "schedule", "scribe", "state", "store", "sweep", "testing",
+    "audit", "clock", "config", "error", "event", "finance", "glob", "hex", "instance", "job",
+    "json", "keeper", "leader", "lease", "ledger", "lockbay", "metrics", "monitor", "name",
+    "retire", "saga", "schedule", "scribe", "state", "store", "sweep", "testing",
 ];
 
 /// What some file uses against the table, and why that is borne for now.

@@ -51,6 +51,7 @@ pub(super) const ACCESS: &[(&str, &str, Need)] = &[
     ("GET", "/openapi.json", Open),
     ("GET", "/docs", Open),
     ("GET", "/docs/{file}", Open),
+    ("GET", "/assets/{*path}", Open),
     ("GET", "/health/live", Open),
     ("GET", "/health/ready", Open),
     ("GET", "/metrics", Least(Viewer)),
@@ -59,6 +60,9 @@ pub(super) const ACCESS: &[(&str, &str, Need)] = &[
     ("GET", "/api/advanced-state/health", Least(Viewer)),
     ("GET", "/api/advanced-state/metrics", Least(Viewer)),
     ("GET", "/api/advanced-state/report", Least(Viewer)),
+    // Who this is, and who else there is.
+    ("GET", "/v1/about", Least(Viewer)),
+    ("GET", "/v1/instances", Least(Viewer)),
     // Leader and leases.
     ("GET", "/v1/leader", Least(Viewer)),
     ("POST", "/v1/leader/resign", Least(Operator)),
@@ -109,6 +113,7 @@ pub(super) const ACCESS: &[(&str, &str, Need)] = &[
     ("POST", "/v1/schedules/{job_id}/pause", Least(Operator)),
     ("POST", "/v1/schedules/{job_id}/resume", Least(Operator)),
     ("POST", "/v1/schedules/{job_id}/run", Least(Operator)),
+    ("GET", "/v1/schedule-preview", Least(Viewer)),
     // Ledger.
     ("POST", "/v1/ledger/deposits", Least(Operator)),
     ("GET", "/v1/ledger/accounts/{user_id}", Least(Viewer)),

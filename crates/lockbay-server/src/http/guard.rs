@@ -87,7 +87,7 @@ fn comes_from_a_foreign_page(headers: &HeaderMap) -> bool {
     cross_site || foreign
 }
 
-/// Answers are about a moment, and are what they say they are.
+/// Answers are about a moment, and are what they say they are. Only files may be kept, and say so.
 pub(super) async fn mark_response(mut response: Response) -> Response {
     let headers = response.headers_mut();
     let no_store = HeaderValue::from_static("no-store");

@@ -6,12 +6,14 @@
 //! limited (probes are not, so that a busy server does not look dead), and then comes the handler.
 
 mod abandoned;
+mod about;
 mod access;
 mod alert;
 mod approval;
 mod audit;
 mod caller;
 mod cleanup;
+mod dashboard;
 mod docs;
 mod events;
 mod extract;
@@ -35,6 +37,7 @@ mod report;
 mod saga;
 mod saga_operate;
 mod schedule;
+mod schedule_preview;
 mod shape;
 mod state;
 mod task;
@@ -124,6 +127,7 @@ impl App {
 /// All routes.
 pub(crate) fn router(app: App) -> Router {
     let limited = OpenApiRouter::new()
+        .merge(about::routes())
         .merge(metrics::routes())
         .merge(history::routes())
         .merge(leader::routes())
@@ -135,6 +139,7 @@ pub(crate) fn router(app: App) -> Router {
         .merge(handler::routes())
         .merge(task::routes())
         .merge(schedule::routes())
+        .merge(schedule_preview::routes())
         .merge(finance::routes())
         .merge(ledger::routes())
         .merge(state::routes())
@@ -147,7 +152,8 @@ pub(crate) fn router(app: App) -> Router {
         .merge(audit::routes())
         .layer(middleware::from_fn_with_state(app.clone(), guard::limit_in_flight));
     let (router, document) = OpenApiRouter::new()
-        .routes(routes!(index))
+        .merge(index_route())
+        .merge(dashboard::routes())
         .merge(docs::routes())
         .merge(openapi::routes())
         .merge(limited)
@@ -188,6 +194,13 @@ async fn index(Extension(served): Extension<Arc<Served>>) -> Json<Index> {
     let version = env!("CARGO_PKG_VERSION");
     let calls = served.calls.clone();
     Json(Index { name: "lockbay", version, calls })
+}
+
+/// A browser that asks for it gets the dashboard.
+fn index_route() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(index))
+        .layer(middleware::from_fn(dashboard::page_for_browsers))
 }
 
 async fn no_such_route(uri: Uri) -> Problem {

@@ -20,7 +20,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::App;
-use super::extract::{JsonBody, Name, Nothing, Query, Seconds, seconds_of};
+use super::extract::{JsonBody, Name, Nothing, Query, Seconds, check_reason, seconds_of};
 use super::openapi::{Conflict, NotFound, page_size, page_token};
 use super::page::{self, Page};
 use super::problem::Problem;
@@ -258,6 +258,7 @@ struct InvalidateBody {
     pattern: Option<String>,
     /// What follows by rules and dependencies when this changes, and the value of that key itself.
     updated_key: Option<String>,
+    reason: Option<String>,
 }
 
 /// Invalidate values
@@ -275,8 +276,9 @@ async fn invalidate(
     State(app): State<App>,
     JsonBody(body): JsonBody<InvalidateBody>,
 ) -> Result<Json<Invalidated>, Problem> {
-    let InvalidateBody { keys, tags, pattern, updated_key } = body;
-    let wish = Invalidation { keys, tags, pattern, updated_key };
+    let InvalidateBody { keys, tags, pattern, updated_key, reason } = body;
+    reason.as_deref().map(check_reason).transpose()?;
+    let wish = Invalidation { keys, tags, pattern, updated_key, reason };
     Ok(Json(app.bay.state().invalidate(&wish).await?))
 }
 

@@ -15,6 +15,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::event::Bus;
 use crate::finance::{Finance, Mischief, SimulatedProvider};
+use crate::instance::Instances;
 use crate::job::{JobDefaults, Jobs};
 use crate::keeper::Keeper;
 use crate::leader::{Candidate, LEADER, Leadership};
@@ -116,6 +117,9 @@ impl Ground {
             scribe: &self.scribe,
             audit: &audit,
         };
+        let name = (self.instance_id.as_str(), self.config.instance_name.as_deref());
+        let clock = self.clock.clone();
+        let instances = Instances::new(self.store(), clock, name, &self.config.service);
         let trends = Trends::new(history.clone(), self.clock.clone());
         let sweeper = retention::sweeper(&self.config, &services, &self.instance_id);
         Inner {
@@ -130,6 +134,7 @@ impl Ground {
             bus: self.bus,
             keeper: self.keeper,
             scribe: self.scribe,
+            instances,
             leadership,
             leases,
             jobs,

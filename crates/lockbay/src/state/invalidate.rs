@@ -51,6 +51,8 @@ pub struct Invalidation {
     /// What follows, by rules and dependencies, when the application changes something of this
     /// name; and the value of that key itself.
     pub updated_key: Option<String>,
+    /// Why, for the audit trail.
+    pub reason: Option<String>,
 }
 
 /// What was invalidated.
@@ -71,11 +73,13 @@ pub struct Invalidated {
 fn entry(wish: &Invalidation) -> Entry<'_> {
     let keys = Some(wish.keys.as_slice()).filter(|keys| !keys.is_empty());
     let tags = Some(wish.tags.as_slice()).filter(|tags| !tags.is_empty());
-    Entry::new("state", "values", "invalidated")
+    let mut entry = Entry::new("state", "values", "invalidated")
         .with_some("keys", keys)
         .with_some("tags", tags)
         .with_some("pattern", wish.pattern.as_deref())
-        .with_some("updated_key", wish.updated_key.as_deref())
+        .with_some("updated_key", wish.updated_key.as_deref());
+    entry.reason = wish.reason.as_deref();
+    entry
 }
 
 /// Whether somebody waits for a hint of it: neither for intents nor for entries.
@@ -423,7 +427,7 @@ fn begun(error: Error) -> Error {
 }
 
 fn check(wish: &Invalidation) -> Result<Option<Glob>> {
-    let Invalidation { keys, tags, pattern, updated_key } = wish;
+    let Invalidation { keys, tags, pattern, updated_key, .. } = wish;
     if keys.is_empty() && tags.is_empty() && pattern.is_none() && updated_key.is_none() {
         let message = "name what shall be invalidated: keys, tags, pattern or updated_key";
         return Err(Error::invalid(message));

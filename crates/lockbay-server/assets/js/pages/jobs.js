@@ -1,0 +1,81 @@
+// Jobs: work that happens once for each key, by status, type and key.
+
+import { decideOnMany, selection } from "../bulk.js";
+import { JOB_VERBS } from "../decisions.js";
+import { badge, button, duration, empty, h, id, listView, pageHead, statusBadge, time, words } from "../ui.js";
+
+const PAGE_SIZE = 50;
+const LOOK_EVERY_MS = 3_000;
+const STATUSES = ["", "claimed", "failed", "completed", "cancelled"];
+
+const FILTERS = [
+  { name: "status", label: "Status", type: "select", options: STATUSES.map((status) => [status, status ? words(status) : "Any status"]) },
+  { name: "job_type", label: "Type", placeholder: "mail", width: 14 },
+  { name: "job_key", label: "Key", placeholder: "welcome-1" },
+];
+
+/** Statuses as people take them: a claim that lapsed is nobody's. */
+export function jobStatus(job) {
+  if (job.lapsed) return badge("Lapsed", "warn", "Its claim ran out, and nobody has claimed it since.");
+  if (job.status === "failed" && job.next_retry_at) return badge("Retrying", "warn", "An attempt failed, and another one may be made.");
+  return statusBadge(job.status);
+}
+
+const address = (job) => `#/jobs/${encodeURIComponent(job.job_id)}`;
+
+const took = (job) => (job.completed_at ? duration(new Date(job.completed_at) - new Date(job.claimed_at)) : "");
+
+export default {
+  title: "Jobs",
+  async render(root, _params, ctx) {
+    const filter = () => Object.fromEntries(FILTERS.map(({ name }) => [name, ctx.query.get(name)]).filter(([, value]) => value));
+    const decide = async (rows) => {
+      const decided = await decideOnMany(ctx, { noun: "job", path: "v1/jobs", idOf: (job) => job.job_id, verbs: JOB_VERBS, rows, filter: rows ? undefined : filter() });
+      if (decided) {
+        chosen.clear();
+        view.refresh();
+      }
+    };
+    const chosen = selection((job) => job.job_id, (job) => `${job.job_type} ${job.job_key}`, (rows) => {
+      if (rows.length > 0) return button("Decide on selected…", { small: true, need: "operator", ctx, onclick: () => decide(rows) });
+      return Object.keys(filter()).length > 0 && button("Decide on all that match…", { small: true, tone: "plain", need: "operator", ctx, onclick: () => decide() });
+    });
+    let seen = "";
+    const view = listView(ctx, {
+      fetch: async (values, page_token) => {
+        const page = await ctx.api.get("v1/jobs", { query: { ...values, page_size: PAGE_SIZE, page_token }, signal: ctx.signal });
+        if (!page_token) seen = JSON.stringify(page.items);
+        return page;
+      },
+      filters: FILTERS,
+      caption: "Jobs",
+      href: address,
+      key: (job) => job.job_id,
+      tone: (job) => (job.status === "failed" && !job.next_retry_at ? "bad" : job.lapsed ? "warn" : ""),
+      above: () => (chosen.draw(), chosen.bar),
+      nothing: empty("No jobs yet", "A job is claimed with POST /v1/jobs/claim before its work begins, so that it runs once."),
+      columns: [
+        chosen.column,
+        { label: "Status", render: jobStatus },
+        { label: "Job", render: (job) => h("span.named", h("a.strong.wrap", { href: address(job) }, job.job_key), id(job.job_id)) },
+        { label: "Type", render: (job) => h("span.wrap", job.job_type) },
+        { label: "Attempt", align: "end", render: (job) => h("span.figure", job.attempt) },
+        { label: "Holder, or what went wrong", grow: true, render: (job) => (job.error ? h("span.clip.bad", { title: job.error }, job.error) : h("span.clip.faint", job.holder ?? "")) },
+        { label: "Claimed", render: (job) => time(job.claimed_at) },
+        { label: "Took", align: "end", hide: "narrow", render: (job) => h("span.figure", took(job)) },
+      ],
+      refreshOn: ["job_failed", "claim_lost"],
+    });
+    // Jobs come and go without events, so the first page is asked for again.
+    ctx.every(LOOK_EVERY_MS, async () => {
+      if (view.rows().length > PAGE_SIZE) return;
+      try {
+        const page = await ctx.api.get("v1/jobs", { query: { ...filter(), page_size: PAGE_SIZE }, signal: ctx.signal });
+        if (JSON.stringify(page.items) !== seen) view.refresh();
+      } catch {
+        // The connection above says that the server does not answer.
+      }
+    });
+    root.append(pageHead("Jobs", { note: "Work that happens once for each key, whoever asks for it and however often." }), view.element);
+  },
+};
