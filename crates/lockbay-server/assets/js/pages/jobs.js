@@ -2,6 +2,7 @@
 
 import { decideOnMany, selection } from "../bulk.js";
 import { JOB_VERBS } from "../decisions.js";
+import { hasSearch } from "../features.js";
 import { badge, button, duration, empty, h, id, listView, pageHead, statusBadge, time, words } from "../ui.js";
 
 const PAGE_SIZE = 50;
@@ -13,6 +14,8 @@ const FILTERS = [
   { name: "job_type", label: "Type", placeholder: "mail", width: 14 },
   { name: "job_key", label: "Key", placeholder: "welcome-1" },
 ];
+/** By this a list can be searched and nothing can be decided upon: what is found is no list to go by. */
+const SEARCH = { name: "q", label: "Words in it", placeholder: "ann@example.com", width: 20 };
 
 /** Statuses as people take them: a claim that lapsed is nobody's. */
 export function jobStatus(job) {
@@ -28,7 +31,8 @@ const took = (job) => (job.completed_at ? duration(new Date(job.completed_at) - 
 export default {
   title: "Jobs",
   async render(root, _params, ctx) {
-    const filter = () => Object.fromEntries(FILTERS.map(({ name }) => [name, ctx.query.get(name)]).filter(([, value]) => value));
+    const filters = (await hasSearch()) ? [SEARCH, ...FILTERS] : FILTERS;
+    const filter = () => Object.fromEntries(filters.map(({ name }) => [name, ctx.query.get(name)]).filter(([, value]) => value));
     const decide = async (rows) => {
       const decided = await decideOnMany(ctx, { noun: "job", path: "v1/jobs", idOf: (job) => job.job_id, verbs: JOB_VERBS, rows, filter: rows ? undefined : filter() });
       if (decided) {
@@ -38,7 +42,8 @@ export default {
     };
     const chosen = selection((job) => job.job_id, (job) => `${job.job_type} ${job.job_key}`, (rows) => {
       if (rows.length > 0) return button("Decide on selected…", { small: true, need: "operator", ctx, onclick: () => decide(rows) });
-      return Object.keys(filter()).length > 0 && button("Decide on all that match…", { small: true, tone: "plain", need: "operator", ctx, onclick: () => decide() });
+      const listed = Object.keys(filter()).length > 0 && !ctx.query.get(SEARCH.name);
+      return listed && button("Decide on all that match…", { small: true, tone: "plain", need: "operator", ctx, onclick: () => decide() });
     });
     let seen = "";
     const view = listView(ctx, {
@@ -47,7 +52,7 @@ export default {
         if (!page_token) seen = JSON.stringify(page.items);
         return page;
       },
-      filters: FILTERS,
+      filters,
       caption: "Jobs",
       href: address,
       key: (job) => job.job_id,

@@ -2,6 +2,7 @@
 
 import { decideOnMany, selection } from "../bulk.js";
 import { SAGA_VERBS, STEP_VERBS } from "../decisions.js";
+import { hasSearch } from "../features.js";
 import { button, duration, empty, h, icon, id, listView, pageHead, statusBadge, time, words } from "../ui.js";
 
 const PAGE_SIZE = 50;
@@ -13,11 +14,16 @@ const SEGMENTS = 30;
 const STATUSES = ["", "parked", "running", "compensating", "pending", "completed", "compensated", "abandoned"];
 const AGES = [["", "Any age"], ["60", "Older than 1 min"], ["600", "Older than 10 min"], ["3600", "Older than 1 h"], ["86400", "Older than 1 d"], ["604800", "Older than 7 d"]];
 
-export const FILTERS = [
+const FILTERS = [
   { name: "status", label: "Status", type: "select", options: STATUSES.map((status) => [status, status ? words(status) : "Any status"]) },
   { name: "saga_name", label: "Name", placeholder: "order" },
   { name: "step", label: "Step", placeholder: "charge", width: 12 },
   { name: "older_than_seconds", label: "Age", type: "select", options: AGES },
+];
+/** By these a list can be searched and nothing can be decided upon: what is found is no list to go by. */
+const SEARCHES = [
+  { name: "q", label: "Words in it", placeholder: "ann@example.com", width: 20 },
+  { name: "key", label: "Idempotency key", placeholder: "order-17", width: 14 },
 ];
 
 /** A segment for each step, by its status. */
@@ -48,7 +54,8 @@ const address = (saga) => `#/sagas/${encodeURIComponent(saga.saga_id)}`;
 export default {
   title: "Sagas",
   async render(root, _params, ctx) {
-    const filter = () => Object.fromEntries(FILTERS.map(({ name }) => [name, ctx.query.get(name)]).filter(([, value]) => value));
+    const filters = (await hasSearch()) ? [SEARCHES[0], ...FILTERS, SEARCHES[1]] : FILTERS;
+    const filter = () => Object.fromEntries(filters.map(({ name }) => [name, ctx.query.get(name)]).filter(([, value]) => value));
     const decide = async (rows) => {
       const wanted = rows ? undefined : bulkFilter(filter());
       const decided = await decideOnMany(ctx, {
@@ -61,7 +68,9 @@ export default {
     };
     const chosen = selection((saga) => saga.saga_id, (saga) => `${saga.saga_name} ${saga.saga_id}`, (rows) => {
       if (rows.length > 0) return button("Decide on selected…", { small: true, need: "operator", ctx, onclick: () => decide(rows) });
-      return Object.keys(filter()).length > 0 && button("Decide on all that match…", { small: true, tone: "plain", need: "operator", ctx, onclick: () => decide() });
+      const chosenBy = Object.keys(filter());
+      const listed = chosenBy.length > 0 && !SEARCHES.some(({ name }) => chosenBy.includes(name));
+      return listed && button("Decide on all that match…", { small: true, tone: "plain", need: "operator", ctx, onclick: () => decide() });
     });
     let seen = "";
     const fetch = async (values, page_token) => {
@@ -71,7 +80,7 @@ export default {
     };
     const view = listView(ctx, {
       fetch,
-      filters: FILTERS,
+      filters,
       caption: "Sagas",
       href: address,
       key: (saga) => saga.saga_id,
