@@ -3,6 +3,7 @@
 import { decideOnMany, selection } from "../bulk.js";
 import { JOB_VERBS } from "../decisions.js";
 import { hasSearch } from "../features.js";
+import { actor } from "../saga-parts.js";
 import { badge, button, duration, empty, h, id, listView, pageHead, statusBadge, time, words } from "../ui.js";
 
 const PAGE_SIZE = 50;
@@ -63,9 +64,9 @@ export default {
         chosen.column,
         { label: "Status", render: jobStatus },
         { label: "Job", render: (job) => h("span.named", h("a.strong.wrap", { href: address(job) }, job.job_key), id(job.job_id)) },
-        { label: "Type", render: (job) => h("span.wrap", job.job_type) },
+        { label: "Type", render: (job) => h("span.clip.short", { title: job.job_type }, job.job_type) },
         { label: "Attempt", align: "end", render: (job) => h("span.figure", job.attempt) },
-        { label: "Holder, or what went wrong", grow: true, render: (job) => (job.error ? h("span.clip.bad", { title: job.error }, job.error) : h("span.clip.faint", job.holder ?? "")) },
+        { label: "Holder, or what went wrong", grow: true, render: (job) => (job.error ? h("span.clip.bad", { title: job.error }, job.error) : actor(job.holder)) },
         { label: "Claimed", render: (job) => time(job.claimed_at) },
         { label: "Took", align: "end", hide: "narrow", render: (job) => h("span.figure", took(job)) },
       ],
