@@ -33,13 +33,14 @@ fn files() -> Vec<(String, Vec<u8>)> {
     let (root, mut found) = (assets(), Vec::new());
     let mut left = vec![root.clone()];
     while let Some(folder) = left.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
+        for entry in fs::read_dir(folder).expect("the folder is readable") {
+            let path = entry.expect("an entry is readable").path();
             if path.is_dir() {
                 left.push(path);
             } else {
-                let name = path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
-                found.push((name, fs::read(&path).unwrap()));
+                let name =
+                    path.strip_prefix(&root).expect("it lies below").to_string_lossy().into();
+                found.push((name, fs::read(&path).expect("a file is readable")));
             }
         }
     }
@@ -50,7 +51,7 @@ fn files() -> Vec<(String, Vec<u8>)> {
 /// Those that are written here.
 fn own_texts() -> Vec<(String, String)> {
     let own = files().into_iter().filter(|(name, _)| !name.starts_with("vendor/"));
-    own.map(|(name, bytes)| (name, String::from_utf8(bytes).unwrap())).collect()
+    own.map(|(name, bytes)| (name, String::from_utf8(bytes).expect("it is text"))).collect()
 }
 
 /// What stands between each `before` and the next `after`.
@@ -80,7 +81,8 @@ fn references(name: &str, text: &str) -> Vec<String> {
     if name == "index.html" {
         let mut found = between(text, "src=\"", "\"");
         found.extend(between(text, "href=\"", "\"").into_iter().filter(|to| !to.starts_with('#')));
-        return found.iter().map(|to| to.strip_prefix("assets/").unwrap().to_owned()).collect();
+        let below = |to: &&str| to.strip_prefix("assets/").expect("a relative address").to_owned();
+        return found.iter().map(below).collect();
     }
     if name.ends_with(".css") {
         return named(between(text, "url(\"", "\")"));
@@ -189,11 +191,16 @@ fn the_files_come_to_no_more_than_they_may() {
 
 fn compressed(bytes: Vec<u8>) -> usize {
     let mut gzip = Command::new("gzip");
-    let mut gzip = gzip.arg("-9c").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    let mut stdin = gzip.stdin.take().unwrap();
+    let mut gzip = gzip
+        .arg("-9c")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("gzip is installed");
+    let mut stdin = gzip.stdin.take().expect("stdin is piped");
     let writer = std::thread::spawn(move || stdin.write_all(&bytes));
-    let output = gzip.wait_with_output().unwrap();
-    writer.join().unwrap().unwrap();
+    let output = gzip.wait_with_output().expect("gzip ends");
+    writer.join().expect("the writer is whole").expect("gzip reads");
     output.stdout.len()
 }
 

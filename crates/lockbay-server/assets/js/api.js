@@ -101,7 +101,7 @@ async function call(method, path, { query, body, headers, signal, patience, quie
   } catch (error) {
     if (signal?.aborted) throw error;
     const late = error.name === "TimeoutError";
-    throw new ApiError(0, null, late ? "no answer in time" : "no answer: is it running, and is this machine on the network?");
+    throw new ApiError(0, null, late ? "No answer in time." : "No answer: is it running, and is this machine on the network?");
   }
   const answer = read(response, text);
   // Health says 503 with a whole document when something is wrong, and that is no failed call.

@@ -3,7 +3,7 @@
 // A route is behind the `#`, so that a path prefix of a proxy does not matter. A page gets a signal
 // that ends with it, and everything it began through its context ends then as well.
 
-import { actAs, api, logIn, logOut, whenUnauthorized, whoAmI } from "./api.js";
+import { ApiError, actAs, api, logIn, logOut, whenUnauthorized, whoAmI } from "./api.js";
 import * as live from "./live.js";
 import { GROUPS, PAGES } from "./pages.js";
 import { announce, badge, button, failure, fill, formDialog, h, icon, skeleton, statusBadge, time, toast } from "./ui.js";
@@ -14,6 +14,9 @@ const ROLES = ["viewer", "operator", "admin"];
 let me = null;
 let about = null;
 let current = null;
+let pageTitle = "";
+/** How many sagas, alerts and approvals wait for somebody. */
+let needed = 0;
 /** Routes of pages whose part of the API is not there. */
 const missing = new Set();
 
@@ -87,10 +90,17 @@ function contextOf(path, query) {
       ending.signal.addEventListener("abort", () => clearInterval(timer));
     },
     title: (text) => {
-      document.title = `${text} · LockBay${about?.environment ? ` ${about.environment}` : ""}`;
+      pageTitle = text;
+      drawTitle();
     },
   };
   return { ctx, end: () => ending.abort() };
+}
+
+/** How many things need somebody stands first, so that a tab in the background tells it. */
+function drawTitle() {
+  const many = needed ? `(${needed}) ` : "";
+  document.title = `${many}${pageTitle} · LockBay${about?.environment ? ` ${about.environment}` : ""}`;
 }
 
 function changed(query, change) {
@@ -114,8 +124,6 @@ async function route() {
   closeMenu();
   // A change of filters or tabs is no new page: focus and place stay.
   const samePage = previous?.path === path;
-  // A dialog is about the page that it was opened on.
-  if (!samePage) document.querySelectorAll("dialog[open]").forEach((dialog) => dialog.close());
   if (!found) {
     ctx.title("Not found");
     fill(main, h("div.page", h("h1", "There is no such page"), h("p", h("a", { href: "#/" }, "Go to the overview"))));
@@ -123,9 +131,13 @@ async function route() {
   }
   const root = h("div.page");
   const focused = samePage ? document.activeElement?.dataset.key : null;
-  if (!samePage) fill(main, h("div.page", skeleton(6)));
+  if (!samePage) {
+    // A dialog is about the page that it was opened on.
+    closeDialogs();
+    fill(main, h("div.page", skeleton(6)));
+  }
   try {
-    const module = (await found.page.load()).default;
+    const module = await moduleOf(found.page);
     if (current !== mine) return;
     const title = typeof module.title === "function" ? module.title(found.params) : module.title;
     ctx.title(title);
@@ -144,6 +156,20 @@ async function route() {
     console.error(error);
     fill(main, h("div.page", failure(error, route)));
   }
+}
+
+async function moduleOf(page) {
+  try {
+    return (await page.load()).default;
+  } catch (cause) {
+    console.error(cause);
+    throw new ApiError(0, null, "This page could not be fetched: is the server running?");
+  }
+}
+
+/** Pages are there before they are needed: a server that went away is no reason not to look around. */
+function fetchPages() {
+  for (const page of PAGES) page.load().catch(() => {});
 }
 
 // Navigation
@@ -200,6 +226,8 @@ async function count() {
     missing.has("/approvals") ? null : quietly(api.maybe("v1/approvals", { query: { status: "waiting", page_size: 100 } })),
   ]);
   const size = (page) => (page ? (page.next_page_token ? `${page.items.length}+` : page.items.length) : 0);
+  needed = [parked, alerts, approvals].reduce((sum, page) => sum + (page?.items.length ?? 0), 0);
+  drawTitle();
   setCount("/sagas", size(parked), "bad");
   setCount("/alerts", size(alerts), "bad");
   setCount("/approvals", size(approvals), "warn");
@@ -212,6 +240,7 @@ const CONNECTION = {
   connecting: ["Connecting", "quiet", "Connecting to the server's events."],
   polling: ["Polling", "warn", "The stream of events is broken; pages ask every 10 seconds."],
   paused: ["Paused", "quiet", "Nobody was looking, so nothing was fetched."],
+  lost: ["No connection", "bad", "The server does not answer; it is asked again and again. What is shown is from before."],
   offline: ["Offline", "bad", "The server does not let us listen."],
 };
 
@@ -296,6 +325,8 @@ function toggleTheme() {
   drawTheme();
   dispatchEvent(new Event("themechange"));
 }
+
+const closeDialogs = () => document.querySelectorAll("dialog[open]").forEach((dialog) => dialog.close());
 
 function closeMenu() {
   document.body.classList.remove("menu-open");
@@ -423,7 +454,7 @@ function showLogin(message) {
   me = null;
   current?.end();
   current = null;
-  document.querySelectorAll("dialog[open]").forEach((dialog) => dialog.close());
+  closeDialogs();
   at("shell").hidden = true;
   const gate = at("gate");
   gate.hidden = false;
@@ -466,6 +497,7 @@ async function begin() {
   route();
   await probe();
   count();
+  setTimeout(fetchPages, 2_000);
 }
 
 function wire() {
@@ -491,6 +523,11 @@ function wire() {
   live.watch((state) => {
     const [label, tone, why] = CONNECTION[state];
     fill(at("connection"), badge(label, tone, why));
+  });
+  // Another process may answer by now.
+  live.on("gap", async () => {
+    about = (await api.maybe("v1/about").catch(() => null)) ?? about;
+    if (me) drawNavigation();
   });
   let soon;
   live.on(["saga_parked", "saga_completed", "saga_compensated", "saga_abandoned", "alert_fired", "alert_resolved", "poll"], () => {

@@ -39,7 +39,7 @@ export function on(names, act) {
   return () => [names].flat().forEach((name) => listeners.get(name)?.delete(act));
 }
 
-/** Calls `act(state)` now and when it changes: connecting, live, polling, paused, offline. */
+/** Calls `act(state)` now and when it changes: connecting, live, polling, lost, paused, offline. */
 export function watch(act) {
   watchers.add(act);
   act(state);
@@ -85,24 +85,24 @@ function visibility() {
 
 async function loop(signal) {
   while (!signal.aborted) {
-    if (state !== "polling") become("connecting");
+    if (state !== "polling" && state !== "lost") become("connecting");
     try {
       await listen(signal);
       failures = 0;
     } catch (error) {
       if (signal.aborted) return;
       failures += 1;
-      if (error.unauthorized) return become("offline");
+      if (error.status === 401) return become("offline");
+      if (failures >= FAILURES_UNTIL_POLLING) poll(error.status ? "polling" : "lost");
     }
     if (signal.aborted) return;
-    if (failures >= FAILURES_UNTIL_POLLING) poll();
     const pause = Math.min(FIRST_PAUSE_MS * 2 ** failures, LONGEST_PAUSE_MS);
     await new Promise((done) => setTimeout(done, pause * (0.75 + Math.random() / 2)));
   }
 }
 
-function poll() {
-  become("polling");
+function poll(next) {
+  become(next);
   polling ??= setInterval(() => tell({ name: "poll", data: {} }), POLL_MS);
 }
 
@@ -119,7 +119,7 @@ async function listen(signal) {
       cache: "no-store",
     });
     if (!response.ok || !response.body) {
-      throw Object.assign(new Error(`events: ${response.status}`), { unauthorized: response.status === 401 });
+      throw Object.assign(new Error(`events: ${response.status}`), { status: response.status });
     }
     clearInterval(polling);
     polling = null;

@@ -10,8 +10,9 @@
 
 use std::borrow::Cow;
 
-use axum::extract::Path;
+use axum::extract::{Path, Request};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use lockbay::ErrorKind;
@@ -35,15 +36,16 @@ struct Assets;
 
 /// Files are no part of the API, and so not of its document.
 pub(super) fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().route("/", get(front)).route("/assets/{*path}", get(asset))
+    OpenApiRouter::new().route("/assets/{*path}", get(asset))
 }
 
-/// The page for a browser; for everybody else what is here.
-async fn front(headers: HeaderMap) -> Response {
-    let mut response = if reads_html(&headers) {
-        file("index.html", &headers).unwrap_or_else(|| none_at("/"))
+/// Stands around `/`: a browser gets the page, and everybody else what is there.
+pub(super) async fn page_for_browsers(request: Request, next: Next) -> Response {
+    let headers = request.headers();
+    let mut response = if reads_html(headers) {
+        file("index.html", headers).unwrap_or_else(|| none_at("/"))
     } else {
-        super::index().await
+        next.run(request).await
     };
     response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept"));
     response

@@ -43,6 +43,7 @@ use std::sync::Arc;
 use axum::extract::Request;
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
+use axum::routing::get;
 use axum::{Json, Router, middleware};
 use lockbay::metrics::Metric;
 use lockbay::{ErrorKind, LockBay};
@@ -132,6 +133,12 @@ pub(crate) fn router(app: App) -> Router {
         .merge(audit::routes().into())
         .layer(middleware::from_fn_with_state(app.clone(), guard::limit_in_flight));
     let (router, _document) = OpenApiRouter::new()
+        .merge(
+            Router::new()
+                .route("/", get(index))
+                .layer(middleware::from_fn(dashboard::page_for_browsers))
+                .into(),
+        )
         .merge(dashboard::routes())
         .merge(limited)
         .merge(health::routes().into())
@@ -150,8 +157,7 @@ pub(crate) fn router(app: App) -> Router {
 /// What is here, for whoever comes with curl; a browser gets the dashboard.
 async fn index() -> Response {
     let calls = [
-        "GET /health/live",
-        "GET /health/ready",
+        "GET /health/live|ready",
         "GET /metrics",
         "GET /api/advanced-state/health",
         "GET /api/advanced-state/metrics",
@@ -160,8 +166,7 @@ async fn index() -> Response {
         "GET /v1/events?events=",
         "GET /v1/metrics/history?path=&minutes=",
         "GET /v1/metrics/paths",
-        "GET /v1/about",
-        "GET /v1/instances",
+        "GET /v1/about|instances",
         "GET /v1/leader",
         "POST /v1/leader/resign",
         "GET /v1/leases",

@@ -2,7 +2,7 @@
 
 import { askReason, badge, button, empty, fill, formDialog, h, id, json, listView, money, pageHead, statusBadge, time, toast, words } from "../ui.js";
 
-const STATUSES = ["waiting", "approved", "rejected", "expired"];
+const STATUSES = ["waiting", "approved", "done", "failed", "rejected", "expired"];
 
 export default {
   title: "Approvals",
@@ -12,11 +12,11 @@ export default {
       fetch: ({ status }, page_token) => ctx.api.get("v1/approvals", { query: { status, page_token }, signal: ctx.signal }),
       filters: [{ name: "status", label: "Status", type: "select", options: [["", "any"], ...STATUSES.map((name) => [name, name])] }],
       columns: [
-        { label: "Status", render: (one) => (one.status === "waiting" ? badge("Waiting", "warn") : statusBadge(one.status, one.reason)) },
+        { label: "Status", render: (one) => (one.status === "waiting" ? badge("Waiting", "warn") : statusBadge(one.status, one.decision_reason ?? one.outcome)) },
         { label: "What", grow: true, render: (one) => what(one) },
-        { label: "Amount", align: "end", render: (one) => money(one.amount ?? one.request?.amount, one.currency ?? one.request?.currency) },
-        { label: "Asked by", render: (one) => one.requested_by ?? one.actor ?? h("span.faint", "unknown") },
-        { label: "Asked", render: (one) => time(one.created_at ?? one.requested_at) },
+        { label: "Amount", align: "end", render: (one) => money(one.amount, one.currency) },
+        { label: "Asked by", render: (one) => one.asked_by ?? h("span.faint", "unknown") },
+        { label: "Asked", render: (one) => time(one.asked_at) },
         { label: "Until", render: (one) => (one.status === "waiting" ? time(one.expires_at) : h("span", time(one.decided_at), one.decided_by && h("span.faint", ` by ${one.decided_by}`))) },
         { label: "Id", hide: "narrow", render: (one) => id(one.approval_id) },
         { label: "", align: "end", render: (one) => one.status === "waiting" && h("span.actions.end",
@@ -33,7 +33,7 @@ export default {
   },
 };
 
-const what = (one) => words(one.operation ?? one.action ?? one.kind ?? one.path ?? "a movement");
+const what = (one) => h("span", h("b", words(one.verb)), " ", one.subject, one.reason && h("span.todo", one.reason));
 
 async function decide(ctx, one, verb, list) {
   const approve = verb === "approve";

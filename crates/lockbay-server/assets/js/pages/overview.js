@@ -5,7 +5,7 @@
 
 import { historyChart } from "../chart.js";
 import { latest } from "../live.js";
-import { badge, duration, fill, h, icon, id, load, measured, number, pageHead, panel, segmented, stat, statusBadge, table, time, toneOf, words } from "../ui.js";
+import { badge, duration, fill, h, icon, id, load, measured, number, pageHead, panel, segmented, shortId, stat, statusBadge, table, time, toneOf, words } from "../ui.js";
 
 /** More than these are folded away: whoever was just woken up begins at the top. */
 const SHOWN = 6;
@@ -38,9 +38,10 @@ export default {
     const checks = h("div");
     const range = Number(ctx.query.get("minutes")) || 60;
     const charts = drawCharts(ctx, range);
+    const drift = drawDrift(ctx);
     const feed = drawFeed(ctx);
     const note = h("span.note", "What is wrong, since when, and what to do.");
-    fill(root, pageHead("Overview", { note, actions: choice(ctx, range) }), attention, figures, charts,
+    fill(root, pageHead("Overview", { note, actions: choice(ctx, range) }), attention, figures, charts, drift,
       h("div.grid", h("div.span-7", panel("Checks", { flush: true }, checks)), h("div.span-5", feed)));
     const refresh = load(attention, ctx, async () => {
       const found = await look(ctx);
@@ -62,15 +63,16 @@ const choice = (ctx, chosen) => segmented("Time shown in the charts", RANGES, ch
 
 async function look(ctx) {
   const options = { signal: ctx.signal };
-  const [health, metrics, firing, recovering, parked, dead] = await Promise.all([
+  const [health, metrics, firing, recovering, parked, dead, waiting] = await Promise.all([
     ctx.api.get("api/advanced-state/health", options),
     ctx.api.get("api/advanced-state/metrics", options),
     ctx.api.get("v1/alerts", { ...options, query: { state: "firing" } }).catch(none),
     ctx.api.get("v1/alerts", { ...options, query: { state: "recovering" } }).catch(none),
     ctx.api.get("v1/sagas", { ...options, query: { status: "parked", page_size: 100 } }).catch(none),
     ctx.api.get("v1/alerts/notifications", { ...options, query: { status: "dead", page_size: 1 } }).catch(none),
+    ctx.api.maybe("v1/approvals", { ...options, query: { status: "waiting", page_size: 100 } }).catch(none),
   ]);
-  return { health, metrics, alerts: [...firing.items, ...recovering.items], parked, dead };
+  return { health, metrics, alerts: [...firing.items, ...recovering.items], parked, dead, waiting: waiting ?? { items: [] } };
 }
 
 /** A part that cannot be read is no reason to hide the others; health says what is wrong. */
@@ -81,11 +83,12 @@ const none = (error) => {
 
 // What needs a person
 
-function drawAttention({ health, alerts, parked, dead }) {
+function drawAttention({ health, alerts, parked, dead, waiting }) {
   const lines = [
     ...parkedLine(parked),
+    ...waitingLine(waiting),
     ...health.checks.filter((check) => check.status === "unhealthy").map(checkLine),
-    ...[...alerts].sort(bySeverity).map(alertLine),
+    ...alerts.filter((alert) => !saysTheSame(alert, health, parked)).sort(bySeverity).map(alertLine),
     ...health.checks.filter((check) => check.status === "degraded" && !(check.name === "saga_coordination" && parked.items.length)).map(checkLine),
     ...(dead.items.length ? [entry("warn", "Dead letters", "Notices of alerts could not be delivered", null, [link("#/alerts?tab=notifications&status=dead", "See and retry")])] : []),
   ];
@@ -118,6 +121,14 @@ function parkedLine(parked) {
   return [entry("bad", "Parked", text, moments[0], [link(where, "Decide")])];
 }
 
+function waitingLine(waiting) {
+  const size = waiting.items.length;
+  if (size === 0) return [];
+  const first = waiting.items.map((one) => one.asked_at).filter(Boolean).sort()[0];
+  const text = [h("b", `${size}${waiting.next_page_token ? "+" : ""}`), size === 1 ? " call waits" : " calls wait", " for a second person to approve"];
+  return [entry("warn", "Approval", text, first, link("#/approvals?status=waiting", "Decide"))];
+}
+
 /** `payout ×3, order`. */
 function tally(names) {
   const counts = new Map();
@@ -131,6 +142,10 @@ function checkLine(check) {
   const tone = check.status === "unhealthy" ? "bad" : "warn";
   return entry(tone, words(check.name), [check.reasons.join("; "), h("span.todo", what, command && [": ", h("code", command)], ".")], check.since, href && link(href, label));
 }
+
+/** Alerts whose cause stands above already, with more to say. */
+const saysTheSame = (alert, health, parked) => (alert.rule === "saga_parked" && parked.items.length > 0)
+  || (alert.rule === "instance_unhealthy" && health.checks.some((check) => check.status === "unhealthy"));
 
 const bySeverity = (one, other) => SEVERITIES.indexOf(one.severity) - SEVERITIES.indexOf(other.severity) || Date.parse(one.since) - Date.parse(other.since);
 
@@ -190,6 +205,28 @@ function drawCharts(ctx, minutes) {
     ], { unit: "seconds" }));
 }
 
+/** What gets better or worse within a day, if anything does. */
+function drawDrift(ctx) {
+  const place = h("div", { hidden: true });
+  const refresh = async () => {
+    const answer = await ctx.api.maybe("v1/trends", { signal: ctx.signal }).catch(() => null);
+    const moving = (answer?.items ?? []).filter((trend) => ["degrading", "improving"].includes(trend.label));
+    if (ctx.signal.aborted || !answer) return;
+    moving.sort((one, other) => one.label.localeCompare(other.label));
+    place.hidden = moving.length === 0;
+    fill(place, panel("Which way it goes", { flush: true, note: "over the last 24 hours, beyond chance" }, table([
+      { label: "What", grow: true, mono: true, render: (trend) => trend.path },
+      { label: "", render: (trend) => badge(words(trend.label), trend.label === "degrading" ? "warn" : "ok") },
+      { label: "Now", align: "end", render: (trend) => measured(trend.level, trend.unit) },
+      { label: "Moved by", align: "end", render: (trend) => `${trend.change > 0 ? "+" : "−"}${measured(Math.abs(trend.change), trend.unit)}` },
+      { label: "Limit", render: (trend) => (trend.time_to_limit ? `in ${duration(trend.time_to_limit.hours * 3_600_000)}` : "") },
+    ], moving, { caption: "Trends" })));
+  };
+  refresh();
+  ctx.every(60_000, refresh);
+  return place;
+}
+
 function drawChecks(health) {
   return table([
     { label: "Check", render: (check) => words(check.name) },
@@ -233,12 +270,20 @@ function drawFeed(ctx) {
   return panel("What happens", { flush: true, note: "in this instance" }, body);
 }
 
+/** Some values say themselves what they are. */
+const PLAIN = new Set(["reason", "summary", "severity", "instance_name"]);
+
+function told(key, value) {
+  if (PLAIN.has(key)) return value;
+  return `${words(key.replace(/_id$/, "")).toLowerCase()} ${key.endsWith("_id") ? shortId(value) : value}`;
+}
+
 function line(name, data) {
   const tone = EVENT_TONES.find(([pattern]) => pattern.test(name))?.[1] ?? "quiet";
   const href = target(data);
   const subject = data.saga_id ?? data.job_id;
-  const rest = Object.entries(data).filter(([key, value]) => !QUIET.has(key) && value !== null && value !== subject && typeof value !== "object");
+  const rest = Object.entries(data).filter(([key, value]) => !QUIET.has(key) && value !== null && value !== subject && typeof value !== "object" && (key !== "rule" || !href));
   return h("li", h("span.when", time(data.at)), badge(words(name), tone),
-    h("span.what", { title: data.reason }, subject ? id(subject, href, { copy: false }) : href && data.rule ? h("a", { href }, data.rule) : null,
-      rest.filter(([key]) => key !== "rule" || !href).slice(0, 3).map(([key, value]) => h("span.faint", ` ${key === "reason" ? "" : `${words(key).toLowerCase()} `}${value}`))));
+    h("span.what", { title: data.reason ?? data.summary }, subject ? id(subject, href, { copy: false }) : href && data.rule ? h("a", { href }, data.rule) : null,
+      rest.slice(0, 3).map(([key, value]) => h("span.faint", ` ${told(key, value)}`))));
 }
