@@ -107,7 +107,7 @@ pub(crate) async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     ));
     tell_warnings(&bay).await;
     let stopping = CancellationToken::new();
-    let app = http::App::new(bay.clone(), stopping.clone());
+    let app = http::App::new(bay.clone(), stopping.clone()).map_err(told)?;
     let mut serving = tokio::spawn(http::serve(listener, app));
     signals.next().await;
     tracing::info!("stopping: requests in flight are finished, leadership is handed over");

@@ -3,6 +3,8 @@
 //! All layers are merged into one table of names and values, and that table is read once. So a
 //! value means the same wherever it is given, and every mistake is reported with its name.
 
+mod explain;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
@@ -10,10 +12,12 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use serde::de::{Error as _, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::error::{Error, Result};
 use crate::name::check_name;
+
+pub use explain::{Effective, Source};
 
 /// The longest claim of a job between heartbeats.
 pub const MAX_CLAIM_TTL: Duration = Duration::from_secs(24 * 3600);
@@ -169,12 +173,14 @@ pub const SETTINGS: &[Setting] = &[
     setting("alert_email_to", "LOCKBAY_ALERT_EMAIL_TO", "whom they go to, separated by commas; none"),
     setting("alert_min_severity", "LOCKBAY_ALERT_MIN_SEVERITY", "alerts that are less severe are not told: info, warning, error or critical; warning"),
     setting("alert_group_wait", "LOCKBAY_ALERT_GROUP_WAIT", "how long the first alert of a group waits for others before it is told, unless it is critical; 10s"),
+    setting("four_eyes_above", "LOCKBAY_FOUR_EYES_ABOVE", "deposits, and decisions about sagas, of more money than this wait until a second person approves: USD:10000,EUR:9000, and *:5000 for every other currency; none"),
+    setting("approval_ttl", "LOCKBAY_APPROVAL_TTL", "how long what needs an approval waits for one; 1d"),
     setting("shutdown_grace", "LOCKBAY_SHUTDOWN_GRACE", "how long running work may finish at shutdown; 2500ms"),
     setting("max_in_flight", "LOCKBAY_MAX_IN_FLIGHT", "HTTP requests served at once, more are told to wait; 4096"),
 ];
 
 /// The settings of one instance.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 #[allow(missing_docs)] // SETTINGS says what each is
 pub struct Config {
@@ -221,6 +227,8 @@ pub struct Config {
     pub alert_email_to: Option<String>,
     pub alert_min_severity: String,
     pub alert_group_wait: Span,
+    pub four_eyes_above: Option<String>,
+    pub approval_ttl: Span,
     pub shutdown_grace: Span,
     #[serde(deserialize_with = "number")]
     pub max_in_flight: u32,
@@ -267,6 +275,8 @@ impl Default for Config {
             alert_email_to: None,
             alert_min_severity: "warning".into(),
             alert_group_wait: seconds(10),
+            four_eyes_above: None,
+            approval_ttl: seconds(86_400),
             shutdown_grace: Span(Duration::from_millis(2_500)),
             max_in_flight: 4_096,
         }
@@ -291,16 +301,7 @@ impl Config {
     ) -> Result<Self> {
         let mut table = match file {
             None => toml::Table::new(),
-            Some(path) => {
-                let text = std::fs::read_to_string(path).map_err(|error| {
-                    let message = format!("cannot read the configuration file {}", path.display());
-                    Error::invalid(message).with_source(error)
-                })?;
-                text.parse::<toml::Table>().map_err(|error| {
-                    let message = format!("cannot read the configuration file {}", path.display());
-                    Error::invalid(message).with_source(error)
-                })?
-            }
+            Some(path) => parse_file(path)?,
         };
         for setting in SETTINGS {
             let secret_file = format!("{}_FILE", setting.env);
@@ -413,6 +414,7 @@ impl Config {
         }
         check_payout_provider(&self.payout_provider)?;
         self.masked_fields()?;
+        within("approval_ttl", self.approval_ttl, second * 10, day * 30)?;
         within("alert_group_wait", self.alert_group_wait, Duration::ZERO, day)?;
         if !SEVERITIES.contains(&self.alert_min_severity.as_str()) {
             let (known, given) = (SEVERITIES.join(", "), &self.alert_min_severity);
@@ -456,6 +458,13 @@ fn at_most(small: &str, Span(less): Span, large: &str, Span(more): Span) -> Resu
         return Ok(());
     }
     Err(Error::invalid(format!("{small} ({less:?}) is longer than {large} ({more:?})")))
+}
+
+fn parse_file(path: &Path) -> Result<toml::Table> {
+    let refused =
+        || Error::invalid(format!("cannot read the configuration file {}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|error| refused().with_source(error))?;
+    text.parse::<toml::Table>().map_err(|error| refused().with_source(error))
 }
 
 fn read_secret(name: &str, path: &str) -> Result<String> {

@@ -49,6 +49,7 @@
 //! removes what has ended; [`audit`] shows what was changed, and that nothing of it was touched; [`LockBay`] owns them; [`monitor`] tells the truth.
 
 pub mod access;
+pub mod approval;
 pub mod audit;
 pub mod clock;
 pub mod config;

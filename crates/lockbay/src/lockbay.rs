@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::approval::Approvals;
 use crate::audit::{Audit, Keys};
 use crate::clock::{Clock, Tick};
 use crate::config::Config;
@@ -84,6 +85,7 @@ struct Inner {
     jobs: Jobs,
     sagas: Sagas,
     ledger: Ledger,
+    approvals: Approvals,
     finance: Finance,
     tasks: Tasks,
     state: State,
@@ -298,6 +300,11 @@ impl LockBay {
     /// Schedules.
     pub fn schedules(&self) -> &Schedules {
         &self.0.schedules
+    }
+
+    /// What one person asks for and another must allow.
+    pub fn approvals(&self) -> &Approvals {
+        &self.0.approvals
     }
 
     /// Alerts: what is judged, what fires, and the rules.

@@ -300,6 +300,8 @@ async fn measure(work: Work, bays: &Bays, load: Load, with_raw: bool) -> anyhow:
     let mut ours = Measured::default();
     let (mut raw, mut unmonitored): (Option<Measured>, Option<Measured>) = (None, None);
     let part = load.count.div_ceil(TURNS);
+    let what = format!("{} with {} in flight", work.name(), load.concurrency);
+    let progress = output::Progress::parts(&what, TURNS as u64 + 1);
     for turn in 0..=TURNS {
         // The first turn warms up caches, connections and prepared statements, and does not count.
         let (count, counts) = if turn == 0 { (part / 8 + 1, false) } else { (part, true) };
@@ -320,6 +322,7 @@ async fn measure(work: Work, bays: &Bays, load: Load, with_raw: bool) -> anyhow:
         if counts {
             ours.add(own);
         }
+        progress.add(1);
     }
     let load = Load { count: part * TURNS, ..load };
     Ok(Line { work, load, ours, raw, unmonitored })

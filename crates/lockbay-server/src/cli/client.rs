@@ -24,6 +24,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 const FOREVER: Duration = Duration::from_secs(10 * 365 * 86_400);
 
 /// A server, and how its answers are shown.
+#[derive(Clone)]
 pub(crate) struct Client {
     base: Url,
     token: Option<String>,

@@ -1,17 +1,21 @@
 //! The command line: what can be said to `lockbay`, and the exit code it ends with.
 //!
-//! One file per group of commands. `serve` and `doctor` (and `bench`, in a module of its own) open
-//! a store, and `demo`, in one too, starts its own servers; all others are clients of a server's HTTP API and know nothing that another program
+//! One file per group of commands. `serve`, `doctor` and `backup` (and `bench`, in a module of its
+//! own) open a store, and `demo`, in one too, starts its own servers; all others are clients of a server's HTTP API and know nothing that another program
 //! could not know. Exit codes: 0 done, 1 refused or failed, 2 unreachable or wrong usage.
 
 mod alert_rules;
 mod alerts;
 mod audit;
+mod audit_read;
+mod backup;
 mod cleanup;
 pub(crate) mod client;
+mod config;
 mod doctor;
 mod events;
 mod handler;
+mod help;
 mod job;
 mod leader;
 mod lease;
@@ -21,13 +25,17 @@ pub(crate) mod output;
 mod report;
 mod saga;
 mod saga_operate;
+mod saga_watch;
 mod schedule;
 mod state;
 mod status;
+#[cfg(feature = "top")]
+mod top;
+mod trends;
 
 use std::process::ExitCode;
 
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
 use self::client::{Client, Failure};
@@ -90,10 +98,19 @@ enum Command {
     /// only if everything that is promised was seen; with --json, one object for each promise.
     Demo,
     Doctor(doctor::DoctorArgs),
+    /// Show every setting and where it comes from, or check a file of them
+    Config(config::ConfigArgs),
+    /// Copy a store that is in use into a file that is whole
+    Backup(backup::BackupArgs),
     /// Say whether a server is healthy: exit code 0 if it is, 1 if not, 2 if it is not reached
     Health,
     /// Say how the service does, what is wrong and what to do
     Report(report::ReportArgs),
+    /// Say whether the important metrics get better or worse
+    Trends(trends::TrendsArgs),
+    /// Watch a server: health, rates, latencies, what is parked, what fires
+    #[cfg(feature = "top")]
+    Top(top::TopArgs),
     /// Follow what happens in a server
     Events(events::EventsArgs),
     /// Show what a server has done and how it is, or with --path how one metric went
@@ -150,7 +167,9 @@ enum Ended {
 
 /// Reads the arguments and does what they say.
 pub(crate) fn run() -> ExitCode {
-    let Cli { shared, command } = Cli::parse();
+    let matches = help::dressed(Cli::command()).get_matches();
+    let Cli { shared, command } =
+        Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -182,6 +201,11 @@ async fn obey(shared: &Shared, command: Command) -> Result<Ended, Failure> {
             demo::Outcome::Failed => Ended::No,
         }),
         Command::Doctor(args) => doctor::doctor(&args, shared).await,
+        Command::Config(args) => config::obey(args, shared.json),
+        Command::Backup(args) => backup::backup(args, shared.json).await,
+        Command::Trends(args) => trends::trends(&Client::new(shared)?, args).await,
+        #[cfg(feature = "top")]
+        Command::Top(args) => top::top(&Client::new(shared)?, args).await,
         Command::Health => status::health(&Client::new(shared)?).await,
         Command::Report(args) => report::report(&Client::new(shared)?, &args).await,
         Command::Events(args) => events::follow(&Client::new(shared)?, &args).await,
@@ -205,6 +229,7 @@ async fn obey(shared: &Shared, command: Command) -> Result<Ended, Failure> {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "lockbay", &mut script);
             output::raw(&script);
+            output::hint(help::install(shell));
             Ok(Ended::Done)
         }
     }

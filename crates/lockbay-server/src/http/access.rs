@@ -49,6 +49,9 @@ pub(super) const ACCESS: &[(&str, &str, Need)] = &[
     // Probes and telemetry.
     ("GET", "/", Open),
     ("GET", "/assets/{*path}", Open),
+    ("GET", "/openapi.json", Open),
+    ("GET", "/docs", Open),
+    ("GET", "/docs/{file}", Open),
     ("GET", "/health/live", Open),
     ("GET", "/health/ready", Open),
     ("GET", "/metrics", Least(Viewer)),
@@ -122,6 +125,10 @@ pub(super) const ACCESS: &[(&str, &str, Need)] = &[
     ("PUT", "/v1/state/{key}", Least(Operator)),
     ("DELETE", "/v1/state/{key}", Least(Operator)),
     ("POST", "/v1/state/invalidate", Least(Operator)),
+    // Besides, it is the path of the key of this name.
+    ("GET", "/v1/state/invalidate", Least(Viewer)),
+    ("PUT", "/v1/state/invalidate", Least(Operator)),
+    ("DELETE", "/v1/state/invalidate", Least(Operator)),
     ("GET", "/v1/state-rules", Least(Viewer)),
     ("GET", "/v1/state-rules/{name}", Least(Viewer)),
     ("PUT", "/v1/state-rules/{name}", Least(Operator)),
@@ -155,6 +162,11 @@ pub(super) const ACCESS: &[(&str, &str, Need)] = &[
     ("GET", "/v1/metrics/history", Least(Viewer)),
     ("GET", "/v1/metrics/paths", Least(Viewer)),
     ("GET", "/v1/trends", Least(Viewer)),
+    // Approvals: of what somebody else asked for.
+    ("GET", "/v1/approvals", Least(Viewer)),
+    ("GET", "/v1/approvals/{approval_id}", Least(Viewer)),
+    ("POST", "/v1/approvals/{approval_id}/approve", Least(Operator)),
+    ("POST", "/v1/approvals/{approval_id}/reject", Least(Operator)),
     // Audit.
     ("GET", "/v1/audit", Least(Viewer)),
     ("GET", "/v1/audit/verify", Least(Viewer)),

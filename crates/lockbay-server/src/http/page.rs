@@ -6,18 +6,22 @@
 
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::problem::Problem;
 
 /// The most items of a page.
 pub(super) const MAX_PAGE_SIZE: usize = lockbay::store::MAX_PAGE;
 /// The items of a page when nobody asks.
-const DEFAULT_PAGE_SIZE: usize = 100;
+pub(super) const DEFAULT_PAGE_SIZE: usize = 100;
 
 /// A page of a list.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct Page<T> {
+    /// What is on it.
     items: Vec<T>,
+    /// The `page_token` of the next page, if there may be one.
+    #[schema(required)]
     next_page_token: Option<String>,
 }
 

@@ -8,6 +8,8 @@
 pub(crate) mod caller;
 pub(crate) mod http;
 pub(crate) mod money;
+pub(crate) mod openapi;
+pub(crate) mod schema;
 pub(crate) mod sink;
 
 use std::convert::Infallible;

@@ -9,6 +9,7 @@ use super::ticks::SagaHandlers;
 use super::timed::Timed;
 use super::trail;
 use super::{Inner, Life};
+use crate::approval::Approvals;
 use crate::audit::{Audit, AuditSettings, Keys};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -103,6 +104,7 @@ impl Ground {
         let history = self.history();
         let alerts = self.alerts(&leadership, &history, &notifier);
         let audit = self.audit(&leadership);
+        let approvals = Approvals::new(self.store(), self.clock.clone(), scribe());
         let services = Services {
             store: &self.store,
             clock: &self.clock,
@@ -138,6 +140,7 @@ impl Ground {
             jobs,
             sagas,
             ledger,
+            approvals,
             finance,
             tasks,
             state,

@@ -3,6 +3,7 @@
 import { decideOnMany, selection } from "../bulk.js";
 import { JOB_VERBS } from "../decisions.js";
 import { hasSearch } from "../features.js";
+import { latestOfEach } from "../latest.js";
 import { actor } from "../saga-parts.js";
 import { badge, button, duration, empty, h, id, listView, pageHead, statusBadge, time, words } from "../ui.js";
 
@@ -10,8 +11,11 @@ const PAGE_SIZE = 50;
 const LOOK_EVERY_MS = 3_000;
 const STATUSES = ["", "claimed", "failed", "completed", "cancelled"];
 
+/** What the list without a status shows. */
+const LATEST = { open: ["failed", "claimed"], ended: ["completed", "cancelled"], endOf: (job) => job.completed_at };
+
 const FILTERS = [
-  { name: "status", label: "Status", type: "select", options: STATUSES.map((status) => [status, status ? words(status) : "Any status"]) },
+  { name: "status", label: "Status", type: "select", options: STATUSES.map((status) => [status, status ? words(status) : "Latest of each"]) },
   { name: "job_type", label: "Type", placeholder: "mail", width: 14 },
   { name: "job_key", label: "Key", placeholder: "welcome-1" },
 ];
@@ -47,18 +51,24 @@ export default {
       return listed && button("Decide on all that match…", { small: true, tone: "plain", need: "operator", ctx, onclick: () => decide() });
     });
     let seen = "";
+    let more = false;
+    const page = (values, page_token) => {
+      if (!values.status && !values.q) return latestOfEach(ctx, "v1/jobs", values, LATEST);
+      return ctx.api.get("v1/jobs", { query: { ...values, page_size: PAGE_SIZE, page_token }, signal: ctx.signal });
+    };
     const view = listView(ctx, {
       fetch: async (values, page_token) => {
-        const page = await ctx.api.get("v1/jobs", { query: { ...values, page_size: PAGE_SIZE, page_token }, signal: ctx.signal });
-        if (!page_token) seen = JSON.stringify(page.items);
-        return page;
+        const found = await page(values, page_token);
+        if (!page_token) seen = JSON.stringify(found.items);
+        more = Boolean(found.more);
+        return found;
       },
       filters,
       caption: "Jobs",
       href: address,
       key: (job) => job.job_id,
       tone: (job) => (job.status === "failed" && !job.next_retry_at ? "bad" : job.lapsed ? "warn" : ""),
-      above: () => (chosen.draw(), chosen.bar),
+      above: () => (chosen.draw(), [chosen.bar, more && h("p.padded.faint", "The latest of each status. Choose one to see all of it.")]),
       nothing: empty("No jobs yet", "A job is claimed with POST /v1/jobs/claim before its work begins, so that it runs once."),
       columns: [
         chosen.column,
@@ -74,10 +84,10 @@ export default {
     });
     // Jobs come and go without events, so the first page is asked for again.
     ctx.every(LOOK_EVERY_MS, async () => {
-      if (view.rows().length > PAGE_SIZE) return;
+      if (ctx.query.get("status") && view.rows().length > PAGE_SIZE) return;
       try {
-        const page = await ctx.api.get("v1/jobs", { query: { ...filter(), page_size: PAGE_SIZE }, signal: ctx.signal });
-        if (JSON.stringify(page.items) !== seen) view.refresh();
+        const found = await page(filter());
+        if (JSON.stringify(found.items) !== seen) view.refresh();
       } catch {
         // The connection above says that the server does not answer.
       }
