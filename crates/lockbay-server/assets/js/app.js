@@ -205,7 +205,7 @@ export function setCount(route, value, tone) {
 }
 
 async function probe() {
-  await Promise.all(PAGES.filter((page) => page.probe).map(async (page) => {
+  await Promise.all(PAGES.filter((page) => page.probe && shown(page)).map(async (page) => {
     const [path, query] = page.probe.split("?");
     try {
       if ((await api.maybe(path, { query: Object.fromEntries(new URLSearchParams(query)), quiet401: true })) === null) missing.add(page.route);
