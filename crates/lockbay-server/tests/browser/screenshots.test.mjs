@@ -20,7 +20,7 @@ after(closeAll);
 async function keepBusy(server) {
   const until = Date.now() + BUSY_MS;
   for (let number = 1; Date.now() < until; number += 1) {
-    await server.post('/v1/sagas', order({ lost: number % 9 === 0 }));
+    await server.post('/v1/sagas', order({ lost: number % 40 === 0 }));
     const job = await server.post('/v1/jobs/claim', { job_type: 'mail', job_key: `letter-${number}`, parameters: {}, holder: 'mailer-2' });
     await server.post(`/v1/jobs/${job.job_id}/complete`, { claim_token: job.claim_token, result: null });
     await new Promise((next) => setTimeout(next, 300 + 250 * Math.sin(number / 12)));
