@@ -68,7 +68,7 @@ export default {
       href: address,
       key: (job) => job.job_id,
       tone: (job) => (job.status === "failed" && !job.next_retry_at ? "bad" : job.lapsed ? "warn" : ""),
-      above: () => (chosen.draw(), [chosen.bar, more && h("p.padded.faint", "The latest of each status. Choose one to see all of it.")]),
+      above: () => (chosen.draw(), [chosen.bar, more && h("p.thin.faint", "The latest of each status. Choose one to see all of it.")]),
       nothing: empty("No jobs yet", "A job is claimed with POST /v1/jobs/claim before its work begins, so that it runs once."),
       columns: [
         chosen.column,

@@ -97,7 +97,7 @@ export default {
       href: address,
       key: (saga) => saga.saga_id,
       tone: (saga) => (saga.status === "parked" ? "bad" : ""),
-      above: (rows) => (chosen.draw(), [parkedFirst(rows, ctx), chosen.bar, more && h("p.padded.faint", "The latest of each status. Choose one to see all of it.")]),
+      above: (rows) => (chosen.draw(), [parkedFirst(rows, ctx), chosen.bar, more && h("p.thin.faint", "The latest of each status. Choose one to see all of it.")]),
       nothing: empty("No sagas yet", "A saga is started with POST /v1/sagas, or by a service that has LockBay built in.", h("code", "lockbay saga start FILE")),
       columns: [
         chosen.column,
