@@ -182,7 +182,7 @@ struct Index {
 
 /// What is here
 ///
-/// For whoever comes with a browser or curl: the name, the version, and every call.
+/// For whoever comes with curl; a browser gets the dashboard. The name, the version, and every call.
 #[utoipa::path(
     get,
     path = "/",

@@ -258,6 +258,7 @@ struct InvalidateBody {
     pattern: Option<String>,
     /// What follows by rules and dependencies when this changes, and the value of that key itself.
     updated_key: Option<String>,
+    /// Why, for the audit trail.
     reason: Option<String>,
 }
 
