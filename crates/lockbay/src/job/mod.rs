@@ -48,6 +48,7 @@ pub use crate::config::{MAX_CLAIM_TTL, MAX_RETRIES};
 pub use decide::{JobStatus, OnFailed};
 pub use end::{Failed, Retry};
 pub use fingerprint::Identity;
+pub(crate) use list::matches;
 pub use list::{JobFilter, JobInfo, JobPage};
 pub use run::{JobContext, JobFailure, JobOutcome, JobSuccess, RunOptions};
 

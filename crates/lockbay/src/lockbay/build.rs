@@ -29,6 +29,7 @@ use crate::monitor::trend::Trends;
 use crate::saga::{SagaDefaults, Sagas, Tasks};
 use crate::schedule::{ScheduleDefaults, Schedules};
 use crate::scribe::{Masks, Scribe};
+use crate::search::{Refusal, Search, SearchSettings};
 use crate::state::State;
 use crate::store::Store;
 
@@ -40,11 +41,14 @@ fn scribe(config: &Config, instance: &str, clock: &Clock) -> Scribe {
     let secret = config.audit_mask_secret.as_ref().map(|secret| secret.0.clone());
     let clock = clock.clone();
     let secret = move || secret.unwrap_or_else(|| clock.random_id());
-    // A configuration that was not checked masks everything that it can be read to name.
-    let names = config.masked_fields().unwrap_or_else(|_| {
+    Scribe::new(instance, Masks::new(masked(config), secret))
+}
+
+/// A configuration that was not checked masks everything that it can be read to name.
+fn masked(config: &Config) -> Vec<String> {
+    config.masked_fields().unwrap_or_else(|_| {
         config.audit_masked_fields.split(',').map(|name| name.trim().to_owned()).collect()
-    });
-    Scribe::new(instance, Masks::new(names, secret))
+    })
 }
 
 /// What every service stands on.
@@ -102,6 +106,7 @@ impl Ground {
         let history = self.history();
         let alerts = self.alerts(&leadership, &history, &notifier);
         let audit = self.audit(&leadership);
+        let search = self.search(&leadership, &jobs, &sagas);
         let services = Services {
             store: &self.store,
             clock: &self.clock,
@@ -137,6 +142,7 @@ impl Ground {
             tasks,
             state,
             audit,
+            search,
             sweeper,
             schedules,
             alerts,
@@ -272,6 +278,20 @@ impl Ground {
             leadership.clone(),
             settings,
             trail::record_of,
+        )
+    }
+
+    fn search(&self, leadership: &Leadership, jobs: &Jobs, sagas: &Sagas) -> Search {
+        let refusal = match (self.config.search, self.config.audit) {
+            (true, true) => None,
+            (true, false) => Some(Refusal::NoAudit),
+            (false, _) => Some(Refusal::Off),
+        };
+        Search::new(
+            (self.store(), self.clock.clone(), self.metrics()),
+            leadership.clone(),
+            (jobs.clone(), sagas.clone()),
+            SearchSettings { refusal, masked: masked(&self.config) },
         )
     }
 

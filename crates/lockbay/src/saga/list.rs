@@ -2,6 +2,7 @@
 //!
 //! A list is read from the index, a page at a time, and tells of each saga what its records say.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -13,10 +14,12 @@ use super::retire::is_marked;
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::json::Json;
-use crate::store::{MAX_PAGE, Partition, Range, Record, Revision};
+use crate::store::{Key, MAX_PAGE, Order, Partition, Range, Record, Revision};
 
 /// How many list entries one call looks at before it returns what it has.
 const MAX_LOOKED_AT: usize = 5 * MAX_PAGE;
+/// How many heads are read at once.
+const READ_AT_ONCE: usize = 100;
 /// About the most bytes of a page.
 const MAX_PAGE_BYTES: usize = 8 * 1024 * 1024;
 
@@ -31,6 +34,12 @@ pub struct SagaFilter {
     pub step: Option<String>,
     /// Only those started at least so long ago.
     pub older_than: Option<Duration>,
+    /// Only those started at this moment or later.
+    pub created_after: Option<Timestamp>,
+    /// Only those started before this moment.
+    pub created_before: Option<Timestamp>,
+    /// From which end the list is gone through.
+    pub order: Order,
 }
 
 /// A saga as it stands.
@@ -202,7 +211,7 @@ impl Sagas {
             let page = self.0.store.scan(&range.clone().after(after), limit.max(100)).await?;
             looked_at += page.records.len();
             for (at, place) in page.records.iter().enumerate() {
-                if !is_old_enough(filter, place, page.now) {
+                if !may_match(filter, place, page.now) {
                     continue;
                 }
                 let Some(saga) = self.found(filter, place, page.now).await? else { continue };
@@ -219,6 +228,24 @@ impl Sagas {
                 return Ok(SagaPage { items, next: after.filter(|_| page.more) });
             }
         }
+    }
+
+    /// The sagas of these ids as they were when they started, of those that are there. Their logs
+    /// are not read.
+    pub(crate) async fn as_started(&self, ids: &[&str]) -> Result<Vec<Option<SagaInfo>>> {
+        let keys: Vec<Key> = ids.iter().map(|id| saga_key(id)).collect::<Result<_>>()?;
+        let mut found = Vec::with_capacity(keys.len());
+        for keys in keys.chunks(READ_AT_ONCE) {
+            for record in self.0.store.get(keys).await?.records {
+                let head = record.filter(|record| !is_marked(record));
+                let info = head.map(|head| {
+                    let saga = Saga::new(Arc::from(&*head.key.id), super::record::decode(&head)?);
+                    Ok::<_, Error>(self.info(&saga))
+                });
+                found.push(info.transpose()?);
+            }
+        }
+        Ok(found)
     }
 
     /// The saga behind a list entry, if it is still there and matches.
@@ -305,23 +332,29 @@ fn listed(filter: &SagaFilter) -> Range {
         Some(SagaStatus::Pending) => format!("{}/", SagaStatus::Running.name()),
         Some(status) => format!("{}/", status.name()),
     };
-    Range::new(Partition::FIRST, SAGA_LIST, prefix)
+    Range { order: filter.order, ..Range::new(Partition::FIRST, SAGA_LIST, prefix) }
 }
 
-/// Whether a saga is old enough, as far as its list entry tells without being read: those that
-/// have ended are listed by their end.
-fn is_old_enough(filter: &SagaFilter, place: &Record, now: Timestamp) -> bool {
-    let Some(age) = filter.older_than else { return true };
+/// Whether a saga may be of the age asked for, as far as its list entry tells without being read:
+/// those that have ended are listed by their end.
+fn may_match(filter: &SagaFilter, place: &Record, now: Timestamp) -> bool {
     let mut parts = place.key.id.split('/');
     let ended = parts.next().and_then(|name| SagaStatus::parse(name).ok());
     if ended.is_none_or(SagaStatus::is_terminal) {
         return true;
     }
     let began = parts.nth(1).and_then(|time| u64::from_str_radix(time, 16).ok());
-    began.is_none_or(|began| now.since(Timestamp::from_micros(began)) >= age)
+    began.is_none_or(|began| is_of_the_time(filter, Timestamp::from_micros(began), now))
 }
 
-fn matches(filter: &SagaFilter, saga: &SagaInfo, now: Timestamp) -> bool {
+fn is_of_the_time(filter: &SagaFilter, created: Timestamp, now: Timestamp) -> bool {
+    filter.older_than.is_none_or(|wanted| now.since(created) >= wanted)
+        && filter.created_after.is_none_or(|after| created >= after)
+        && filter.created_before.is_none_or(|before| created < before)
+}
+
+/// Whether a saga is one of those asked for.
+pub(crate) fn matches(filter: &SagaFilter, saga: &SagaInfo, now: Timestamp) -> bool {
     let busy = |status| match status {
         StepStatus::Running
         | StepStatus::Unknown
@@ -336,11 +369,10 @@ fn matches(filter: &SagaFilter, saga: &SagaInfo, now: Timestamp) -> bool {
     let at_step = |name: &String| {
         saga.steps.iter().any(|step| step.name == *name && (busy(step.status) || step.in_doubt))
     };
-    let age = now.since(saga.created_at);
     filter.status.is_none_or(|status| status == saga.status)
         && filter.saga_name.as_ref().is_none_or(|name| *name == saga.saga_name)
         && filter.step.as_ref().is_none_or(at_step)
-        && filter.older_than.is_none_or(|wanted| age >= wanted)
+        && is_of_the_time(filter, saga.created_at, now)
 }
 
 /// An entry in the words of the API.
