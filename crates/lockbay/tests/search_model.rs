@@ -22,8 +22,8 @@ use lockbay::store::faulty::Cut;
 use lockbay::store::{Kind, Partition, Range, Store};
 use support::stepped::{Instance, World};
 
-const SEEDS: u64 = 6;
-const ROUNDS: usize = 70;
+const SEEDS: u64 = 3;
+const ROUNDS: usize = 50;
 const QUERIES: usize = 60;
 const WORDS: [&str; 14] = [
     "order",
@@ -143,7 +143,8 @@ impl Model {
         let instance = self.instance();
         self.instances.push(instance);
         if self.instances.len() > 4 {
-            self.instances.remove(0);
+            // Its tasks go on: nobody shuts it down.
+            self.instances.remove(0).store.die_at(1, Cut::Before);
         }
     }
 
@@ -273,6 +274,7 @@ async fn found(instance: &Instance, query: &str, look: &Look, limit: usize) -> V
 
 async fn compare(model: &Model, instance: &Instance, context: &str) {
     let all = everything(instance).await;
+    let mut hits = 0;
     for _ in 0..QUERIES {
         let mut query = match (model.dice(12), all.len()) {
             (0, 1..) => all[model.dice(all.len())].id.clone(),
@@ -304,7 +306,9 @@ async fn compare(model: &Model, instance: &Instance, context: &str) {
         let (first, rest): (Vec<&str>, Vec<&str>) = wanted.iter().copied().partition(named);
         wanted = first.into_iter().chain(rest).collect();
         assert_eq!(order, wanted, "{context}, {query:?}, {limit} a page");
+        hits += usize::from(!order.is_empty());
     }
+    assert!(hits > QUERIES / 4 || all.len() < 20, "{context}: only {hits} queries found anything");
 }
 
 /// Whether this job has the query as its key, and few others have.
@@ -331,23 +335,34 @@ async fn run(seed: u64) {
         }
         model.disturb();
         model.world.pass_by(Duration::from_millis(250), Duration::from_secs(1)).await;
-        if round % 35 == 34 {
+        if round % 25 == 24 {
             let calm = model.calm().await;
             compare(&model, &calm, &format!("LOCKBAY_SEED={seed}, round {round}")).await;
             model.instances.push(calm);
         }
     }
-    // Jobs are forgotten after their horizon, and then the index forgets them.
+    // Segments were merged.
     let calm = model.calm().await;
     let (before, segments) =
         (count(&calm, "search-docs").await, count(&calm, "search-words").await);
     assert!(before > 0 && before < 60 && segments < 200, "merged: {before} and {segments}");
-    model.world.pass_by(Duration::from_secs(3_600), Duration::from_secs(9 * 86_400)).await;
+    if !seed.is_multiple_of(3) {
+        return;
+    }
+    // Jobs are forgotten after their horizon, and then the index forgets them.
+    model.world.pass_by(Duration::from_secs(7_200), Duration::from_secs(9 * 86_400)).await;
     model.instances.push(calm);
     let calm = model.calm().await;
-    model.world.pass_by(Duration::from_secs(1), Duration::from_secs(900)).await;
+    model.world.pass_by(Duration::from_secs(2), Duration::from_secs(900)).await;
     calm.bay.search().index_now().await.unwrap();
     compare(&model, &calm, &format!("LOCKBAY_SEED={seed}, days later")).await;
+    let jobs = calm.bay.jobs().list(&JobFilter::default(), None, 100).await.unwrap().items;
+    let ended = jobs.iter().filter(|job| job.completed_at.is_some() && job.next_retry_at.is_none());
+    assert_eq!(ended.count(), 0, "what ended was swept");
+    let docs = calm.store.scan(&Range::new(Partition::FIRST, Kind::new("search-docs"), ""), 100);
+    let known: usize = docs.await.unwrap().records.iter().map(|record| record.value.len()).sum();
+    let all = everything(&calm).await.len();
+    assert!(known < (all + 12) * 80, "the index forgot what is gone: {known} bytes for {all}");
 }
 
 #[tokio::test]

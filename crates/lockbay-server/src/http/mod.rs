@@ -20,6 +20,7 @@ mod health;
 mod history;
 mod job;
 mod job_list;
+mod job_operate;
 mod leader;
 mod lease;
 mod ledger;
@@ -32,6 +33,7 @@ mod report;
 mod saga;
 mod saga_operate;
 mod schedule;
+mod search;
 mod state;
 mod task;
 
@@ -112,6 +114,8 @@ pub(crate) fn router(app: App) -> Router {
         .merge(lease::routes().into())
         .merge(job::routes().into())
         .merge(job_list::routes().into())
+        .merge(job_operate::routes())
+        .merge(search::routes())
         .merge(saga::routes().into())
         .merge(saga_operate::routes().into())
         .merge(handler::routes().into())
@@ -160,7 +164,9 @@ async fn index() -> Response {
         "POST /v1/leader/resign",
         "GET /v1/leases",
         "GET|POST|PUT|DELETE /v1/leases/{name}",
+        "GET /v1/search?q=&kind=",
         "GET /v1/jobs",
+        "POST /v1/jobs/bulk",
         "POST /v1/jobs/claim",
         "GET /v1/jobs/{job_id}",
         "POST /v1/jobs/{job_id}/heartbeat|complete|fail|cancel|retry",

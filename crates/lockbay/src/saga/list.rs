@@ -5,12 +5,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Sagas;
 use super::log::{Entry, Moment, SagaStatus, StepState, StepStatus, Verb};
 use super::record::{Logged, SAGA_LIST, Saga, log_page, not_found, saga_behind, saga_key};
 use super::retire::is_marked;
+use super::start::id_of;
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::json::Json;
@@ -38,6 +39,9 @@ pub struct SagaFilter {
     pub created_after: Option<Timestamp>,
     /// Only those started before this moment.
     pub created_before: Option<Timestamp>,
+    /// Only the one that this idempotency key started, and those with this text as `key` in their
+    /// metadata.
+    pub key: Option<String>,
     /// From which end the list is gone through.
     pub order: Order,
 }
@@ -63,6 +67,22 @@ pub struct SagaInfo {
     pub fencing_token: String,
     /// The session under which it is executed.
     pub session: String,
+}
+
+impl SagaInfo {
+    /// Its business key: the text `key` of its metadata, if there is one.
+    pub fn key(&self) -> Option<String> {
+        #[derive(Deserialize)]
+        struct Keyed {
+            key: Option<String>,
+        }
+        // Whatever else metadata may be, there is no key in it then.
+        serde_json::from_str::<Keyed>(self.metadata.text()).ok().and_then(|keyed| keyed.key)
+    }
+
+    fn has_key(&self, key: &str) -> bool {
+        id_of(key).is_ok_and(|id| id == self.saga_id) || self.key().is_some_and(|own| own == key)
+    }
 }
 
 /// A step as it stands.
@@ -372,6 +392,7 @@ pub(crate) fn matches(filter: &SagaFilter, saga: &SagaInfo, now: Timestamp) -> b
     filter.status.is_none_or(|status| status == saga.status)
         && filter.saga_name.as_ref().is_none_or(|name| *name == saga.saga_name)
         && filter.step.as_ref().is_none_or(at_step)
+        && filter.key.as_ref().is_none_or(|key| saga.has_key(key))
         && is_of_the_time(filter, saga.created_at, now)
 }
 

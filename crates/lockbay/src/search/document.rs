@@ -82,7 +82,8 @@ impl Document for JobInfo {
     }
 
     fn facets(&self) -> Vec<String> {
-        vec![facet_of(DocKind::Job), facet("type", &self.job_type)]
+        let (of_type, of_key) = (facet("type", &self.job_type), facet("key", &self.job_key));
+        vec![facet_of(DocKind::Job), of_type, of_key]
     }
 
     fn each(&self, masked: &[String], call: Call<'_>) {
@@ -104,7 +105,7 @@ impl Document for SagaInfo {
 
     fn facets(&self) -> Vec<String> {
         let mut facets = vec![facet_of(DocKind::Saga), facet("name", &self.saga_name)];
-        facets.extend(key_of(self).map(|key| facet("key", &key)));
+        facets.extend(self.key().map(|key| facet("key", &key)));
         facets
     }
 
@@ -130,14 +131,4 @@ impl Document for SagaInfo {
 /// An error, or a reason, which may hold one, unless errors are masked.
 fn shown<'a>(error: &'a Option<String>, masked: &[String]) -> Option<&'a str> {
     error.as_deref().filter(|_| !masked.iter().any(|name| name == ERROR))
-}
-
-/// The business key of a saga: the text `key` of its metadata.
-pub(crate) fn key_of(saga: &SagaInfo) -> Option<String> {
-    #[derive(serde::Deserialize)]
-    struct Keyed {
-        key: Option<String>,
-    }
-    // Whatever else metadata may be, it has no key then.
-    serde_json::from_str::<Keyed>(saga.metadata.text()).ok().and_then(|keyed| keyed.key)
 }

@@ -20,7 +20,7 @@ use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::{self, JobFilter, JobInfo};
 use crate::metrics::Metric;
-use crate::saga::{self, SagaFilter, SagaInfo};
+use crate::saga::{self, SagaInfo};
 use crate::scribe::audit_log;
 use crate::store::{MAX_PAGE, Partition, log};
 
@@ -38,6 +38,7 @@ impl Search {
     ///
     /// What has exactly the id, or the business key, that is asked for comes first and is found
     /// whether it is indexed yet or not. A page may hold fewer than there are, with `next` set.
+    /// Where the filter names a key, the query may be empty.
     ///
     /// # Errors
     /// `Invalid` for a query without a word, and for a `next` that was never handed out. `Refused`
@@ -53,9 +54,15 @@ impl Search {
         inner.check_on()?;
         let began = inner.clock.tick();
         let limit = limit.clamp(1, MAX_PAGE);
-        let asked = Asked { query: Query::parse(query)?, look, masked: &inner.masked };
+        let (text, key) = (query.trim(), look.key());
+        let query = match key.is_some() && text.is_empty() {
+            true => Query::anything(),
+            false => Query::parse(text)?,
+        };
+        let asked = Asked { query, look, masked: &inner.masked };
         let place = next.map(Place::parse).transpose()?;
-        let direct = inner.direct(query.trim(), &asked).await?;
+        let named = if text.is_empty() { key.unwrap_or_default() } else { text };
+        let direct = inner.direct(named, &asked).await?;
         for _ in 0..LOOKS {
             let head = inner.head().await?;
             let mut walk = Walk::new(inner, &asked, &direct, &head);
@@ -209,18 +216,27 @@ impl Look {
         }
     }
 
-    fn facets(&self) -> Vec<String> {
+    /// The key that the filter names.
+    fn key(&self) -> Option<&str> {
         match self {
-            Look::Any => Vec::new(),
-            Look::Jobs(JobFilter { job_type, .. }) => match job_type {
-                Some(job_type) => vec![facet("type", job_type)],
-                None => vec![facet_of(DocKind::Job)],
-            },
-            Look::Sagas(SagaFilter { saga_name, .. }) => match saga_name {
-                Some(saga_name) => vec![facet("name", saga_name)],
-                None => vec![facet_of(DocKind::Saga)],
-            },
+            Look::Any => None,
+            Look::Jobs(filter) => filter.job_key.as_deref(),
+            Look::Sagas(filter) => filter.key.as_deref(),
         }
+    }
+
+    /// What the index is asked for on behalf of the filter, the rarest first.
+    fn facets(&self) -> Vec<String> {
+        let (kind, name) = match self {
+            Look::Any => return Vec::new(),
+            Look::Jobs(filter) => (DocKind::Job, filter.job_type.as_deref().map(|of| ("type", of))),
+            Look::Sagas(filter) => {
+                (DocKind::Saga, filter.saga_name.as_deref().map(|of| ("name", of)))
+            }
+        };
+        let key = self.key().map(|key| facet("key", key));
+        let name = name.map(|(name, value)| facet(name, value));
+        key.into_iter().chain(name).chain([facet_of(kind)]).collect()
     }
 }
 

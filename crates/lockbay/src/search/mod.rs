@@ -80,7 +80,7 @@ impl Hit {
     pub fn key(&self) -> Option<String> {
         match &self.found {
             Found::Job(job) => Some(job.job_key.clone()),
-            Found::Saga(saga) => document::key_of(saga),
+            Found::Saga(saga) => saga.key(),
         }
     }
 }

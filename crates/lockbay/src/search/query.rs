@@ -85,6 +85,11 @@ impl Query {
         Ok(query)
     }
 
+    /// One that everything matches.
+    pub(crate) fn anything() -> Self {
+        Query { terms: Vec::new() }
+    }
+
     /// What the index is asked for, the longest first: that is most likely the rarest. Each record
     /// that matches has all of it.
     pub(crate) fn wanted(&self) -> Vec<Wanted> {
