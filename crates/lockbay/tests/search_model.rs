@@ -359,8 +359,9 @@ async fn run(seed: u64) {
     let jobs = calm.bay.jobs().list(&JobFilter::default(), None, 100).await.unwrap().items;
     let ended = jobs.iter().filter(|job| job.completed_at.is_some() && job.next_retry_at.is_none());
     assert_eq!(ended.count(), 0, "what ended was swept");
-    let docs = calm.store.scan(&Range::new(Partition::FIRST, Kind::new("search-docs"), ""), 100);
-    let known: usize = docs.await.unwrap().records.iter().map(|record| record.value.len()).sum();
+    let range = Range::new(Partition::FIRST, Kind::new("search-docs"), "");
+    let docs = calm.store.scan(&range, 100).await.unwrap();
+    let known: usize = docs.records.iter().map(|record| record.value.len()).sum();
     let all = everything(&calm).await.len();
     assert!(known < (all + 12) * 80, "the index forgot what is gone: {known} bytes for {all}");
 }

@@ -168,14 +168,18 @@ impl Jobs {
         }
     }
 
-    /// The jobs of these ids, of those that are there.
+    /// The jobs of these ids, of those that are there and can be read.
     pub(crate) async fn found(&self, ids: &[&str]) -> Result<Vec<Option<JobInfo>>> {
         let keys: Vec<Key> = ids.iter().map(|id| Key::new(Partition::of(id), JOB, *id)).collect();
         let mut found = Vec::with_capacity(keys.len());
         for keys in keys.chunks(CHUNK) {
             let read = self.0.store.get(keys).await?;
             for record in read.records {
-                found.push(record.map(|record| info(&record, read.now)).transpose()?);
+                let job = record.map(|record| info(&record, read.now)).transpose();
+                found.push(job.unwrap_or_else(|error| {
+                    tracing::warn!(%error, "a job is passed over");
+                    None
+                }));
             }
         }
         Ok(found)

@@ -250,8 +250,8 @@ impl Sagas {
         }
     }
 
-    /// The sagas of these ids as they were when they started, of those that are there. Their logs
-    /// are not read.
+    /// The sagas of these ids as they were when they started, of those that are there and can be
+    /// read. Their logs are not.
     pub(crate) async fn as_started(&self, ids: &[&str]) -> Result<Vec<Option<SagaInfo>>> {
         let keys: Vec<Key> = ids.iter().map(|id| saga_key(id)).collect::<Result<_>>()?;
         let mut found = Vec::with_capacity(keys.len());
@@ -262,7 +262,10 @@ impl Sagas {
                     let saga = Saga::new(Arc::from(&*head.key.id), super::record::decode(&head)?);
                     Ok::<_, Error>(self.info(&saga))
                 });
-                found.push(info.transpose()?);
+                found.push(info.transpose().unwrap_or_else(|error| {
+                    tracing::warn!(%error, "a saga is passed over");
+                    None
+                }));
             }
         }
         Ok(found)

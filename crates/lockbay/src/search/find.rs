@@ -55,7 +55,8 @@ impl Search {
         let began = inner.clock.tick();
         let limit = limit.clamp(1, MAX_PAGE);
         let (text, key) = (query.trim(), look.key());
-        let query = match key.is_some() && text.is_empty() {
+        let by_key = text.is_empty() && key.is_some_and(|key| !key.is_empty());
+        let query = match by_key {
             true => Query::anything(),
             false => Query::parse(text)?,
         };
@@ -164,6 +165,11 @@ impl Inner {
                     .filter(|saga| asked.look.takes_saga(saga, self.clock.now()))
                     .map(|saga| Found::Saga(Box::new(saga))),
                 Err(error) if error.kind() == ErrorKind::NotFound => None,
+                // It would be in the way of everything else that is found.
+                Err(error) if error.kind() == ErrorKind::Internal => {
+                    tracing::warn!(%error, saga = doc.id, "a saga that cannot be read is not shown");
+                    None
+                }
                 Err(error) => return Err(error),
             },
         };

@@ -204,7 +204,7 @@ impl Found {
 pub(super) struct Table<'a> {
     store: &'a dyn Store,
     segment: u64,
-    pieces: HashMap<u32, Vec<Doc>>,
+    pieces: HashMap<usize, Vec<Doc>>,
 }
 
 impl<'a> Table<'a> {
@@ -214,7 +214,7 @@ impl<'a> Table<'a> {
 
     /// The record of this number; nothing if the segment is gone.
     pub(super) async fn doc(&mut self, number: u32) -> Result<Option<&Doc>> {
-        let (piece, at) = (number / DOCS as u32, number as usize % DOCS);
+        let (piece, at) = (number as usize / DOCS, number as usize % DOCS);
         if !self.pieces.contains_key(&piece) {
             let read = self.store.get(&[docs_key(self.segment, number)]).await?;
             let Some(record) = read.records.into_iter().flatten().next() else { return Ok(None) };
