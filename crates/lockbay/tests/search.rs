@@ -31,8 +31,12 @@ fn start(config: Config, store: Arc<dyn Store>) -> LockBay {
     bay
 }
 
+fn fresh() -> Arc<dyn Store> {
+    Arc::new(Memory::new(Clock::system()).client())
+}
+
 async fn memory() -> LockBay {
-    let bay = start(config(), Memory::new(Clock::system()));
+    let bay = start(config(), fresh());
     leads(&bay).await;
     bay
 }
@@ -121,7 +125,7 @@ async fn a_job_is_found_by_everything_that_it_is_known_by() {
 #[tokio::test]
 async fn what_is_named_to_the_letter_is_found_before_it_is_indexed() {
     // Not started: nobody indexes.
-    let bay = LockBay::with_store(config(), Memory::new(Clock::system()), Clock::system());
+    let bay = LockBay::with_store(config(), fresh(), Clock::system());
     let (job, _) = claim(&bay, "pay", "order-17", "null").await;
     let saga = start_saga(&bay, "escrow", "null", Some("my key")).await;
     assert_eq!(any(&bay, &job).await, [job.clone()]);
@@ -170,7 +174,7 @@ async fn search_that_cannot_work_says_why() {
         (Config { search: false, ..config() }, "search = true"),
         (Config { audit: false, ..config() }, "audit = true"),
     ] {
-        let bay = LockBay::with_store(config, Memory::new(Clock::system()), Clock::system());
+        let bay = LockBay::with_store(config, fresh(), Clock::system());
         let refused = bay.search().find("word", &Look::Any, None, 10).await.unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::Refused);
         assert!(refused.to_string().contains(why), "{refused}");
@@ -181,8 +185,8 @@ async fn search_that_cannot_work_says_why() {
 #[tokio::test]
 async fn nothing_is_added_to_the_commits_of_jobs_and_sagas() {
     let kinds = ["search-head", "search-words", "search-docs"];
-    let store = Memory::new(Clock::system());
-    let bay = LockBay::with_store(config(), store.clone(), Clock::system());
+    let store = fresh();
+    let bay = LockBay::with_store(config(), Arc::clone(&store), Clock::system());
     claim(&bay, "pay", "a", "null").await;
     start_saga(&bay, "escrow", "null", None).await;
     for kind in kinds {
@@ -229,14 +233,19 @@ async fn survives(open: impl AsyncFn() -> Arc<dyn Store>) {
 async fn leaders_that_die_on_sqlite_leave_an_index_in_which_everything_is_found_once() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("search.db");
-    survives(async || Arc::new(SqliteStore::open(&file, "search", Clock::system()).unwrap())).await;
+    survives(async || {
+        let store = SqliteStore::open(&file, "search", Clock::system()).unwrap();
+        Arc::new(store) as Arc<dyn Store>
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn leaders_that_die_on_redis_leave_an_index_in_which_everything_is_found_once() {
     let server = RedisServer::start_with(&["appendonly no"]);
     survives(async || {
-        Arc::new(RedisStore::open(&server.url(), "search", Clock::system()).await.unwrap())
+        let store = RedisStore::open(&server.url(), "search", Clock::system()).await.unwrap();
+        Arc::new(store) as Arc<dyn Store>
     })
     .await;
 }

@@ -166,8 +166,7 @@ async fn index() -> Response {
         "GET|POST|PUT|DELETE /v1/leases/{name}",
         "GET /v1/search?q=&kind=",
         "GET /v1/jobs",
-        "POST /v1/jobs/bulk",
-        "POST /v1/jobs/claim",
+        "POST /v1/jobs/claim|bulk",
         "GET /v1/jobs/{job_id}",
         "POST /v1/jobs/{job_id}/heartbeat|complete|fail|cancel|retry",
         "GET|POST /v1/sagas",
@@ -214,8 +213,7 @@ async fn index() -> Response {
         "GET /v1/audit/history?entity=",
         "GET /v1/audit/proof?revision=",
         "GET /v1/audit/export?from=&until=",
-        "GET /v1/audit/checkpoints",
-        "GET /v1/audit/key",
+        "GET /v1/audit/checkpoints|key",
     ];
     Json(json!({ "name": "lockbay", "version": env!("CARGO_PKG_VERSION"), "calls": &calls[..] }))
         .into_response()

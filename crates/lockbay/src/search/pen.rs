@@ -50,7 +50,9 @@ impl<'a> Pen<'a> {
 
     /// Adds a piece of a segment's table of records, whose first one has this number.
     pub(super) fn docs(&mut self, segment: u64, first: u32, docs: &[Doc]) {
-        debug_assert!((first as usize).is_multiple_of(DOCS) && docs.len() <= DOCS && !docs.is_empty());
+        debug_assert!(
+            (first as usize).is_multiple_of(DOCS) && docs.len() <= DOCS && !docs.is_empty()
+        );
         let bytes = write_docs(docs);
         self.bytes += bytes.len();
         self.put(docs_key(segment, first), bytes);
