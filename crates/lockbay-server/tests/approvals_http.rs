@@ -14,17 +14,22 @@ struct House {
 
 impl House {
     fn new() -> Self {
-        let server = Server::start_with(
-            &["--store", "memory:"],
-            &[("LOCKBAY_FOUR_EYES_ABOVE", "USD:1000")],
-        );
+        let server =
+            Server::start_with(&["--store", "memory:"], &[("LOCKBAY_FOUR_EYES_ABOVE", "USD:1000")]);
         let admin = token(&server, None, "root", "admin");
         let ana = token(&server, Some(&admin), "ana", "operator");
         let ben = token(&server, Some(&admin), "ben", "operator");
         House { server, ana, ben }
     }
 
-    fn ask(&self, who: &str, method: &str, path: &str, headers: &[(&str, &str)], body: &Value) -> (u16, Value) {
+    fn ask(
+        &self,
+        who: &str,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &Value,
+    ) -> (u16, Value) {
         let bearer = format!("Bearer {who}");
         let mut all = vec![("authorization", bearer.as_str())];
         all.extend_from_slice(headers);
@@ -106,7 +111,13 @@ fn a_decision_about_large_money_needs_two_people() {
     assert_eq!((status, &done["status"]), (200, &json!("done")), "{done}");
     let (_, saga) = house.ask(&house.ana, "GET", &path, &[], &Value::Null);
     assert_eq!(saga["status"], "abandoned");
-    let (_, audit) = house.ask(&house.ana, "GET", "/v1/audit?actor=ana%20(approved%20by%20ben)", &[], &Value::Null);
+    let (_, audit) = house.ask(
+        &house.ana,
+        "GET",
+        "/v1/audit?actor=ana%20(approved%20by%20ben)",
+        &[],
+        &Value::Null,
+    );
     assert!(!audit["items"].as_array().unwrap().is_empty(), "both are named: {audit}");
 }
 
@@ -115,7 +126,8 @@ fn where_nobody_is_known_large_money_does_not_move() {
     let server =
         Server::start_with(&["--store", "memory:"], &[("LOCKBAY_FOUR_EYES_ABOVE", "*:10")]);
     let body = json!({ "user_id": "u1", "amount": "11", "currency": "EUR" }).to_string();
-    let reply = server.send("POST", "/v1/ledger/deposits", &[("idempotency-key", "k")], body.as_bytes());
+    let reply =
+        server.send("POST", "/v1/ledger/deposits", &[("idempotency-key", "k")], body.as_bytes());
     assert_eq!(reply.status, 403, "{}", reply.text());
     assert!(reply.text().contains("lockbay token create"), "{}", reply.text());
 }

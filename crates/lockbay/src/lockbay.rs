@@ -44,6 +44,7 @@ use crate::monitor::trend::Trends;
 use crate::saga::{ClaimedTask, Sagas, TaskPoll, Tasks};
 use crate::schedule::Schedules;
 use crate::scribe::{Entry, Scribe};
+use crate::search::Search;
 use crate::state::State;
 use crate::store::{self, Commit, Partition, Store};
 use crate::sweep::Sweeper;
@@ -90,6 +91,7 @@ struct Inner {
     tasks: Tasks,
     state: State,
     audit: Audit,
+    search: Search,
     sweeper: Sweeper,
     schedules: Schedules,
     alerts: Alerts,
@@ -125,6 +127,7 @@ struct Running {
     sagas: JoinHandle<()>,
     state: JoinHandle<()>,
     audit: JoinHandle<()>,
+    search: JoinHandle<()>,
     sweeper: JoinHandle<()>,
     schedules: JoinHandle<()>,
     sampler: Option<Sampler>,
@@ -174,6 +177,7 @@ impl LockBay {
             sagas: tokio::spawn(self.0.sagas.clone().watch_over()),
             state: tokio::spawn(self.0.state.clone().watch_over(stop.clone())),
             audit: tokio::spawn(self.0.audit.clone().watch_over(stop.clone())),
+            search: tokio::spawn(self.0.search.clone().watch_over(stop.clone())),
             sweeper: tokio::spawn(self.0.sweeper.clone().watch()),
             schedules: tokio::spawn(self.0.schedules.clone().watch_over(stop.clone())),
             alerts: self.watch_alerts(&stop),
@@ -212,7 +216,7 @@ impl LockBay {
                 drop(tokio::join!(running.elector, running.health));
                 drop(tokio::join!(running.notifier, running.announcer));
                 drop(futures_util::future::join_all(running.alerts).await);
-                drop(running.audit.await);
+                drop(tokio::join!(running.audit, running.search));
                 drop(tokio::join!(services.0, services.1, services.2, services.3));
             }
         };
@@ -284,6 +288,11 @@ impl LockBay {
     /// What was changed, by whom and when; sealed, so that tampering shows.
     pub fn audit(&self) -> &Audit {
         &self.0.audit
+    }
+
+    /// Jobs and sagas by the words in them.
+    pub fn search(&self) -> &Search {
+        &self.0.search
     }
 
     /// Tasks of sagas, as workers end them. Workers ask for them by [`poll`](LockBay::poll) of

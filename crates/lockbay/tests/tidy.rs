@@ -64,6 +64,10 @@ const ROOMS: &[(&str, &[&str])] = &[
         "sweep/",
         &["clock", "error", "glob", "leader", "metrics", "name", "retire", "scribe", "store"],
     ),
+    (
+        "search/",
+        &["clock", "error", "hex", "job", "json", "leader", "metrics", "saga", "scribe", "store"],
+    ),
     ("finance/", &["clock", "error", "json", "ledger", "name", "saga", "scribe", "store"]),
     ("ledger/", &["clock", "error", "json", "metrics", "name", "scribe", "store"]),
     ("state/", &["clock", "error", "glob", "json", "metrics", "name", "scribe", "store"]),
@@ -83,7 +87,7 @@ const ROOMS: &[(&str, &[&str])] = &[
 const EVERYTHING: &[&str] = &[
     "audit", "clock", "config", "error", "event", "finance", "glob", "hex", "instance", "job",
     "json", "keeper", "leader", "lease", "ledger", "lockbay", "metrics", "monitor", "name",
-    "retire", "saga", "schedule", "scribe", "state", "store", "sweep", "testing",
+    "retire", "saga", "schedule", "scribe", "search", "state", "store", "sweep", "testing",
 ];
 
 /// What some file uses against the table, and why that is borne for now.

@@ -18,6 +18,7 @@ mod events;
 mod handler;
 mod help;
 mod job;
+mod job_bulk;
 mod leader;
 mod lease;
 mod ledger;
@@ -28,6 +29,7 @@ mod saga;
 mod saga_operate;
 mod saga_watch;
 mod schedule;
+mod search;
 mod state;
 mod status;
 #[cfg(feature = "top")]
@@ -128,6 +130,8 @@ enum Command {
     /// Sagas
     #[command(subcommand)]
     Saga(saga::SagaCommand),
+    /// Find jobs and sagas by the words in them
+    Search(search::SearchArgs),
     /// Who does the steps of sagas
     #[command(subcommand)]
     Handler(handler::HandlerCommand),
@@ -218,6 +222,7 @@ async fn obey(shared: &Shared, command: Command) -> Result<Ended, Failure> {
         Command::Lease(command) => lease::obey(&Client::new(shared)?, command).await,
         Command::Job(command) => job::obey(&Client::new(shared)?, command).await,
         Command::Saga(command) => saga::obey(&Client::new(shared)?, command).await,
+        Command::Search(args) => search::search(&Client::new(shared)?, args).await,
         Command::Handler(command) => handler::obey(&Client::new(shared)?, command).await,
         Command::Schedule(command) => schedule::obey(shared, command).await,
         Command::Ledger(command) => ledger::obey(&Client::new(shared)?, command).await,

@@ -74,12 +74,15 @@ pub(super) const ACCESS: &[(&str, &str, Need)] = &[
     // Jobs.
     ("GET", "/v1/jobs", Least(Viewer)),
     ("GET", "/v1/jobs/{job_id}", Least(Viewer)),
+    ("POST", "/v1/jobs/bulk", Least(Operator)),
     ("POST", "/v1/jobs/claim", Least(Operator)),
     ("POST", "/v1/jobs/{job_id}/heartbeat", Least(Operator)),
     ("POST", "/v1/jobs/{job_id}/complete", Least(Operator)),
     ("POST", "/v1/jobs/{job_id}/fail", Least(Operator)),
     ("POST", "/v1/jobs/{job_id}/cancel", Least(Operator)),
     ("POST", "/v1/jobs/{job_id}/retry", Least(Operator)),
+    // Search.
+    ("GET", "/v1/search", Least(Viewer)),
     // Sagas.
     ("GET", "/v1/sagas", Least(Viewer)),
     ("POST", "/v1/sagas", Least(Operator)),

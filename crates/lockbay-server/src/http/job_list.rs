@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use lockbay::job::{JobFilter, JobInfo, JobStatus};
+use lockbay::search::Look;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -12,8 +13,9 @@ use utoipa_axum::routes;
 use super::App;
 use super::extract::{JsonBody, Name, Nothing, Query, check_reason};
 use super::openapi::{Conflict, NotFound, page_size, page_token};
-use super::page::{self, Page};
+use super::page::{self, Page, Sorting, order_of};
 use super::problem::Problem;
+use super::search::{self, Wish};
 use super::shape;
 
 pub(super) fn routes() -> OpenApiRouter<App> {
@@ -35,6 +37,17 @@ struct Listing {
     job_type: Option<String>,
     /// Only jobs with this business key.
     job_key: Option<String>,
+    /// Only those that have all of these words; see `/v1/search`.
+    q: Option<String>,
+    /// Only those that were created after this moment.
+    #[param(value_type = Option<String>, format = DateTime)]
+    created_after: Option<Timestamp>,
+    /// Only those that were created before this moment.
+    #[param(value_type = Option<String>, format = DateTime)]
+    created_before: Option<Timestamp>,
+    /// Which of them come first.
+    #[param(inline)]
+    order: Option<Sorting>,
     /// How many jobs the page has at most.
     #[param(schema_with = page_size)]
     page_size: Option<usize>,
@@ -57,15 +70,25 @@ struct Listing {
 )]
 async fn list(State(app): State<App>, Query(listing): Query<Listing>) -> Result<Response, Problem> {
     let limit = page::size(listing.page_size)?;
-    let Listing { status, job_type, job_key, .. } = &listing;
-    // What page tokens are bound to: the list with its filter.
-    let list_name = format!("jobs {status:?} {job_type:?} {job_key:?}");
-    let next = page::place(&list_name, listing.page_token.as_deref())?;
+    let status = listing.status.as_deref().map(JobStatus::parse).transpose()?;
+    let newest_first = status.map(|status| status != JobStatus::Claimed);
+    let by_time = newest_first.filter(|_| listing.job_key.is_none() && listing.q.is_none());
     let filter = JobFilter {
-        status: listing.status.as_deref().map(JobStatus::parse).transpose()?,
+        status,
         job_type: listing.job_type,
         job_key: listing.job_key,
+        created_after: listing.created_after,
+        created_before: listing.created_before,
+        order: order_of(listing.order, by_time)?,
     };
+    // What page tokens are bound to: the list with its filter.
+    let list_name = format!("jobs {filter:?} {:?}", listing.q);
+    if let Some(text) = &listing.q {
+        let (page_size, page_token) = (listing.page_size, listing.page_token.as_deref());
+        let wish = Wish { text, look: Look::Jobs(filter), page_size, page_token };
+        return search::list(&app, &list_name, wish).await;
+    }
+    let next = page::place(&list_name, listing.page_token.as_deref())?;
     let page = app.bay.jobs().list(&filter, next, limit).await?;
     Ok(Page::new(&list_name, page.items, page.next).into_response())
 }

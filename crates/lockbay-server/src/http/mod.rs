@@ -24,6 +24,7 @@ mod health;
 mod history;
 mod job;
 mod job_list;
+mod job_operate;
 mod leader;
 mod lease;
 mod ledger;
@@ -38,6 +39,7 @@ mod saga;
 mod saga_operate;
 mod schedule;
 mod schedule_preview;
+mod search;
 mod shape;
 mod state;
 mod task;
@@ -134,6 +136,8 @@ pub(crate) fn router(app: App) -> Router {
         .merge(lease::routes())
         .merge(job::routes())
         .merge(job_list::routes())
+        .merge(job_operate::routes())
+        .merge(search::routes())
         .merge(saga::routes())
         .merge(saga_operate::routes())
         .merge(handler::routes())

@@ -11,6 +11,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use lockbay::clock::Timestamp;
 use lockbay::saga::{HandlerCheck, SagaFilter, SagaInfo, SagaRequest, SagaStatus, StepSpec};
+use lockbay::search::Look;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -19,8 +20,9 @@ use utoipa_axum::routes;
 use super::abandoned::see_through;
 use super::extract::{IdempotencyKey, JsonBody, Name, Query, Seconds, seconds_of};
 use super::openapi::{NotFound, Unprocessable, page_size, page_token};
-use super::page::{self, Page};
+use super::page::{self, Page, Sorting, order_of};
 use super::problem::Problem;
+use super::search::{self, Wish};
 use super::shape;
 use super::{App, REPLAYED};
 
@@ -243,6 +245,19 @@ struct Listing {
     /// Only those that were started at least so long ago.
     #[param(value_type = Option<f64>, minimum = 0)]
     older_than_seconds: Option<String>,
+    /// Only those that have all of these words; see `/v1/search`.
+    q: Option<String>,
+    /// Only sagas of this business key: that of their start, or of their metadata.
+    key: Option<String>,
+    /// Only those that were created after this moment.
+    #[param(value_type = Option<String>, format = DateTime)]
+    created_after: Option<Timestamp>,
+    /// Only those that were created before this moment.
+    #[param(value_type = Option<String>, format = DateTime)]
+    created_before: Option<Timestamp>,
+    /// Which of them come first.
+    #[param(inline)]
+    order: Option<Sorting>,
     /// How many sagas the page has at most.
     #[param(schema_with = page_size)]
     page_size: Option<usize>,
@@ -265,13 +280,28 @@ struct Listing {
 )]
 async fn list(State(app): State<App>, Query(listing): Query<Listing>) -> Result<Response, Problem> {
     let limit = page::size(listing.page_size)?;
+    let status = listing.status.as_deref().map(SagaStatus::parse).transpose()?;
+    let by_words = listing.q.is_some() || listing.key.is_some();
+    let by_time = status.map(SagaStatus::is_terminal).filter(|_| !by_words);
     let filter = SagaFilter {
-        status: listing.status.as_deref().map(SagaStatus::parse).transpose()?,
+        status,
         saga_name: listing.saga_name,
         step: listing.step,
         older_than: seconds_of("older_than_seconds", listing.older_than_seconds.as_deref())?,
+        created_after: listing.created_after,
+        created_before: listing.created_before,
+        key: listing.key,
+        order: order_of(listing.order, by_time)?,
     };
-    let list_name = list_name(&filter);
+    let list_name = format!("{} {:?}", list_name(&filter), listing.q);
+    // Without search, a key is looked for by going through the list.
+    let indexed = app.bay.config().search && app.bay.config().audit;
+    if listing.q.is_some() || (filter.key.is_some() && indexed) {
+        let text = listing.q.as_deref().unwrap_or_default();
+        let (page_size, page_token) = (listing.page_size, listing.page_token.as_deref());
+        let wish = Wish { text, look: Look::Sagas(filter), page_size, page_token };
+        return search::list(&app, &list_name, wish).await;
+    }
     let next = page::place(&list_name, listing.page_token.as_deref())?;
     let page = app.bay.sagas().list(&filter, next, limit).await?;
     Ok(Page::new(&list_name, page.items, page.next).into_response())

@@ -407,6 +407,7 @@ impl BulkBody {
             saga_name: saga_name.clone(),
             step: step.clone(),
             older_than,
+            ..SagaFilter::default()
         })
     }
 }
