@@ -49,7 +49,7 @@ use super::App;
 use super::access::{Need, need};
 use super::page;
 use super::problem::Body;
-use super::shape::TaskId;
+use super::shape::{RuleName, StateKey, TaskId};
 
 /// What the tags stand for.
 const TAGS: &[(&str, &str)] = &[
@@ -317,8 +317,12 @@ fn add_components(components: &mut Components) {
         components.responses.insert((*name).into(), problem(name, description).into());
     }
     // What parameters alone refer to, whose schemas nobody collects.
-    let tasks = [(TaskId::name(), TaskId::schema())];
-    components.schemas.extend(tasks.map(|(name, schema)| (name.into_owned(), schema)));
+    let named = [
+        (TaskId::name(), TaskId::schema()),
+        (RuleName::name(), RuleName::schema()),
+        (StateKey::name(), StateKey::schema()),
+    ];
+    components.schemas.extend(named.map(|(name, schema)| (name.into_owned(), schema)));
     refer_to_items(&mut components.schemas);
     for header in headers() {
         let name = header.name.replace('-', "");
