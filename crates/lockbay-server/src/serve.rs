@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
+use lockbay::clock::Clock;
 use lockbay::{Config, LockBay};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
@@ -23,7 +24,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::cli::output;
-use crate::http;
+use crate::http::{self, Tls};
 use crate::outbound::{Handlers, Reach, payout_provider, tell_of_alerts};
 
 /// How long the store may take to open.
@@ -90,7 +91,9 @@ pub(crate) async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     }
     raise_file_limit();
     let mut signals = Signals::listen()?;
-    let listener = bind(&config.listen, args.insecure).await?;
+    let tls = Tls::of(&config, &Clock::system())?.map(Arc::new);
+    let guarded = args.insecure || tls.as_ref().is_some_and(|tls| tls.requires_certificates());
+    let listener = bind(&config.listen, guarded).await?;
     let address = listener.local_addr().context("cannot read the address listened on")?;
     let store = without_credentials(&config.store);
     let bay = open(config, &store).await?;
@@ -101,14 +104,20 @@ pub(crate) async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     tell_of_alerts(&bay, &handlers)?;
     bay.sagas().call_with(Arc::new(handlers));
     bay.start();
+    let scheme = if tls.is_some() { "https" } else { "http" };
     output::talk(&format!(
-        "lockbay listening on http://{address} store={store} instance={}",
+        "lockbay listening on {scheme}://{address} store={store} instance={}",
         bay.instance_id()
     ));
     tell_warnings(&bay).await;
     let stopping = CancellationToken::new();
     let app = http::App::new(bay.clone(), stopping.clone());
-    let mut serving = tokio::spawn(http::serve(listener, app));
+    if let Some(tls) = &tls {
+        // Without TLS there is nothing to read again, and the signal ends the process as usual.
+        let hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
+        tokio::spawn(Arc::clone(tls).keep_fresh(bay.clock().clone(), hangup, stopping.clone()));
+    }
+    let mut serving = tokio::spawn(http::serve(listener, app, tls));
     signals.next().await;
     tracing::info!("stopping: requests in flight are finished, leadership is handed over");
     tokio::spawn(async move {
@@ -137,7 +146,7 @@ fn end_with_stdin() {
 
 /// Allows as many open files as the system lets us have: connections that only wait must not keep
 /// the store from opening its own.
-fn raise_file_limit() {
+pub(crate) fn raise_file_limit() {
     let limit = getrlimit(Resource::Nofile);
     let wanted = limit.maximum.unwrap_or(MAX_FILES).min(MAX_FILES);
     let raised = Rlimit { current: Some(wanted), maximum: limit.maximum };
@@ -190,19 +199,20 @@ impl Signals {
     }
 }
 
-/// Listens on an address, which is on this machine only unless `insecure`.
-async fn bind(listen: &str, insecure: bool) -> anyhow::Result<TcpListener> {
+/// Listens on an address, which is on this machine only unless `guarded`.
+async fn bind(listen: &str, guarded: bool) -> anyhow::Result<TcpListener> {
     let addresses: Vec<SocketAddr> = tokio::net::lookup_host(listen)
         .await
         .with_context(|| format!("cannot listen on {listen:?}: an address is like 127.0.0.1:5000"))?
         .collect();
     if let Some(open) = addresses.iter().find(|address| !address.ip().is_loopback())
-        && !insecure
+        && !guarded
     {
         bail!(
             "{open} can be reached from other machines, and this version has no tokens yet: listen \
-             on 127.0.0.1 behind a proxy that authenticates, or pass --insecure on a network that \
-             you trust"
+             on 127.0.0.1 behind a proxy that authenticates, set tls_cert, tls_key and \
+             tls_client_auth=required so that only owners of certificates come in, or pass \
+             --insecure on a network that you trust"
         );
     }
     TcpListener::bind(&*addresses).await.with_context(|| {

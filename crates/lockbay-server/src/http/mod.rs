@@ -27,6 +27,7 @@ mod listen;
 mod metrics;
 mod notify;
 mod page;
+mod peers;
 mod problem;
 mod report;
 mod saga;
@@ -34,6 +35,8 @@ mod saga_operate;
 mod schedule;
 mod state;
 mod task;
+mod tls;
+mod wire;
 
 use std::sync::Arc;
 
@@ -52,6 +55,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 pub(crate) use self::listen::serve;
 use self::problem::Problem;
+pub(crate) use self::tls::Tls;
 
 /// Says that an answer was given before: nothing was done anew.
 const REPLAYED: [(&str, &str); 1] = [("idempotency-replayed", "true")];

@@ -189,6 +189,11 @@ pub(crate) fn vet_url(text: &str, reach: Reach) -> Result<Url, Refused> {
     let Some(host) = url.host_str() else { return refused("a URL names a host".into()) };
     let literal = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
     let name = host.trim_end_matches('.');
+    // A parser lets more through than a name can have, and others take it for something else.
+    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
+    if literal.is_err() && !name.chars().all(is_plain) {
+        return refused("the host of a URL has letters, digits, dashes and dots".into());
+    }
     let is_local = name == "localhost" || name.ends_with(".localhost");
     match literal {
         Ok(address) => vet_address(address, reach)?,
