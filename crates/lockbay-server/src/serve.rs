@@ -16,7 +16,7 @@ use clap::Args;
 use lockbay::clock::Clock;
 use lockbay::{Config, LockBay};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::layer::SubscriberExt;
@@ -33,6 +33,9 @@ const OPEN_WITHIN: Duration = Duration::from_secs(15);
 const FINISH_WITHIN: Duration = Duration::from_millis(1_500);
 /// More open files than these are never needed.
 const MAX_FILES: u64 = 65_536;
+/// Connections that the system keeps for us until we accept them. Whoever finds no place there tries
+/// again after a second, so it has room for all clients of a server that has just started.
+const WAITING_CONNECTIONS: u32 = 4_096;
 /// How long the library may take to hand everything over, once running work had its grace.
 const HAND_OVER_WITHIN: Duration = Duration::from_secs(2);
 
@@ -215,9 +218,28 @@ async fn bind(listen: &str, guarded: bool) -> anyhow::Result<TcpListener> {
              --insecure on a network that you trust"
         );
     }
-    TcpListener::bind(&*addresses).await.with_context(|| {
+    listen_on(&addresses).with_context(|| {
         format!("cannot listen on {listen}; stop what listens there, or choose another --listen")
     })
+}
+
+/// Listens on the first of these addresses on which that can be done.
+fn listen_on(addresses: &[SocketAddr]) -> std::io::Result<TcpListener> {
+    let mut last = std::io::Error::from(std::io::ErrorKind::AddrNotAvailable);
+    for address in addresses {
+        let listening = (|| {
+            let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+            // So that a server that starts again does not wait for connections of the one before.
+            socket.set_reuseaddr(true)?;
+            socket.bind(*address)?;
+            socket.listen(WAITING_CONNECTIONS)
+        })();
+        match listening {
+            Ok(listener) => return Ok(listener),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
 }
 
 /// Opens the store and builds the instance, within a bounded time.

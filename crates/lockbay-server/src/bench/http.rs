@@ -14,14 +14,17 @@ use lockbay::clock::{Clock, Tick};
 use reqwest::{Method, StatusCode, Url};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
 use crate::child::Process;
 use crate::cli::client::{Client, Failure};
 use crate::cli::output;
 
-/// While connections are made and caches are cold, nothing counts.
+/// While caches are cold, nothing counts.
 const WARM_UP: Duration = Duration::from_secs(1);
+/// How long it may take until every client is connected.
+const CONNECTED_WITHIN: Duration = Duration::from_secs(60);
 
 /// How much, and for how long.
 #[derive(Clone, Copy)]
@@ -81,9 +84,8 @@ async fn run(
     clock: &Clock,
 ) -> anyhow::Result<Outcome> {
     let run = &clock.random_id()[..12];
-    let counts_from = clock.tick() + WARM_UP;
-    let until = counts_from + Duration::from_secs(u64::from(load.seconds));
     let number = Arc::new(AtomicU64::new(0));
+    let all_there = Arc::new(Barrier::new(usize::from(load.clients)));
     let mut callers = JoinSet::new();
     for _ in 0..load.clients {
         let client = client().map_err(|failure| anyhow!(failure.line()))?;
@@ -92,10 +94,10 @@ async fn run(
             run: run.to_owned(),
             number: Arc::clone(&number),
             clock: clock.clone(),
-            counts_from,
+            counts_from: clock.tick(),
             seen: Seen { micros: Vec::new(), errors: 0, first_error: None },
         };
-        callers.spawn(caller.call(until));
+        callers.spawn(caller.call(Arc::clone(&all_there), load.seconds));
     }
     // Three digits from 1 µs to a minute are always valid bounds.
     let mut all = Outcome {
@@ -132,7 +134,11 @@ struct Claim {
 }
 
 impl Caller {
-    async fn call(mut self, until: Tick) -> Seen {
+    async fn call(mut self, all_there: Arc<Barrier>, seconds: u16) -> Seen {
+        self.connect().await;
+        all_there.wait().await;
+        self.counts_from = self.clock.tick() + WARM_UP;
+        let until = self.counts_from + Duration::from_secs(u64::from(seconds));
         let claim = self.client.address(&["v1", "jobs", "claim"], &[]);
         while self.clock.tick() < until {
             let number = self.number.fetch_add(1, Ordering::Relaxed);
@@ -145,6 +151,23 @@ impl Caller {
             self.post::<Value>(complete, done).await;
         }
         self.seen
+    }
+
+    /// Connects, and counts an error if that takes too long.
+    async fn connect(&mut self) {
+        let began = self.clock.tick();
+        loop {
+            let live = self.client.address(&["health", "live"], &[]);
+            match self.client.ask_under(None, Method::GET, live, None).await {
+                Ok(_) => return,
+                Err(failure) if self.clock.tick().since(began) > CONNECTED_WITHIN => {
+                    self.seen.errors += 1;
+                    self.seen.first_error.get_or_insert_with(|| failure.line());
+                    return;
+                }
+                Err(_) => {}
+            }
+        }
     }
 
     /// One request, measured; none if it was not answered as it should be.
