@@ -4,6 +4,8 @@
 //! After every scenario the server answers others, and it has let go of what was taken from it: the
 //! number of its open files is what it was.
 
+#![allow(clippy::unwrap_used)] // a test fails by panicking
+
 mod support;
 
 use std::io::{Read, Write};

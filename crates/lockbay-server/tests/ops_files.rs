@@ -1,6 +1,8 @@
 //! The files in `ops/` by which servers are run say what this binary understands: settings, flags,
 //! paths and times are those of the code.
 
+#![allow(clippy::unwrap_used)] // a test fails by panicking
+
 mod support;
 
 use std::collections::BTreeMap;

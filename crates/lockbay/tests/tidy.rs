@@ -122,6 +122,7 @@ const TEST_KITS: &[&str] = &[
     "store/conformance/logs.rs",
     "store/faulty.rs",
     "outbound/receiver.rs",
+    "outbound/corpus.rs",
 ];
 
 #[test]
