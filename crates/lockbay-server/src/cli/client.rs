@@ -398,10 +398,13 @@ impl Client {
         while let Some(inner) = cause.source() {
             cause = inner;
         }
-        Failure::Unreachable(format!(
-            "cannot reach a server at {base}: {cause}; start one with `lockbay serve`, or name \
-             another with --url or LOCKBAY_URL"
-        ))
+        let advice = if cause.to_string().contains("certificate") {
+            "name the authority of its certificate with --ca-cert or LOCKBAY_CA_CERT, and show one \
+             of your own with --client-cert if it asks for that"
+        } else {
+            "start one with `lockbay serve`, or name another with --url or LOCKBAY_URL"
+        };
+        Failure::Unreachable(format!("cannot reach a server at {base}: {cause}; {advice}"))
     }
 
     fn stranger(&self, status: StatusCode) -> Failure {
