@@ -130,6 +130,7 @@ const TEST_KITS: &[&str] = &[
     "store/conformance/logs.rs",
     "store/faulty.rs",
     "outbound/receiver.rs",
+    "outbound/corpus.rs",
 ];
 
 #[test]
