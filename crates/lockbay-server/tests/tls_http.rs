@@ -225,7 +225,7 @@ fn slow_clients_are_cut_off_over_tls_as_well() {
         serve_with(&[("LOCKBAY_HEAD_TIMEOUT", "500ms"), ("LOCKBAY_WRITE_TIMEOUT", "500ms")]);
     let (to, client) = (setup.server.address(), TlsClient::new(&setup.authority, None));
     client.get(to, LIVE).unwrap().ok();
-    let open_files = setup.server.open_files();
+    let open_files = setup.server.open_files_at_rest();
 
     let mut slow = client.connect(to).unwrap();
     slow.write_all(b"GET /health/live HTTP/1.1\r\nHost: x\r\nX-A: ").unwrap();

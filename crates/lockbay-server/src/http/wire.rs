@@ -217,3 +217,68 @@ impl HttpBody for Answer {
         self.body.size_hint()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    async fn pair(clock: &Clock, pulse: &Pulse) -> (Wire, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let patience = Patience { head: LIMIT, write: LIMIT };
+        (Wire::new(stream, clock.clone(), patience, pulse.clone()), peer)
+    }
+
+    /// Lets time pass until this ends.
+    async fn passing<T: Send + 'static>(
+        clock: &Clock,
+        task: impl Future<Output = T> + Send + 'static,
+    ) -> T {
+        let task = tokio::spawn(task);
+        while !task.is_finished() {
+            clock.advance(Duration::from_millis(100));
+            tokio::task::yield_now().await;
+        }
+        task.await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_takes_nothing_fails_the_write_in_time() {
+        let clock = Clock::manual(1);
+        let (mut wire, _peer) = pair(&clock, &Pulse::default()).await;
+        let error = passing(&clock, async move {
+            loop {
+                if let Err(error) = wire.write(&[0; 65_536]).await {
+                    return error;
+                }
+            }
+        })
+        .await;
+        assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_head_has_its_time_from_its_first_byte_and_a_request_that_is_served_has_no_head() {
+        let clock = Clock::manual(1);
+        let pulse = Pulse::default();
+        let (mut wire, mut peer) = pair(&clock, &pulse).await;
+        let serving = pulse.begin();
+        peer.write_all(b"a").await.unwrap();
+        wire.read_u8().await.unwrap();
+        clock.advance(2 * LIMIT);
+        peer.write_all(b"b").await.unwrap();
+        assert_eq!(wire.read_u8().await.unwrap(), b'b', "a body is not judged here");
+        drop(serving);
+        clock.advance(2 * LIMIT);
+        peer.write_all(b"c").await.unwrap();
+        assert_eq!(wire.read_u8().await.unwrap(), b'c', "it was idle, and begins now");
+        let error = passing(&clock, async move { wire.read_u8().await }).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
+    }
+}

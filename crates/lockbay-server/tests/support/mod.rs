@@ -160,6 +160,15 @@ impl Server {
         std::fs::read_dir(path).expect("the server runs").count()
     }
 
+    /// The same when nobody talks to it: the connections of earlier calls are closed in a moment.
+    pub(crate) fn open_files_at_rest(&self) -> usize {
+        let looks = (0..40).map(|_| {
+            breathe(Duration::from_millis(5));
+            self.open_files()
+        });
+        looks.min().expect("there were looks")
+    }
+
     /// A number of the part of its metrics document that is about sagas.
     pub(crate) fn saga_metric(&self, name: &str) -> u64 {
         let metrics = self.get("/api/advanced-state/metrics").ok();
