@@ -1,13 +1,13 @@
 // Approvals: calls that move much money and wait for a second person.
 
-import { askReason, badge, button, empty, fill, formDialog, h, id, json, listView, money, pageHead, statusBadge, time, toast, words } from "../ui.js";
+import { amount, askReason, badge, button, empty, fill, formDialog, h, id, json, listView, money, pageHead, statusBadge, time, toast, words } from "../ui.js";
 
 const STATUSES = ["waiting", "approved", "done", "failed", "rejected", "expired"];
 
 export default {
   title: "Approvals",
   render(root, _params, ctx) {
-    const above = ctx.about?.four_eyes_above;
+    const above = limits(ctx.about?.four_eyes_above);
     const list = listView(ctx, {
       fetch: ({ status }, page_token) => ctx.api.get("v1/approvals", { query: { status, page_token }, signal: ctx.signal }),
       filters: [{ name: "status", label: "Status", type: "select", options: [["", "any"], ...STATUSES.map((name) => [name, name])] }],
@@ -32,6 +32,12 @@ export default {
     ctx.every(10_000, list.refresh);
   },
 };
+
+/** `USD:10000,*:5000` as people read it. */
+function limits(setting) {
+  const parts = (setting ?? "").split(",").map((part) => part.trim().split(":")).filter(([currency, most]) => currency && most);
+  return parts.map(([currency, most]) => (currency === "*" ? `${amount(most)} of any other currency` : amount(most, currency))).join(", ");
+}
 
 const what = (one) => h("span", h("b", words(one.verb)), " ", one.subject, one.reason && h("span.todo", one.reason));
 
