@@ -161,6 +161,7 @@ fn a_long_list_says_how_to_go_on() {
 fn doctor_finds_nothing_wrong_with_a_fresh_file_and_says_what_is_wrong_elsewhere() {
     let directory = tempfile::tempdir().unwrap();
     let store = format!("sqlite:{}", directory.path().join("lockbay.db").display());
+    Server::start(&["--store", &store]).wait_until_leading();
     let doctor =
         |args: &[&str]| lockbay().arg("doctor").args(args).stdin(Stdio::null()).output().unwrap();
     let output = doctor(&["--store", &store]);
@@ -185,6 +186,7 @@ fn doctor_finds_nothing_wrong_with_a_fresh_file_and_says_what_is_wrong_elsewhere
 fn a_store_is_accepted_only_after_a_yes() {
     let directory = tempfile::tempdir().unwrap();
     let store = format!("sqlite:{}", directory.path().join("lockbay.db").display());
+    Server::start(&["--store", &store]).wait_until_leading();
     let accept = |more: &[&str]| {
         let mut command = lockbay();
         command.args(["doctor", "--accept-store", "--store", &store]).args(more);
@@ -223,7 +225,7 @@ fn a_benchmark_leaves_what_is_in_the_namespace_of_its_url() {
 
 #[test]
 fn completions_name_the_commands_of_the_binary() {
-    for shell in ["bash", "zsh", "fish"] {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let output = lockbay().args(["completions", shell]).output().unwrap();
         assert_eq!(output.status.code(), Some(0));
         assert!(stdout(&output).contains("lease"), "{shell}");

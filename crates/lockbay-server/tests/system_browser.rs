@@ -58,7 +58,7 @@ fn the_dashboard_holds_in_a_real_browser() {
     let files = files();
     assert!(!files.is_empty(), "there are tests to run");
     let mut node = Command::new("node");
-    node.args(["--test", "--test-reporter=spec", "--test-concurrency=1", "--test-timeout=120000"])
+    node.args(["--test", "--test-reporter=spec", "--test-concurrency=1", "--test-timeout=400000"])
         .args(files)
         .env("LOCKBAY_BINARY", env!("CARGO_BIN_EXE_lockbay"))
         .env("LOCKBAY_BROWSER_MODULES", modules());

@@ -3,6 +3,8 @@
 //! All layers are merged into one table of names and values, and that table is read once. So a
 //! value means the same wherever it is given, and every mistake is reported with its name.
 
+mod explain;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
@@ -10,10 +12,12 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use serde::de::{Error as _, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::error::{Error, Result};
 use crate::name::check_name;
+
+pub use explain::{Effective, Source};
 
 /// The longest claim of a job between heartbeats.
 pub const MAX_CLAIM_TTL: Duration = Duration::from_secs(24 * 3600);
@@ -158,6 +162,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("audit_key", "LOCKBAY_AUDIT_KEY", "signs the audit trail: 32 bytes in hexadecimal digits or base64; to change it, first the old one, a comma and the new one everywhere, then the new one first; behind the key of the store, the new one, a comma and `store`; without it one is made and kept in the store; none"),
     setting("audit_seal_interval", "LOCKBAY_AUDIT_SEAL_INTERVAL", "time between two seals of the audit trail; 10s"),
     setting("audit_retention", "LOCKBAY_AUDIT_RETENTION", "how long entries of the audit trail are kept; 400d"),
+    setting("search", "LOCKBAY_SEARCH", "whether jobs and sagas are found by their words; true"),
     setting("health_interval", "LOCKBAY_HEALTH_INTERVAL", "time between health checks; 5s"),
     setting("payout_provider", "LOCKBAY_PAYOUT_PROVIDER", "who pays money out: simulated, simulated:refused=10,unknown=5,delay_ms=20, or the URL of an endpoint; simulated"),
     setting("payout_secret", "LOCKBAY_PAYOUT_SECRET", "signs what the endpoint that pays out is sent; none"),
@@ -169,12 +174,23 @@ pub const SETTINGS: &[Setting] = &[
     setting("alert_email_to", "LOCKBAY_ALERT_EMAIL_TO", "whom they go to, separated by commas; none"),
     setting("alert_min_severity", "LOCKBAY_ALERT_MIN_SEVERITY", "alerts that are less severe are not told: info, warning, error or critical; warning"),
     setting("alert_group_wait", "LOCKBAY_ALERT_GROUP_WAIT", "how long the first alert of a group waits for others before it is told, unless it is critical; 10s"),
+    setting("four_eyes_above", "LOCKBAY_FOUR_EYES_ABOVE", "deposits, and decisions about sagas, of more money than this wait until a second person approves: USD:10000,EUR:9000, and *:5000 for every other currency; none"),
+    setting("approval_ttl", "LOCKBAY_APPROVAL_TTL", "how long what needs an approval waits for one; 1d"),
     setting("shutdown_grace", "LOCKBAY_SHUTDOWN_GRACE", "how long running work may finish at shutdown; 2500ms"),
     setting("max_in_flight", "LOCKBAY_MAX_IN_FLIGHT", "HTTP requests served at once, more are told to wait; 4096"),
+    setting("tls_cert", "LOCKBAY_TLS_CERT", "PEM file of the certificate that the server shows, and those that lead to its authority; none"),
+    setting("tls_key", "LOCKBAY_TLS_KEY", "PEM file of the private key of that certificate; none"),
+    setting("tls_client_ca", "LOCKBAY_TLS_CLIENT_CA", "PEM file of the authorities whose client certificates are accepted; none"),
+    setting("tls_client_auth", "LOCKBAY_TLS_CLIENT_AUTH", "whether clients show a certificate: none, optional or required; none"),
+    setting("tls_client_roles", "LOCKBAY_TLS_CLIENT_ROLES", "what the owners of client certificates may do, by the common names of their subjects, such as ops:operator,backup:viewer; none"),
+    setting("head_timeout", "LOCKBAY_HEAD_TIMEOUT", "how long a client may take to send the head of a request, from its first byte; 10s"),
+    setting("body_timeout", "LOCKBAY_BODY_TIMEOUT", "how long a client may take to send a body; 30s"),
+    setting("write_timeout", "LOCKBAY_WRITE_TIMEOUT", "how long a client may take nothing of what it is sent; 60s"),
+    setting("max_peer_connections", "LOCKBAY_MAX_PEER_CONNECTIONS", "connections of one address at once, this machine's excepted; 1024"),
 ];
 
 /// The settings of one instance.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 #[allow(missing_docs)] // SETTINGS says what each is
 pub struct Config {
@@ -210,6 +226,8 @@ pub struct Config {
     pub audit_key: Option<Hidden>,
     pub audit_seal_interval: Span,
     pub audit_retention: Span,
+    #[serde(deserialize_with = "yes_or_no")]
+    pub search: bool,
     pub health_interval: Span,
     pub payout_provider: String,
     pub payout_secret: Option<Hidden>,
@@ -221,9 +239,21 @@ pub struct Config {
     pub alert_email_to: Option<String>,
     pub alert_min_severity: String,
     pub alert_group_wait: Span,
+    pub four_eyes_above: Option<String>,
+    pub approval_ttl: Span,
     pub shutdown_grace: Span,
     #[serde(deserialize_with = "number")]
     pub max_in_flight: u32,
+    pub tls_cert: Option<String>,
+    pub tls_key: Option<String>,
+    pub tls_client_ca: Option<String>,
+    pub tls_client_auth: String,
+    pub tls_client_roles: Option<String>,
+    pub head_timeout: Span,
+    pub body_timeout: Span,
+    pub write_timeout: Span,
+    #[serde(deserialize_with = "number")]
+    pub max_peer_connections: u32,
 }
 
 impl Default for Config {
@@ -256,6 +286,7 @@ impl Default for Config {
             audit_key: None,
             audit_seal_interval: seconds(10),
             audit_retention: seconds(400 * 86_400),
+            search: true,
             health_interval: seconds(5),
             payout_provider: "simulated".into(),
             payout_secret: None,
@@ -267,8 +298,19 @@ impl Default for Config {
             alert_email_to: None,
             alert_min_severity: "warning".into(),
             alert_group_wait: seconds(10),
+            four_eyes_above: None,
+            approval_ttl: seconds(86_400),
             shutdown_grace: Span(Duration::from_millis(2_500)),
             max_in_flight: 4_096,
+            tls_cert: None,
+            tls_key: None,
+            tls_client_ca: None,
+            tls_client_auth: "none".into(),
+            tls_client_roles: None,
+            head_timeout: seconds(10),
+            body_timeout: seconds(30),
+            write_timeout: seconds(60),
+            max_peer_connections: 1_024,
         }
     }
 }
@@ -291,16 +333,7 @@ impl Config {
     ) -> Result<Self> {
         let mut table = match file {
             None => toml::Table::new(),
-            Some(path) => {
-                let text = std::fs::read_to_string(path).map_err(|error| {
-                    let message = format!("cannot read the configuration file {}", path.display());
-                    Error::invalid(message).with_source(error)
-                })?;
-                text.parse::<toml::Table>().map_err(|error| {
-                    let message = format!("cannot read the configuration file {}", path.display());
-                    Error::invalid(message).with_source(error)
-                })?
-            }
+            Some(path) => parse_file(path)?,
         };
         for setting in SETTINGS {
             let secret_file = format!("{}_FILE", setting.env);
@@ -344,6 +377,9 @@ impl Config {
             "LOCKBAY_TOKEN",
             "LOCKBAY_HANDLERS_ALLOW_PRIVATE",
             "LOCKBAY_TRACE",
+            "LOCKBAY_CA_CERT",
+            "LOCKBAY_CLIENT_CERT",
+            "LOCKBAY_CLIENT_KEY",
         ];
         let known = |name: &str| {
             let base = name.strip_suffix("_FILE").unwrap_or(name);
@@ -411,8 +447,19 @@ impl Config {
         if self.max_in_flight == 0 {
             return Err(Error::invalid("max_in_flight is at least 1"));
         }
+        for (name, timeout) in [
+            ("head_timeout", self.head_timeout),
+            ("body_timeout", self.body_timeout),
+            ("write_timeout", self.write_timeout),
+        ] {
+            within(name, timeout, second, Duration::from_secs(3_600))?;
+        }
+        if self.max_peer_connections == 0 {
+            return Err(Error::invalid("max_peer_connections is at least 1"));
+        }
         check_payout_provider(&self.payout_provider)?;
         self.masked_fields()?;
+        within("approval_ttl", self.approval_ttl, second * 10, day * 30)?;
         within("alert_group_wait", self.alert_group_wait, Duration::ZERO, day)?;
         if !SEVERITIES.contains(&self.alert_min_severity.as_str()) {
             let (known, given) = (SEVERITIES.join(", "), &self.alert_min_severity);
@@ -456,6 +503,13 @@ fn at_most(small: &str, Span(less): Span, large: &str, Span(more): Span) -> Resu
         return Ok(());
     }
     Err(Error::invalid(format!("{small} ({less:?}) is longer than {large} ({more:?})")))
+}
+
+fn parse_file(path: &Path) -> Result<toml::Table> {
+    let refused =
+        || Error::invalid(format!("cannot read the configuration file {}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|error| refused().with_source(error))?;
+    text.parse::<toml::Table>().map_err(|error| refused().with_source(error))
 }
 
 fn read_secret(name: &str, path: &str) -> Result<String> {

@@ -46,9 +46,11 @@
 //!
 //! The modules in reading order: [`store`] is the seam on which everything stands; [`leader`],
 //! [`lease`], [`job`], [`saga`], [`schedule`], [`ledger`] and [`state`] are the services; [`sweep`]
-//! removes what has ended; [`audit`] shows what was changed, and that nothing of it was touched; [`LockBay`] owns them; [`monitor`] tells the truth.
+//! removes what has ended; [`audit`] shows what was changed, and that nothing of it was touched; [`search`] finds jobs and sagas
+//! by their words; [`LockBay`] owns them; [`monitor`] tells the truth.
 
 pub mod access;
+pub mod approval;
 pub mod audit;
 pub mod clock;
 pub mod config;
@@ -72,6 +74,7 @@ mod retire;
 pub mod saga;
 pub mod schedule;
 mod scribe;
+pub mod search;
 pub mod state;
 pub mod store;
 pub mod sweep;

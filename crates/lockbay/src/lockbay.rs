@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::approval::Approvals;
 use crate::audit::{Audit, Keys};
 use crate::clock::{Clock, Tick};
 use crate::config::Config;
@@ -43,6 +44,7 @@ use crate::monitor::trend::Trends;
 use crate::saga::{ClaimedTask, Sagas, TaskPoll, Tasks};
 use crate::schedule::Schedules;
 use crate::scribe::{Entry, Scribe};
+use crate::search::Search;
 use crate::state::State;
 use crate::store::{self, Commit, Partition, Store};
 use crate::sweep::Sweeper;
@@ -84,10 +86,12 @@ struct Inner {
     jobs: Jobs,
     sagas: Sagas,
     ledger: Ledger,
+    approvals: Approvals,
     finance: Finance,
     tasks: Tasks,
     state: State,
     audit: Audit,
+    search: Search,
     sweeper: Sweeper,
     schedules: Schedules,
     alerts: Alerts,
@@ -123,6 +127,7 @@ struct Running {
     sagas: JoinHandle<()>,
     state: JoinHandle<()>,
     audit: JoinHandle<()>,
+    search: JoinHandle<()>,
     sweeper: JoinHandle<()>,
     schedules: JoinHandle<()>,
     sampler: Option<Sampler>,
@@ -172,6 +177,7 @@ impl LockBay {
             sagas: tokio::spawn(self.0.sagas.clone().watch_over()),
             state: tokio::spawn(self.0.state.clone().watch_over(stop.clone())),
             audit: tokio::spawn(self.0.audit.clone().watch_over(stop.clone())),
+            search: tokio::spawn(self.0.search.clone().watch_over(stop.clone())),
             sweeper: tokio::spawn(self.0.sweeper.clone().watch()),
             schedules: tokio::spawn(self.0.schedules.clone().watch_over(stop.clone())),
             alerts: self.watch_alerts(&stop),
@@ -210,7 +216,7 @@ impl LockBay {
                 drop(tokio::join!(running.elector, running.health));
                 drop(tokio::join!(running.notifier, running.announcer));
                 drop(futures_util::future::join_all(running.alerts).await);
-                drop(running.audit.await);
+                drop(tokio::join!(running.audit, running.search));
                 drop(tokio::join!(services.0, services.1, services.2, services.3));
             }
         };
@@ -284,6 +290,11 @@ impl LockBay {
         &self.0.audit
     }
 
+    /// Jobs and sagas by the words in them.
+    pub fn search(&self) -> &Search {
+        &self.0.search
+    }
+
     /// Tasks of sagas, as workers end them. Workers ask for them by [`poll`](LockBay::poll) of
     /// this handle.
     pub fn tasks(&self) -> &Tasks {
@@ -298,6 +309,11 @@ impl LockBay {
     /// Schedules.
     pub fn schedules(&self) -> &Schedules {
         &self.0.schedules
+    }
+
+    /// What one person asks for and another must allow.
+    pub fn approvals(&self) -> &Approvals {
+        &self.0.approvals
     }
 
     /// Alerts: what is judged, what fires, and the rules.

@@ -36,7 +36,7 @@ export function formDialog({ title, body, fields = [], confirm: label = "Save", 
     const inputs = fields.map((field) => control(field, `field-${number}-${field.name}`));
     // Where nothing is asked and nothing done, there is nothing to cancel.
     const only = !submit && fields.length === 0;
-    const cancel = h("button.button", { type: "button" }, h("span", "Cancel"));
+    const cancel = h("button.button", { type: "button" }, h("span", "Go back"));
     const go = h("button.button", { type: "submit", class: tone ?? "primary" }, h("span", label));
     const form = h("form", { method: "dialog", novalidate: true }, h("h2", { id: `dialog-${number}` }, title), body && h("div.dialog-body", body),
       inputs.map((input) => input.element), error, h("footer", !only && cancel, go));

@@ -80,12 +80,14 @@ export function editSchedule(ctx, schedule, after) {
   const preview = h("div.preview", { role: "status", "aria-label": "When it would be due" });
   const known = schedule ?? { time_zone: "UTC", misfire: "run_once", overlap: "queue", misfire_grace_seconds: 60, jitter_seconds: 0, leader_only: true };
   const text = (name, label, more = {}) => ({ name, label, value: known[name] ?? "", ...more });
-  const fields = [
-    !schedule && text("job_id", "Name", { required: true, placeholder: "nightly" }),
+  const when = [
     text("schedule_expression", "When it is due", { required: true, placeholder: "30 2 * * *", hint: "Cron with five or six fields, @daily, or an interval such as every 30s." }),
-    text("time_zone", "Time zone", { required: true, placeholder: "Europe/Berlin" }),
-    text("job_type", "Type of its jobs", { required: true, placeholder: "reconcile" }),
-    text("handler", "Handler", { required: true, hint: "Who does the work: a registered handler." }),
+    text("time_zone", "Time zone", { required: true, placeholder: "Europe/Berlin", hint: "A name of the IANA database." }),
+  ];
+  const type = text("job_type", "Type of its jobs", { required: true, placeholder: "reconcile" });
+  const fields = [
+    ...(schedule ? [...when, type] : [text("job_id", "Name", { required: true, placeholder: "nightly" }), type, ...when]),
+    text("handler", "Handler", { required: true, placeholder: "reconcile" }),
     { name: "parameters", label: "Parameters", type: "json", value: known.parameters === undefined || known.parameters === null ? "" : JSON.stringify(known.parameters, null, 2), hint: "JSON that the handler gets." },
     { name: "misfire", label: "Ticks that are too late", type: "select", value: known.misfire, options: [["run_once", "Run the latest of them"], ["run_all", "Run all of them"], ["skip", "Run none of them"]] },
     text("misfire_grace_seconds", "Too late after, in seconds", { type: "number" }),
@@ -94,7 +96,7 @@ export function editSchedule(ctx, schedule, after) {
     text("max_retries", "Retries of a failed tick", { type: "number" }),
     text("timeout_seconds", "One attempt may take, in seconds", { type: "number" }),
     { name: "leader_only", label: "Run ticks under the leader's fence", type: "checkbox", value: known.leader_only },
-  ].filter(Boolean);
+  ];
   const saved = formDialog({
     title: schedule ? `Edit ${schedule.job_id}` : "New schedule",
     body: preview,

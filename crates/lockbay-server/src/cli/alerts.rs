@@ -35,13 +35,15 @@ pub(super) enum AlertsCommand {
     Silence(SilenceArgs),
     /// List silences
     Silences,
+    /// Show a silence as JSON
+    ShowSilence {
+        /// Its id
+        id: String,
+    },
     /// End a silence now
     Unsilence {
         /// Its id
         id: String,
-        /// Who says so [default: the user of this machine]
-        #[arg(long)]
-        actor: Option<String>,
     },
     /// List what was told, is to be told, or could not be
     Notifications {
@@ -54,6 +56,11 @@ pub(super) enum AlertsCommand {
         /// Go on behind an earlier page
         #[arg(long, value_name = "TOKEN")]
         page_token: Option<String>,
+    },
+    /// Show a notice as JSON, with what became of it in each channel
+    ShowNotification {
+        /// Its id
+        id: String,
     },
     /// Try a dead letter again
     Retry {
@@ -87,9 +94,6 @@ pub(super) struct SilenceArgs {
     /// The time zone of the expression
     #[arg(long, value_name = "ZONE", default_value = "UTC")]
     time_zone: String,
-    /// Who says so [default: the user of this machine]
-    #[arg(long)]
-    actor: Option<String>,
     /// Why
     #[arg(long)]
     reason: String,
@@ -127,18 +131,23 @@ pub(super) async fn obey(client: &Client, command: AlertsCommand) -> Result<Ende
         AlertsCommand::Test { file } => alert_rules::test(client, &file),
         AlertsCommand::Silence(args) => silence(client, args).await,
         AlertsCommand::Silences => silences(client).await,
-        AlertsCommand::Unsilence { id, actor } => unsilence(client, &id, actor).await,
+        AlertsCommand::ShowSilence { id } => {
+            let url = client.address(&["v1", "alerts", "silences", &id], &[]);
+            client.get(&format!("show silence {id:?}"), url).await?.show_raw();
+            Ok(Ended::Done)
+        }
+        AlertsCommand::ShowNotification { id } => {
+            let url = client.address(&["v1", "alerts", "notifications", &id], &[]);
+            client.get(&format!("show notice {id:?}"), url).await?.show_raw();
+            Ok(Ended::Done)
+        }
+        AlertsCommand::Unsilence { id } => unsilence(client, &id).await,
         AlertsCommand::Notifications { status, page_size, page_token } => {
             notifications(client, status, page_size, page_token).await
         }
         AlertsCommand::Retry { id } => retry(client, &id).await,
         AlertsCommand::NotifyTest => test(client).await,
     }
-}
-
-/// Who sits here, as far as the machine knows.
-fn myself() -> String {
-    std::env::var("USER").ok().filter(|user| !user.is_empty()).unwrap_or_else(|| "cli".into())
 }
 
 async fn silence(client: &Client, args: SilenceArgs) -> Result<Ended, Failure> {
@@ -151,7 +160,7 @@ async fn silence(client: &Client, args: SilenceArgs) -> Result<Ended, Failure> {
     });
     let body = json!({ "rules": args.rules, "severities": args.severity, "from": args.from,
         "duration_seconds": args.length.map(|Span(length)| length.as_secs_f64()),
-        "window": window, "actor": args.actor.unwrap_or_else(myself), "reason": args.reason });
+        "window": window, "actor": client.actor, "reason": args.reason });
     let url = client.address(&["v1", "alerts", "silences"], &[]);
     let answer = client.change("silence alerts", Method::POST, url, Some(body)).await?;
     if client.json {
@@ -197,8 +206,8 @@ async fn silences(client: &Client) -> Result<Ended, Failure> {
     Ok(Ended::Done)
 }
 
-async fn unsilence(client: &Client, id: &str, actor: Option<String>) -> Result<Ended, Failure> {
-    let query = [("actor", Some(actor.unwrap_or_else(myself)))];
+async fn unsilence(client: &Client, id: &str) -> Result<Ended, Failure> {
+    let query = [("actor", client.actor.clone())];
     let url = client.address(&["v1", "alerts", "silences", id], &query);
     let answer = client.change(&format!("end silence {id:?}"), Method::DELETE, url, None).await?;
     match client.json {
@@ -276,7 +285,7 @@ fn channels(channels: &Value) -> String {
 
 async fn retry(client: &Client, id: &str) -> Result<Ended, Failure> {
     let url = client.address(&["v1", "alerts", "notifications", id, "retry"], &[]);
-    let body = Some(json!({ "actor": myself() }));
+    let body = Some(json!({ "actor": client.actor }));
     let answer = client.change(&format!("retry notice {id:?}"), Method::POST, url, body).await?;
     match client.json {
         true => answer.show_raw(),

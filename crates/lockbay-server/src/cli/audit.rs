@@ -14,6 +14,7 @@ use lockbay::clock::Clock;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::audit_read::{self, HistoryArgs, PageArgs};
 use super::client::{Client, Failure, Page};
 use super::{Ended, Shared, output};
 
@@ -28,6 +29,10 @@ const MAX_LINE: u64 = 1_048_576;
 pub(super) enum AuditCommand {
     /// Show the last entries
     Tail(TailArgs),
+    /// Show every entry of one entity, the newest first
+    History(HistoryArgs),
+    /// List what was sealed, the oldest first
+    Checkpoints(PageArgs),
     /// Look for anything that was changed, dropped or inserted: exit code 0 if there is nothing
     ///
     /// Without FILE the server looks through its store; with it, an export or a proof is checked
@@ -132,6 +137,10 @@ struct Key {
 pub(super) async fn obey(shared: &Shared, command: AuditCommand) -> Result<Ended, Failure> {
     match command {
         AuditCommand::Tail(args) => tail(&Client::new(shared)?, &args).await,
+        AuditCommand::History(args) => audit_read::history(&Client::new(shared)?, args).await,
+        AuditCommand::Checkpoints(args) => {
+            audit_read::checkpoints(&Client::new(shared)?, args).await
+        }
         AuditCommand::Verify { file: Some(file), public_key, .. } => {
             let key = public_key.as_deref().map(PublicKey::parse).transpose();
             let key = key.map_err(|error| Failure::Usage(error.to_string()))?;
@@ -199,7 +208,7 @@ async fn tail(client: &Client, args: &TailArgs) -> Result<Ended, Failure> {
                 false => show(&raw)?,
             }
         }
-        if !args.follow {
+        if !args.follow || output::is_unread() {
             return Ok(Ended::Done);
         }
         // What the first look passed over is older than what was asked for.
@@ -272,7 +281,7 @@ fn read(raw: &Value) -> Result<Entry, Failure> {
     })
 }
 
-fn show(raw: &Value) -> Result<(), Failure> {
+pub(super) fn show(raw: &Value) -> Result<(), Failure> {
     let Entry { revision, at, entity, action, actor, reason, .. } = read(raw)?;
     let reason = reason.map(|reason| format!("  ({reason})")).unwrap_or_default();
     let line = format!("{at}  {revision}  {entity}  {action}  by {actor}{reason}");
@@ -287,7 +296,9 @@ async fn verify(
 ) -> Result<Ended, Failure> {
     let query = [("records", records.then(|| "true".to_owned()))];
     let url = client.address(&["v1", "audit", "verify"], &query);
+    let progress = output::Progress::waiting("the server looks through its audit trail");
     let answer = client.get_within(LONG, "verify the audit trail", url).await?;
+    drop(progress);
     let verdict: Verdict = answer.read()?;
     match client.json {
         true => answer.show_raw(),
@@ -369,9 +380,11 @@ async fn export(
             let file =
                 File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
             let mut file = BufWriter::new(file);
+            let progress = output::Progress::amount("exporting the audit trail");
             client
                 .download(LONG, what, url, &mut |piece| {
                     keep(piece);
+                    progress.add(u64::try_from(piece.len()).unwrap_or(0));
                     file.write_all(piece)
                 })
                 .await?;
@@ -391,7 +404,9 @@ async fn export(
 /// Checks an export or a proof; bounded memory, whatever the file is.
 fn verify_file(path: &Path, key: Option<PublicKey>, json: bool) -> Result<Ended, Failure> {
     let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let size = file.metadata().map_or(0, |found| found.len());
     let mut file = BufReader::new(file);
+    let progress = output::Progress::bytes("verifying", size);
     let mut check = FileCheck::new(key);
     let (mut line, mut lines) = (Vec::new(), 0u64);
     loop {
@@ -411,7 +426,9 @@ fn verify_file(path: &Path, key: Option<PublicKey>, json: bool) -> Result<Ended,
             return verify_proof(&line, key, json);
         }
         check.line(&line);
+        progress.add(u64::try_from(line.len()).unwrap_or(0));
     }
+    drop(progress);
     let verdict = check.finish();
     tell_file(&verdict, json)
 }

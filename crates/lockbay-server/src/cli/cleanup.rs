@@ -30,6 +30,11 @@ pub(super) enum CleanupCommand {
         #[arg(long, value_name = "TOKEN")]
         page_token: Option<String>,
     },
+    /// Show a rule as JSON
+    ShowRule {
+        /// Its name
+        name: String,
+    },
     /// Put a rule, in the place of the one of its name
     PutRule(PutArgs),
     /// Delete a rule; a built-in one stays deleted until one of its name is put
@@ -155,6 +160,11 @@ pub(super) async fn obey(client: &Client, command: CleanupCommand) -> Result<End
         CleanupCommand::Rules { page_size, page_token } => {
             rules(client, page_size, page_token).await
         }
+        CleanupCommand::ShowRule { name } => {
+            let url = client.address(&["v1", "cleanup", "rules", &name], &[]);
+            client.get(&format!("show cleanup rule {name:?}"), url).await?.show_raw();
+            Ok(Ended::Done)
+        }
         CleanupCommand::PutRule(args) => put(client, args).await,
         CleanupCommand::DeleteRule { name } => delete(client, &name).await,
         CleanupCommand::OptimizeMemory => optimize(client).await,
@@ -187,10 +197,8 @@ async fn run(client: &Client, args: RunArgs) -> Result<Ended, Failure> {
 
 /// Waits for as long as a run may take, and says on a terminal that it waits.
 async fn patiently(client: &Client, what: &str, url: Url, body: Value) -> Result<Answer, Failure> {
-    output::progress(Some("the leader cleans up"));
-    let answer = client.change_within(RUN_WITHIN, what, Method::POST, url, Some(body)).await;
-    output::progress(None);
-    answer
+    let _progress = output::Progress::waiting("the leader cleans up");
+    client.change_within(RUN_WITHIN, what, Method::POST, url, Some(body)).await
 }
 
 fn seconds(time: Option<Span>) -> Option<f64> {

@@ -13,11 +13,11 @@ use super::client::{Client, Failure};
 use super::{Ended, output};
 
 /// How long to wait before a connection is tried again.
-const AGAIN_AFTER: Duration = Duration::from_secs(2);
+pub(super) const AGAIN_AFTER: Duration = Duration::from_secs(2);
 /// How often in a row that may fail.
 const MAX_TRIES: u32 = 30;
 /// The longest message that is read; events are far shorter.
-const MAX_MESSAGE: usize = 4 * 1024 * 1024;
+pub(super) const MAX_MESSAGE: usize = 4 * 1024 * 1024;
 
 #[derive(Debug, Args)]
 pub(super) struct EventsArgs {
@@ -45,7 +45,7 @@ pub(super) async fn follow(client: &Client, args: &EventsArgs) -> Result<Ended, 
                 while let Ok(Some(bytes)) = answer.chunk().await {
                     buffer.extend_from_slice(&bytes);
                     listener.read(&mut buffer);
-                    if listener.left == Some(0) {
+                    if listener.left == Some(0) || output::is_unread() {
                         return Ok(Ended::Done);
                     }
                     if buffer.len() > MAX_MESSAGE {
@@ -77,35 +77,49 @@ struct Listener {
 impl Listener {
     /// Takes whole messages out of what has arrived.
     fn read(&mut self, buffer: &mut Vec<u8>) {
-        while let Some(end) = buffer.windows(2).position(|pair| pair == b"\n\n") {
-            let message: Vec<u8> = buffer.drain(..end + 2).collect();
+        while let Some(message) = Message::take(buffer) {
             if self.left != Some(0) {
-                self.message(&String::from_utf8_lossy(&message));
+                self.tell(message);
             }
         }
     }
 
-    fn message(&mut self, message: &str) {
-        let field = |name: &str| {
-            let line = message.lines().find_map(|line| line.strip_prefix(name))?;
-            Some(line.strip_prefix(' ').unwrap_or(line))
-        };
-        self.last = field("id:").map(str::to_owned).or_else(|| self.last.take());
-        let (Some(event), Some(data)) = (field("event:"), field("data:")) else { return };
-        if event == "listening" {
-            return;
-        }
+    fn tell(&mut self, message: Message) {
+        self.last = message.id.or_else(|| self.last.take());
+        let Some((event, data)) = message.told else { return };
         if self.json {
-            output::data(data);
+            output::data(&data);
         } else {
-            output::data(&line(event, data));
+            output::data(&line(&event, &data));
         }
         self.left = self.left.map(|left| left.saturating_sub(1));
     }
 }
 
+/// One message of the stream.
+pub(super) struct Message {
+    pub(super) id: Option<String>,
+    /// The name of an event and what it tells; none for what only keeps the stream alive.
+    pub(super) told: Option<(String, String)>,
+}
+
+impl Message {
+    /// Takes the first whole message out of what has arrived.
+    pub(super) fn take(buffer: &mut Vec<u8>) -> Option<Message> {
+        let end = buffer.windows(2).position(|pair| pair == b"\n\n")?;
+        let bytes: Vec<u8> = buffer.drain(..end + 2).collect();
+        let text = String::from_utf8_lossy(&bytes);
+        let field = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+            Some(line.strip_prefix(' ').unwrap_or(line).to_owned())
+        };
+        let told = field("event:").zip(field("data:")).filter(|(event, _)| event != "listening");
+        Some(Message { id: field("id:"), told })
+    }
+}
+
 /// An event in one line: when, what, and its facts.
-fn line(event: &str, data: &str) -> String {
+pub(super) fn line(event: &str, data: &str) -> String {
     let data: Value = serde_json::from_str(data).unwrap_or_default();
     let at = data["at"].as_str().unwrap_or("-").to_owned();
     let mut text = format!("{at}  {event}");

@@ -7,6 +7,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::client::{Client, Failure, Page};
+use super::job_bulk::{self, BulkArgs};
 use super::{Ended, output};
 
 #[derive(Debug, Subcommand)]
@@ -34,6 +35,8 @@ pub(super) enum JobCommand {
         #[arg(long)]
         reason: String,
     },
+    /// Decide about all jobs that match
+    Bulk(BulkArgs),
 }
 
 #[derive(Debug, Args)]
@@ -106,6 +109,7 @@ pub(super) async fn obey(client: &Client, command: JobCommand) -> Result<Ended, 
         JobCommand::Retry { id, reason } => {
             operate(client, &id, "retry", &reason, "may be claimed again").await
         }
+        JobCommand::Bulk(args) => job_bulk::bulk(client, &args).await,
     }
 }
 

@@ -8,6 +8,7 @@ use lockbay::clock::Clock;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::approval::told_to_wait;
 use super::client::{Answer, Client, Failure, Page};
 use super::{Ended, output};
 
@@ -209,6 +210,9 @@ async fn deposit(
     let answer = send(client, &what, &["v1", "ledger", "deposits"], &body, key).await?;
     if client.json {
         answer.show_raw();
+        return Ok(Ended::Done);
+    }
+    if told_to_wait(&answer) {
         return Ok(Ended::Done);
     }
     let Account { user_id, available, held, currency } = answer.read()?;

@@ -25,11 +25,19 @@ pub(super) struct MetricsArgs {
     /// Show which metrics have a history
     #[arg(long, conflicts_with = "path")]
     paths: bool,
+    /// Show them as a scraper of Prometheus gets them
+    #[arg(long, conflicts_with_all = ["path", "paths", "json"])]
+    prometheus: bool,
 }
 
 pub(super) async fn obey(client: &Client, args: MetricsArgs) -> Result<Ended, Failure> {
     if args.paths {
         return paths(client).await;
+    }
+    if args.prometheus {
+        let url = client.address(&["metrics"], &[]);
+        output::data(client.get_text("read metrics", url).await?.trim_end());
+        return Ok(Ended::Done);
     }
     match &args.path {
         Some(path) => history(client, path, &args).await,
@@ -94,7 +102,7 @@ async fn history(client: &Client, path: &str, args: &MetricsArgs) -> Result<Ende
 const LINE_WIDTH: usize = 60;
 
 /// A metric as one line of letters, from zero to its highest value; a gap is a blank.
-fn line(values: &[Option<f64>]) -> String {
+pub(super) fn line(values: &[Option<f64>]) -> String {
     const LEVELS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     let known = || values.iter().flatten().copied();
     // From zero, so that what does not move is not taken for nothing.
@@ -109,7 +117,7 @@ fn line(values: &[Option<f64>]) -> String {
     values.chunks(group).map(|group| letter(group).map_or(' ', |(_, letter)| *letter)).collect()
 }
 
-fn number(value: f64) -> String {
+pub(super) fn number(value: f64) -> String {
     let text = format!("{value:.6}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }

@@ -1,18 +1,24 @@
 //! The command line: what can be said to `lockbay`, and the exit code it ends with.
 //!
-//! One file per group of commands. `serve` and `doctor` (and `bench`, in a module of its own) open
-//! a store, and `demo`, in one too, starts its own servers; all others are clients of a server's HTTP API and know nothing that another program
+//! One file per group of commands. `serve`, `doctor` and `backup` (and `bench`, in a module of its
+//! own) open a store, and `demo`, in one too, starts its own servers; all others are clients of a server's HTTP API and know nothing that another program
 //! could not know. Exit codes: 0 done, 1 refused or failed, 2 unreachable or wrong usage.
 
 mod alert_rules;
 mod alerts;
+mod approval;
 mod audit;
+mod audit_read;
+mod backup;
 mod cleanup;
 pub(crate) mod client;
+mod config;
 mod doctor;
 mod events;
 mod handler;
+mod help;
 mod job;
+mod job_bulk;
 mod leader;
 mod lease;
 mod ledger;
@@ -21,13 +27,19 @@ pub(crate) mod output;
 mod report;
 mod saga;
 mod saga_operate;
+mod saga_watch;
 mod schedule;
+mod search;
 mod state;
 mod status;
+#[cfg(feature = "top")]
+mod top;
+mod trends;
+mod trust;
 
 use std::process::ExitCode;
 
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
 use self::client::{Client, Failure};
@@ -67,6 +79,8 @@ struct Shared {
     /// Who asks, for the audit trail; nothing proves it [default: $USER]
     #[arg(long, global = true, env = "LOCKBAY_ACTOR", hide_env_values = true)]
     actor: Option<String>,
+    #[command(flatten)]
+    trust: trust::Trust,
     /// Do not ask before a change that hurts
     #[arg(long, short, global = true)]
     yes: bool,
@@ -90,10 +104,19 @@ enum Command {
     /// only if everything that is promised was seen; with --json, one object for each promise.
     Demo,
     Doctor(doctor::DoctorArgs),
+    /// Show every setting and where it comes from, or check a file of them
+    Config(config::ConfigArgs),
+    /// Copy a store that is in use into a file that is whole
+    Backup(backup::BackupArgs),
     /// Say whether a server is healthy: exit code 0 if it is, 1 if not, 2 if it is not reached
     Health,
     /// Say how the service does, what is wrong and what to do
     Report(report::ReportArgs),
+    /// Say whether the important metrics get better or worse
+    Trends(trends::TrendsArgs),
+    /// Watch a server: health, rates, latencies, what is parked, what fires
+    #[cfg(feature = "top")]
+    Top(top::TopArgs),
     /// Follow what happens in a server
     Events(events::EventsArgs),
     /// Show what a server has done and how it is, or with --path how one metric went
@@ -110,6 +133,8 @@ enum Command {
     /// Sagas
     #[command(subcommand)]
     Saga(saga::SagaCommand),
+    /// Find jobs and sagas by the words in them
+    Search(search::SearchArgs),
     /// Who does the steps of sagas
     #[command(subcommand)]
     Handler(handler::HandlerCommand),
@@ -119,6 +144,9 @@ enum Command {
     /// What users have, and moving it
     #[command(subcommand)]
     Ledger(ledger::LedgerCommand),
+    /// What waits for a second person, and answering
+    #[command(subcommand)]
+    Approval(approval::ApprovalCommand),
     /// Values with versions, tags and times to live
     #[command(subcommand)]
     State(state::StateCommand),
@@ -150,7 +178,9 @@ enum Ended {
 
 /// Reads the arguments and does what they say.
 pub(crate) fn run() -> ExitCode {
-    let Cli { shared, command } = Cli::parse();
+    let matches = help::dressed(Cli::command()).get_matches();
+    let Cli { shared, command } =
+        Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -182,6 +212,11 @@ async fn obey(shared: &Shared, command: Command) -> Result<Ended, Failure> {
             demo::Outcome::Failed => Ended::No,
         }),
         Command::Doctor(args) => doctor::doctor(&args, shared).await,
+        Command::Config(args) => config::obey(args, shared.json),
+        Command::Backup(args) => backup::backup(args, shared.json).await,
+        Command::Trends(args) => trends::trends(&Client::new(shared)?, args).await,
+        #[cfg(feature = "top")]
+        Command::Top(args) => top::top(&Client::new(shared)?, args).await,
         Command::Health => status::health(&Client::new(shared)?).await,
         Command::Report(args) => report::report(&Client::new(shared)?, &args).await,
         Command::Events(args) => events::follow(&Client::new(shared)?, &args).await,
@@ -190,21 +225,24 @@ async fn obey(shared: &Shared, command: Command) -> Result<Ended, Failure> {
         Command::Lease(command) => lease::obey(&Client::new(shared)?, command).await,
         Command::Job(command) => job::obey(&Client::new(shared)?, command).await,
         Command::Saga(command) => saga::obey(&Client::new(shared)?, command).await,
+        Command::Search(args) => search::search(&Client::new(shared)?, args).await,
         Command::Handler(command) => handler::obey(&Client::new(shared)?, command).await,
         Command::Schedule(command) => schedule::obey(shared, command).await,
         Command::Ledger(command) => ledger::obey(&Client::new(shared)?, command).await,
+        Command::Approval(command) => approval::obey(&Client::new(shared)?, command).await,
         Command::State(command) => state::obey(&Client::new(shared)?, command).await,
         Command::Cleanup(command) => cleanup::obey(&Client::new(shared)?, command).await,
         Command::Alerts(command) => alerts::obey(&Client::new(shared)?, command).await,
         Command::Audit(command) => audit::obey(shared, command).await,
         Command::Bench(args) => {
-            bench::run(args, shared.json).await?;
+            bench::run(args, shared.json, &|| Client::new(shared)).await?;
             Ok(Ended::Done)
         }
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "lockbay", &mut script);
             output::raw(&script);
+            output::hint(help::install(shell));
             Ok(Ended::Done)
         }
     }

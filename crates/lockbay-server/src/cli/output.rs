@@ -3,22 +3,42 @@
 //! Whoever reads our stdout may stop reading; a closed pipe is then no error and no panic.
 
 use std::io::{IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use comfy_table::presets::NOTHING;
 use comfy_table::{ContentArrangement, Table};
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// How often a line of progress is drawn again by itself.
+const REDRAWN_EVERY: Duration = Duration::from_millis(120);
+
+/// Whether nobody reads our stdout any more.
+static UNREAD: AtomicBool = AtomicBool::new(false);
+
+/// Whether who read our stdout has gone. What goes on for ever ends then; what has an end goes on
+/// to it, since it may be in the middle of a change.
+pub(crate) fn is_unread() -> bool {
+    UNREAD.load(Ordering::Relaxed)
+}
 
 /// Writes data, and the end of its line.
 pub(crate) fn data(text: &str) {
     let mut out = std::io::stdout().lock();
-    let written = writeln!(out, "{text}").and_then(|()| out.flush());
-    drop(written); // a reader that has gone needs no answer
+    note(writeln!(out, "{text}").and_then(|()| out.flush()));
+}
+
+/// A reader that has gone needs no answer.
+fn note(written: std::io::Result<()>) {
+    if written.is_err() {
+        UNREAD.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Writes bytes of data as they are.
 pub(crate) fn raw(bytes: &[u8]) {
     let mut out = std::io::stdout().lock();
-    let written = out.write_all(bytes).and_then(|()| out.flush());
-    drop(written);
+    note(out.write_all(bytes).and_then(|()| out.flush()));
 }
 
 /// Says something to the person in front of it.
@@ -27,19 +47,70 @@ pub(crate) fn talk(text: &str) {
     drop(written);
 }
 
-/// How wide the line of [`progress`] is.
-const PROGRESS_WIDTH: usize = 78;
-
-/// Shows on a terminal what is waited for, on one line that the next writing takes back.
-pub(crate) fn progress(waited_for: Option<&str>) {
-    let mut err = std::io::stderr().lock();
-    if !err.is_terminal() {
-        return;
+/// Says something that only helps a person: not where stderr goes to a file.
+pub(crate) fn hint(text: &str) {
+    if std::io::stderr().is_terminal() {
+        talk(text);
     }
-    let text: String = waited_for.unwrap_or_default().chars().take(PROGRESS_WIDTH).collect();
-    let back = if waited_for.is_some() { "" } else { "\r" };
-    let written = write!(err, "\r{text:<PROGRESS_WIDTH$}{back}").and_then(|()| err.flush());
-    drop(written);
+}
+
+/// What long work says of itself: one line on stderr, only on a terminal, gone when it is dropped.
+pub(crate) struct Progress(ProgressBar);
+
+impl Progress {
+    /// Work whose length nobody knows: what is waited for, and for how long already.
+    pub(crate) fn waiting(for_what: &str) -> Self {
+        let bar = ProgressBar::new_spinner();
+        bar.set_style(style("{spinner} {msg}  {elapsed}"));
+        bar.set_message(for_what.to_owned());
+        bar.enable_steady_tick(REDRAWN_EVERY);
+        Progress(bar)
+    }
+
+    /// Work of so many bytes.
+    pub(crate) fn bytes(what: &str, total: u64) -> Self {
+        let bar = ProgressBar::new(total);
+        bar.set_style(style("{msg}  {bar:30}  {binary_bytes} of {binary_total_bytes}  {eta} left"));
+        bar.set_message(what.to_owned());
+        Progress(bar)
+    }
+
+    /// Work of which only is known how many bytes it has come to.
+    pub(crate) fn amount(what: &str) -> Self {
+        let bar = ProgressBar::new_spinner();
+        bar.set_style(style("{spinner} {msg}  {binary_bytes}"));
+        bar.set_message(what.to_owned());
+        Progress(bar)
+    }
+
+    /// Work of so many parts. It is drawn only when one is done, so that it disturbs nothing.
+    pub(crate) fn parts(what: &str, total: u64) -> Self {
+        let bar = ProgressBar::new(total);
+        bar.set_style(style("{msg}  {bar:30}  {pos} of {len}"));
+        bar.set_message(what.to_owned());
+        Progress(bar)
+    }
+
+    /// So much is done by now.
+    pub(crate) fn reach(&self, position: u64) {
+        self.0.set_position(position);
+    }
+
+    /// So much more is done.
+    pub(crate) fn add(&self, more: u64) {
+        self.0.inc(more);
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    // A template that cannot be read would leave the usual one.
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
 /// Whether data may be coloured: it goes to a terminal whose owner has not refused it.
@@ -95,9 +166,14 @@ fn write_table(mut table: Table) {
 pub(crate) fn shown(value: &str) -> String {
     let mut text = String::with_capacity(value.len());
     for c in value.chars() {
-        if c.is_control() { text.extend(c.escape_default()) } else { text.push(c) }
+        if c.is_control() || turns(c) { text.extend(c.escape_default()) } else { text.push(c) }
     }
     text
+}
+
+/// Whether it changes in which direction, or on which line, text behind it is written.
+fn turns(c: char) -> bool {
+    matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]
@@ -107,5 +183,6 @@ mod tests {
     #[test]
     fn a_value_cannot_move_the_cursor_or_split_a_row() {
         assert_eq!(shown("a\u{1b}[2J\nb é"), "a\\u{1b}[2J\\nb é");
+        assert_eq!(shown("a\u{202e}b\u{9b}"), "a\\u{202e}b\\u{9b}");
     }
 }

@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 
 use super::client::{Answer, Client, Failure, Page};
 use super::saga_operate::{self, DecideArgs, ResolveArgs, RetryArgs, SkipArgs};
+use super::saga_watch::{self, WatchArgs};
 use super::{Ended, output};
 
 /// Every status of a saga, as the server names them.
@@ -63,6 +64,8 @@ pub(super) enum SagaCommand {
         #[arg(long, value_name = "KEY")]
         idempotency_key: Option<String>,
     },
+    /// Tell what happens to a saga as it happens, until it comes to rest
+    Watch(WatchArgs),
     /// Let sagas go back: what was done is compensated
     Cancel(DecideArgs),
     /// Try again what is stuck in parked sagas, with fresh budgets
@@ -130,14 +133,14 @@ struct Step {
 }
 
 #[derive(Deserialize)]
-struct Standing {
+pub(super) struct Standing {
     saga_id: String,
-    status: String,
+    pub(super) status: String,
 }
 
 #[derive(Deserialize)]
-struct Happened {
-    number: u64,
+pub(super) struct Happened {
+    pub(super) number: u64,
     at: String,
     event: String,
     step: Option<String>,
@@ -162,6 +165,7 @@ pub(super) async fn obey(client: &Client, command: SagaCommand) -> Result<Ended,
         SagaCommand::Start { file, wait, idempotency_key } => {
             start(client, &file, wait, idempotency_key.as_deref()).await
         }
+        SagaCommand::Watch(args) => saga_watch::watch(client, args).await,
         SagaCommand::Cancel(args) => saga_operate::decide(client, "cancel", args).await,
         SagaCommand::Resume(args) => saga_operate::decide(client, "resume", args).await,
         SagaCommand::Abandon(args) => saga_operate::decide(client, "abandon", args).await,
@@ -222,7 +226,7 @@ async fn look(client: &Client, id: &str, wait: Option<Span>) -> Result<(Answer, 
     }
 }
 
-fn has_come_to_rest(status: &str) -> bool {
+pub(super) fn has_come_to_rest(status: &str) -> bool {
     matches!(status, "completed" | "compensated" | "parked" | "abandoned")
 }
 
@@ -268,6 +272,22 @@ fn show(client: &Client, answer: &Answer) -> Result<(), Failure> {
     Ok(())
 }
 
+impl Happened {
+    /// Whatever it tells beside what and when.
+    fn detail(&self) -> String {
+        let again = self.next_retry_at.as_ref().map(|at| format!("again at {at}"));
+        let result = self.result.as_ref().map(|result| cut(result.get()));
+        let parts = [self.actor.clone(), self.reason.clone(), self.error.clone(), again, result];
+        parts.into_iter().flatten().collect::<Vec<_>>().join(": ")
+    }
+
+    /// All of it in one line.
+    pub(super) fn line(&self) -> String {
+        let step = self.step.as_deref().unwrap_or("-");
+        format!("{}  {}  {step}  {}", self.at, self.event, self.detail()).trim_end().to_owned()
+    }
+}
+
 fn cut(text: &str) -> String {
     match text.char_indices().nth(SHOWN_CHARS) {
         Some((at, _)) => format!("{}…", &text[..at]),
@@ -291,11 +311,8 @@ async fn history(
     let page: Page<Happened> = answer.read()?;
     page.tell_rest();
     let rows = page.items.into_iter().map(|entry| {
-        let again = entry.next_retry_at.map(|at| format!("again at {at}"));
-        let result = entry.result.map(|result| cut(result.get()));
-        let parts = [entry.actor, entry.reason, entry.error, again, result];
-        let detail = parts.into_iter().flatten().collect::<Vec<_>>().join(": ");
-        let step = entry.step.unwrap_or_else(|| "-".into());
+        let step = entry.step.clone().unwrap_or_else(|| "-".into());
+        let detail = entry.detail();
         vec![entry.number.to_string(), entry.at, entry.event, step, detail]
     });
     output::table(&["NUMBER", "AT", "EVENT", "STEP", "DETAIL"], rows.collect());
@@ -325,7 +342,12 @@ async fn start(
     output::talk(&format!("saga {saga_id} is {status}"));
     let (answer, status) = look(client, &saga_id, wait).await?;
     show(client, &answer)?;
-    Ok(if status == "completed" { Ended::Done } else { Ended::No })
+    Ok(ended_as(&status))
+}
+
+/// A saga that was waited for is done if it is completed.
+pub(super) fn ended_as(status: &str) -> Ended {
+    if status == "completed" { Ended::Done } else { Ended::No }
 }
 
 /// What a file holds; `-` is stdin.

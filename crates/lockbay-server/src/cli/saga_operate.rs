@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
 
+use super::approval::told_to_wait;
 use super::client::{Client, Failure};
 use super::saga::STATUSES;
 use super::{Ended, output};
@@ -204,6 +205,9 @@ async fn post(client: &Client, what: &str, url: Url, body: &Body) -> Result<Ende
     let answer = client.post_exactly(what, url, body, None).await?;
     if client.json {
         answer.show_raw();
+        return Ok(Ended::Done);
+    }
+    if told_to_wait(&answer) {
         return Ok(Ended::Done);
     }
     let Standing { saga_id, status } = answer.read()?;

@@ -175,17 +175,15 @@ impl Stage {
         mut look: impl AsyncFnMut() -> anyhow::Result<T>,
         enough: impl Fn(&T) -> bool,
     ) -> anyhow::Result<T> {
-        output::progress(Some(&format!("   waiting until {until} ...")));
+        let _progress = output::Progress::waiting(&format!("waiting until {until}"));
         let began = self.clock.tick();
-        let seen = loop {
+        loop {
             match look().await {
                 Ok(seen) if !enough(&seen) && self.clock.tick().since(began) < PATIENCE => {}
-                ended => break ended,
+                ended => return ended,
             }
             self.clock.sleep(PAUSE).await;
-        };
-        output::progress(None);
-        seen
+        }
     }
 
     /// Says what the servers logged last, to whoever looks why something failed.

@@ -11,6 +11,7 @@ use utoipa_axum::routes;
 use super::App;
 use super::access::{Identity, Means};
 use super::extract::{Nothing, Query};
+use super::openapi::{page_size, page_token};
 use super::page;
 use super::problem::Problem;
 use crate::serve::without_credentials;
@@ -31,10 +32,12 @@ struct About {
     name: &'static str,
     version: &'static str,
     /// What the setting `environment` says, such as `production`.
+    #[schema(required)]
     environment: Option<String>,
     /// The random identity of the process.
     instance_id: String,
     /// A name for people.
+    #[schema(required)]
     instance_name: Option<String>,
     /// The service whose leader is elected.
     service: String,
@@ -50,6 +53,7 @@ struct About {
     monitoring: bool,
     authentication: Authentication,
     /// Above which amount a second person has to approve, if that is set.
+    #[schema(required)]
     four_eyes_above: Option<String>,
 }
 
@@ -63,13 +67,15 @@ enum Authentication {
     Required,
 }
 
-/// What this server is.
+/// Say what this server is
+///
+/// Its name and version, where it keeps things, and what is switched on.
 #[utoipa::path(
     get,
     path = "/v1/about",
     operation_id = "show_about",
-    tag = "system",
-    responses((status = 200, body = About, description = "This server"))
+    tag = "server",
+    responses((status = 200, body = About, description = "This server."))
 )]
 async fn about(
     State(app): State<App>,
@@ -96,16 +102,18 @@ async fn about(
             Means::Nothing => Authentication::Open,
             Means::Token(_) | Means::Session(_) | Means::Certificate(_) => Authentication::Required,
         },
-        four_eyes_above: None,
+        four_eyes_above: config.four_eyes_above.clone(),
     })
 }
 
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 struct Listing {
-    /// The most items of the page, 100 if it is not said.
+    #[param(schema_with = page_size)]
     page_size: Option<usize>,
     /// The `next_page_token` of the page before.
+    #[param(schema_with = page_token)]
     page_token: Option<String>,
 }
 
@@ -113,6 +121,7 @@ struct Listing {
 #[derive(Serialize, ToSchema)]
 struct Instance {
     instance_id: String,
+    #[schema(required)]
     instance_name: Option<String>,
     service: String,
     version: String,
@@ -130,17 +139,20 @@ struct Instance {
 #[derive(Serialize, ToSchema)]
 struct Instances {
     items: Vec<Instance>,
+    #[schema(required)]
     next_page_token: Option<String>,
 }
 
+/// List the instances
+///
 /// Every instance on this store that runs with `monitoring`.
 #[utoipa::path(
     get,
     path = "/v1/instances",
     operation_id = "list_instances",
-    tag = "system",
+    tag = "server",
     params(Listing),
-    responses((status = 200, body = Instances, description = "Those that live, by their ids"))
+    responses((status = 200, body = Instances, description = "Those that live, by their ids."))
 )]
 async fn instances(
     State(app): State<App>,

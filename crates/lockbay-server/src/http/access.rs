@@ -44,10 +44,25 @@ pub(super) struct Identity {
     pub(super) means: Means,
 }
 
+/// The certificate that a client showed, verified, and what its owner may do. It stands in the
+/// extensions of each request of its connection.
+#[derive(Debug, Clone)]
+pub(super) struct ClientCertificate {
+    /// The common name of its subject.
+    pub(super) subject_cn: String,
+    /// SHA-256 over it, in hexadecimal digits.
+    pub(super) fingerprint: String,
+    /// What the settings allow its owner.
+    pub(super) role: Role,
+}
+
 /// Every route and its least role, by the path as it was routed.
 pub(super) const ACCESS: &[(&str, &str, Need)] = &[
     // Probes and telemetry.
     ("GET", "/", Open),
+    ("GET", "/openapi.json", Open),
+    ("GET", "/docs", Open),
+    ("GET", "/docs/{file}", Open),
     ("GET", "/assets/{*path}", Open),
     ("GET", "/health/live", Open),
     ("GET", "/health/ready", Open),
@@ -71,12 +86,15 @@ pub(super) const ACCESS: &[(&str, &str, Need)] = &[
     // Jobs.
     ("GET", "/v1/jobs", Least(Viewer)),
     ("GET", "/v1/jobs/{job_id}", Least(Viewer)),
+    ("POST", "/v1/jobs/bulk", Least(Operator)),
     ("POST", "/v1/jobs/claim", Least(Operator)),
     ("POST", "/v1/jobs/{job_id}/heartbeat", Least(Operator)),
     ("POST", "/v1/jobs/{job_id}/complete", Least(Operator)),
     ("POST", "/v1/jobs/{job_id}/fail", Least(Operator)),
     ("POST", "/v1/jobs/{job_id}/cancel", Least(Operator)),
     ("POST", "/v1/jobs/{job_id}/retry", Least(Operator)),
+    // Search.
+    ("GET", "/v1/search", Least(Viewer)),
     // Sagas.
     ("GET", "/v1/sagas", Least(Viewer)),
     ("POST", "/v1/sagas", Least(Operator)),
@@ -122,6 +140,10 @@ pub(super) const ACCESS: &[(&str, &str, Need)] = &[
     ("PUT", "/v1/state/{key}", Least(Operator)),
     ("DELETE", "/v1/state/{key}", Least(Operator)),
     ("POST", "/v1/state/invalidate", Least(Operator)),
+    // Besides, it is the path of the key of this name.
+    ("GET", "/v1/state/invalidate", Least(Viewer)),
+    ("PUT", "/v1/state/invalidate", Least(Operator)),
+    ("DELETE", "/v1/state/invalidate", Least(Operator)),
     ("GET", "/v1/state-rules", Least(Viewer)),
     ("GET", "/v1/state-rules/{name}", Least(Viewer)),
     ("PUT", "/v1/state-rules/{name}", Least(Operator)),
@@ -155,6 +177,11 @@ pub(super) const ACCESS: &[(&str, &str, Need)] = &[
     ("GET", "/v1/metrics/history", Least(Viewer)),
     ("GET", "/v1/metrics/paths", Least(Viewer)),
     ("GET", "/v1/trends", Least(Viewer)),
+    // Approvals: of what somebody else asked for.
+    ("GET", "/v1/approvals", Least(Viewer)),
+    ("GET", "/v1/approvals/{approval_id}", Least(Viewer)),
+    ("POST", "/v1/approvals/{approval_id}/approve", Least(Operator)),
+    ("POST", "/v1/approvals/{approval_id}/reject", Least(Operator)),
     // Audit.
     ("GET", "/v1/audit", Least(Viewer)),
     ("GET", "/v1/audit/verify", Least(Viewer)),
@@ -174,7 +201,14 @@ pub(super) fn need(method: &str, path: &str) -> Need {
 
 /// Lets the request in, with who asks.
 pub(super) async fn admit(mut request: Request, next: Next) -> Response {
-    let identity = Identity { actor: None, role: Admin, means: Means::Nothing };
+    let identity = match request.extensions().get::<ClientCertificate>() {
+        None => Identity { actor: None, role: Admin, means: Means::Nothing },
+        Some(certificate) => Identity {
+            actor: Some(certificate.subject_cn.clone()),
+            role: certificate.role,
+            means: Means::Certificate(certificate.fingerprint.clone()),
+        },
+    };
     request.extensions_mut().insert(identity);
     next.run(request).await
 }

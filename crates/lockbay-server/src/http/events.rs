@@ -9,18 +9,19 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::sse::{Event as Message, Sse};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use futures_util::{Stream, stream};
 use lockbay::ErrorKind;
 use lockbay::event::{Event, Heard, Tail, Told};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::App;
 use super::extract::Query;
@@ -34,8 +35,8 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 /// How long a client should wait before it comes back.
 const COME_BACK_AFTER: Duration = Duration::from_secs(2);
 
-pub(super) fn routes() -> Router<App> {
-    Router::new().route("/v1/events", get(events))
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(events))
 }
 
 /// Who listens, of whom there may only be so many.
@@ -48,13 +49,53 @@ impl Default for Listeners {
     }
 }
 
-#[derive(Deserialize)]
+/// A message of the stream, as its lines say it.
+#[derive(ToSchema)]
+#[allow(dead_code)] // described, never made
+struct EventMessage {
+    /// With this as `Last-Event-ID`, a client goes on behind it.
+    #[schema(nullable = false)]
+    id: Option<String>,
+    /// The name of the event; `listening` and `gap` are about the stream itself.
+    #[schema(nullable = false)]
+    event: Option<String>,
+    /// The event as JSON.
+    #[schema(nullable = false)]
+    data: Option<String>,
+    /// After how many milliseconds to come back.
+    #[schema(nullable = false)]
+    retry: Option<u64>,
+}
+
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 struct Wish {
     /// Names of events, separated by commas.
     events: Option<String>,
 }
 
+/// Follow what happens
+///
+/// Server-sent events of this instance. The first message is `listening`, or `gap` if something that
+/// the client has not seen is missing; a stream that is silent for 15 seconds has a comment. Each
+/// message has an id, with which a client that comes back goes on.
+#[utoipa::path(
+    get,
+    path = "/v1/events",
+    operation_id = "follow_events",
+    tag = "events",
+    params(
+        Wish,
+        ("Last-Event-ID" = Option<String>, Header, description = "The id of the last message seen."),
+    ),
+    responses((
+        status = 200,
+        body = EventMessage,
+        content_type = "text/event-stream",
+        description = "The events, as they happen; it does not end by itself.",
+    )),
+)]
 async fn events(
     State(app): State<App>,
     headers: HeaderMap,

@@ -4,38 +4,75 @@
 //! was lost must be safe to repeat. Amounts are read by their text. A saga that was accepted goes
 //! on whatever becomes of the request, so nothing here is undone when a client goes away.
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
-use axum::{Json, Router};
 use lockbay::finance::Finance;
 use lockbay::ledger::{Amount, Currency, UserId};
 use lockbay::saga::Started;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::abandoned::see_through;
 use super::extract::{JsonBody, RequiredKey};
+use super::openapi::{NotFound, RequiredIdempotencyKey, Unprocessable};
 use super::problem::Problem;
+use super::saga::Standing;
+use super::shape;
 use super::{App, REPLAYED};
 
-pub(super) fn routes() -> Router<App> {
-    Router::new()
-        .route("/v1/sagas/escrow", post(escrow))
-        .route("/v1/sagas/cashout", post(cashout))
-        .route("/v1/sagas/release", post(release))
-        .route("/v1/sagas/refund", post(refund))
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(escrow))
+        .routes(routes!(cashout))
+        .routes(routes!(release))
+        .routes(routes!(refund))
 }
 
-#[derive(Deserialize)]
+/// Money that belongs to two parties until one of them gets it.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = StartEscrow)]
 struct EscrowBody {
+    /// Who pays it in.
+    #[schema(value_type = shape::GivenUserId)]
     buyer_id: lockbay::Json,
+    /// Who gets it when it is released.
+    #[schema(value_type = shape::GivenUserId)]
     seller_id: lockbay::Json,
+    #[schema(value_type = shape::GivenAmount)]
     amount: lockbay::Json,
+    #[schema(value_type = shape::Currency)]
     currency: String,
 }
 
+/// Put money into escrow
+///
+/// The buyer's money is set apart until it is released to the seller or given back. The id of the
+/// saga is the id of the escrow.
+#[utoipa::path(
+    post,
+    path = "/v1/sagas/escrow",
+    operation_id = "start_escrow",
+    tag = "money",
+    params(RequiredIdempotencyKey),
+    request_body = EscrowBody,
+    responses(
+        (
+            status = 202,
+            description = "The saga is written down and goes on.",
+            body = Standing,
+            headers(
+                ("Location" = String, description = "Where the saga is."),
+                ("Idempotency-Replayed" = bool, description = "Whether it was answered before."),
+            ),
+        ),
+        Unprocessable,
+    ),
+)]
 async fn escrow(
     State(app): State<App>,
     RequiredKey(key): RequiredKey,
@@ -49,15 +86,47 @@ async fn escrow(
         .await
 }
 
-#[derive(Deserialize)]
+/// Money that leaves.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = StartCashout)]
 struct CashoutBody {
+    /// Whose it is.
+    #[schema(value_type = shape::GivenUserId)]
     user_id: lockbay::Json,
+    #[schema(value_type = shape::GivenAmount)]
     amount: lockbay::Json,
+    #[schema(value_type = shape::Currency)]
     currency: String,
+    /// Where it goes, in the words of whoever pays it out.
+    #[schema(min_length = 1, max_length = 512, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$")]
     destination: String,
 }
 
+/// Pay money out
+///
+/// It is set apart, paid out, and then taken off the books; if it cannot be paid out, it is the
+/// user's again.
+#[utoipa::path(
+    post,
+    path = "/v1/sagas/cashout",
+    operation_id = "start_cashout",
+    tag = "money",
+    params(RequiredIdempotencyKey),
+    request_body = CashoutBody,
+    responses(
+        (
+            status = 202,
+            description = "The saga is written down and goes on.",
+            body = Standing,
+            headers(
+                ("Location" = String, description = "Where the saga is."),
+                ("Idempotency-Replayed" = bool, description = "Whether it was answered before."),
+            ),
+        ),
+        Unprocessable,
+    ),
+)]
 async fn cashout(
     State(app): State<App>,
     RequiredKey(key): RequiredKey,
@@ -69,12 +138,40 @@ async fn cashout(
     start(&app, move |finance| async move { finance.cashout(&user, &amount, &to, key).await }).await
 }
 
-#[derive(Deserialize)]
+/// Which escrow comes to its end.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = EndEscrow)]
 struct EscrowEndBody {
+    /// The id of the saga that put the money there.
+    #[schema(value_type = shape::Name)]
     escrow_id: String,
 }
 
+/// Release an escrow
+///
+/// The seller gets the money.
+#[utoipa::path(
+    post,
+    path = "/v1/sagas/release",
+    operation_id = "release_escrow",
+    tag = "money",
+    params(RequiredIdempotencyKey),
+    request_body = EscrowEndBody,
+    responses(
+        (
+            status = 202,
+            description = "The saga is written down and goes on.",
+            body = Standing,
+            headers(
+                ("Location" = String, description = "Where the saga is."),
+                ("Idempotency-Replayed" = bool, description = "Whether it was answered before."),
+            ),
+        ),
+        NotFound,
+        Unprocessable,
+    ),
+)]
 async fn release(
     State(app): State<App>,
     RequiredKey(key): RequiredKey,
@@ -84,6 +181,30 @@ async fn release(
     start(&app, move |finance| async move { finance.release(&escrow_id, key).await }).await
 }
 
+/// Give an escrow back
+///
+/// The buyer gets the money back.
+#[utoipa::path(
+    post,
+    path = "/v1/sagas/refund",
+    operation_id = "refund_escrow",
+    tag = "money",
+    params(RequiredIdempotencyKey),
+    request_body = EscrowEndBody,
+    responses(
+        (
+            status = 202,
+            description = "The saga is written down and goes on.",
+            body = Standing,
+            headers(
+                ("Location" = String, description = "Where the saga is."),
+                ("Idempotency-Replayed" = bool, description = "Whether it was answered before."),
+            ),
+        ),
+        NotFound,
+        Unprocessable,
+    ),
+)]
 async fn refund(
     State(app): State<App>,
     RequiredKey(key): RequiredKey,
@@ -91,13 +212,6 @@ async fn refund(
 ) -> Result<Response, Problem> {
     let key = Some(key_of("refund", &key));
     start(&app, move |finance| async move { finance.refund(&escrow_id, key).await }).await
-}
-
-/// A saga that was accepted.
-#[derive(Serialize)]
-struct Accepted {
-    saga_id: String,
-    status: &'static str,
 }
 
 /// Starts a saga, in a task of its own: a client that goes away does not stop it half way.
@@ -110,7 +224,7 @@ where
     let keep = |_| async {};
     let started = see_through(work(app.bay.finance().clone()), keep).await??;
     let place = [(header::LOCATION, format!("/v1/sagas/{}", started.saga_id))];
-    let body = Json(Accepted { saga_id: started.saga_id, status: started.status.name() });
+    let body = Json(Standing { saga_id: started.saga_id, status: started.status });
     Ok(match started.replayed {
         true => (StatusCode::ACCEPTED, REPLAYED, place, body).into_response(),
         false => (StatusCode::ACCEPTED, place, body).into_response(),

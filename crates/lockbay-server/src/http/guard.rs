@@ -90,7 +90,8 @@ fn comes_from_a_foreign_page(headers: &HeaderMap) -> bool {
 /// Answers are about a moment, and are what they say they are. Only files may be kept, and say so.
 pub(super) async fn mark_response(mut response: Response) -> Response {
     let headers = response.headers_mut();
-    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    let no_store = HeaderValue::from_static("no-store");
+    headers.entry(header::CACHE_CONTROL).or_insert(no_store);
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }

@@ -2,34 +2,45 @@
 //!
 //! A secret goes in and never comes out again.
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::Uri;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, put};
-use axum::{Json, Router};
 use lockbay::saga::{Endpoint, HandlerInfo, Route};
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::App;
 use super::extract::{JsonBody, Name, Nothing, Query, Seconds};
+use super::openapi::{Conflict, NotFound, Unprocessable, page_size, page_token};
 use super::page::{self, Page};
 use super::problem::Problem;
+use super::shape;
 
 /// What page tokens of this list are bound to.
 const LIST: &str = "handlers";
 
-pub(super) fn routes() -> Router<App> {
-    Router::new()
-        .route("/v1/handlers", get(list))
-        .route("/v1/handlers/{name}", put(set).delete(forget))
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(set, forget))
 }
 
-#[derive(Deserialize)]
+/// How a handler is reached: at a `url`, or by its own polls with `pull`.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = PutHandler)]
 struct HandlerBody {
+    /// Where it is called, without user and password.
+    #[schema(max_length = 2_048, pattern = "^https?://[^@/?#\\s]+([/?][!-~]*)?$")]
     url: Option<String>,
+    /// What calls are signed with, `whsec_` and base64 or any text. It is never shown again.
+    #[schema(min_length = 1, max_length = 512, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$")]
     secret: Option<String>,
+    /// How long one call may take, if that is less than the step may.
+    #[schema(value_type = Option<f64>, minimum = 0.001, maximum = 315_360_000)]
     timeout_seconds: Option<Seconds>,
+    /// Whether it polls, and has no `url`, no `secret` and no `timeout_seconds`.
     #[serde(default)]
     pull: bool,
 }
@@ -73,6 +84,22 @@ fn check_url(url: &str) -> Result<(), Problem> {
     Ok(())
 }
 
+/// Register a handler
+///
+/// For every instance, in place of what was registered under the name. The names of handlers that
+/// are built in are taken.
+#[utoipa::path(
+    put,
+    path = "/v1/handlers/{name}",
+    operation_id = "put_handler",
+    tag = "handlers",
+    params(("name" = shape::Name, Path, description = "The handler.")),
+    request_body = HandlerBody,
+    responses(
+        (status = 200, description = "It is registered.", body = shape::Handler),
+        Unprocessable,
+    ),
+)]
 async fn set(
     State(app): State<App>,
     Name(name): Name,
@@ -84,6 +111,17 @@ async fn set(
     Ok(Json(HandlerInfo::of(name, &route)))
 }
 
+/// List handlers
+///
+/// Those that are built in, and those that are registered. Secrets are not shown.
+#[utoipa::path(
+    get,
+    path = "/v1/handlers",
+    operation_id = "list_handlers",
+    tag = "handlers",
+    params(Listing),
+    responses((status = 200, description = "A page of handlers.", body = Page<shape::Handler>)),
+)]
 async fn list(State(app): State<App>, Query(listing): Query<Listing>) -> Result<Response, Problem> {
     let limit = page::size(listing.page_size)?;
     let next = page::place(LIST, listing.page_token.as_deref())?;
@@ -91,19 +129,37 @@ async fn list(State(app): State<App>, Query(listing): Query<Listing>) -> Result<
     Ok(Page::new(LIST, handlers, next).into_response())
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 struct Listing {
+    /// How many handlers the page has at most.
+    #[param(schema_with = page_size)]
     page_size: Option<usize>,
+    /// The `next_page_token` of the page before.
+    #[param(schema_with = page_token)]
     page_token: Option<String>,
 }
 
-#[derive(Serialize)]
+/// A handler that is registered no more.
+#[derive(Serialize, ToSchema)]
+#[schema(as = DeletedHandler)]
 struct Deleted {
     name: String,
     deleted: bool,
 }
 
+/// Forget a handler
+///
+/// Steps that need it wait until it is registered again. One that is built in stays.
+#[utoipa::path(
+    delete,
+    path = "/v1/handlers/{name}",
+    operation_id = "delete_handler",
+    tag = "handlers",
+    params(("name" = shape::Name, Path, description = "The handler.")),
+    responses((status = 200, description = "It is forgotten.", body = Deleted), NotFound, Conflict),
+)]
 async fn forget(
     State(app): State<App>,
     Name(name): Name,

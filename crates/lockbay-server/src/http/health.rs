@@ -5,42 +5,76 @@
 
 use std::time::Duration;
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router};
 use lockbay::ErrorKind;
 use lockbay::metrics::Format;
-use serde_json::json;
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::App;
 use super::extract::{Nothing, Query};
+use super::openapi::Unavailable;
 use super::problem::Problem;
+use super::shape::health as shape;
 
 /// How long the store may take to prove that it answers.
 const READY_WITHIN: Duration = Duration::from_secs(2);
 
-pub(super) fn routes() -> Router<App> {
-    Router::new()
-        .route("/health/live", get(live))
-        .route("/health/ready", get(ready))
-        .route("/metrics", get(prometheus))
-        .route("/api/advanced-state/health", get(health))
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(live))
+        .routes(routes!(ready))
+        .routes(routes!(prometheus))
+        .routes(routes!(health))
 }
 
-async fn live(_: Query<Nothing>) -> Response {
-    Json(json!({ "live": true })).into_response()
+#[derive(Serialize, ToSchema)]
+struct Live {
+    live: bool,
 }
 
-async fn ready(State(app): State<App>, _: Query<Nothing>) -> Result<Response, Problem> {
+#[derive(Serialize, ToSchema)]
+struct Ready {
+    ready: bool,
+}
+
+/// Tell whether the process lives
+///
+/// It never touches the store: a restart does not mend a store.
+#[utoipa::path(
+    get,
+    path = "/health/live",
+    operation_id = "probe_live",
+    tag = "monitoring",
+    responses((status = 200, body = Live, description = "It does.")),
+)]
+async fn live(_: Query<Nothing>) -> Json<Live> {
+    Json(Live { live: true })
+}
+
+/// Tell whether traffic may come
+///
+/// One round trip to the store; not while the server shuts down.
+#[utoipa::path(
+    get,
+    path = "/health/ready",
+    operation_id = "probe_ready",
+    tag = "monitoring",
+    responses((status = 200, body = Ready, description = "It may."), Unavailable),
+)]
+async fn ready(State(app): State<App>, _: Query<Nothing>) -> Result<Json<Ready>, Problem> {
     if app.stopping.is_cancelled() {
         return Err(Problem::new(ErrorKind::Unavailable, "this instance is shutting down"));
     }
     match app.bay.clock().timeout(READY_WITHIN, app.bay.store().ping()).await {
         Some(pong) => {
             pong?;
-            Ok(Json(json!({ "ready": true })).into_response())
+            Ok(Json(Ready { ready: true }))
         }
         None => {
             let detail = format!("the store did not answer within {READY_WITHIN:?}");
@@ -49,6 +83,19 @@ async fn ready(State(app): State<App>, _: Query<Nothing>) -> Result<Response, Pr
     }
 }
 
+/// Show the health of this instance
+///
+/// Judged by what really happens, part by part, with reasons.
+#[utoipa::path(
+    get,
+    path = "/api/advanced-state/health",
+    operation_id = "get_health",
+    tag = "monitoring",
+    responses(
+        (status = 200, body = shape::Health, description = "It is healthy."),
+        (status = 503, body = shape::Health, description = "It is not, and `issues` says why."),
+    ),
+)]
 async fn health(State(app): State<App>, _: Query<Nothing>) -> Response {
     let health = app.bay.health().await;
     let status =
@@ -56,6 +103,19 @@ async fn health(State(app): State<App>, _: Query<Nothing>) -> Response {
     (status, Json(health)).into_response()
 }
 
+/// Show metrics for Prometheus
+///
+/// OpenMetrics text; the older text format for who accepts that alone.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    operation_id = "scrape_metrics",
+    tag = "monitoring",
+    responses((status = 200, description = "Every metric of this instance.", content(
+        (String = "application/openmetrics-text"),
+        (String = "text/plain"),
+    ))),
+)]
 async fn prometheus(State(app): State<App>, headers: HeaderMap, _: Query<Nothing>) -> Response {
     app.bay.refresh_metrics();
     let format = format_for(headers.get_all(header::ACCEPT).iter());

@@ -4,20 +4,25 @@
 
 use std::time::Duration;
 
+use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
-use axum::{Json, Router};
 use lockbay::clock::Timestamp;
 use lockbay::job::{
-    Claim, ClaimRequest, ClaimedJob, Identity, InProgress, OnFailed, OnInProgress, Replayed, Retry,
+    Claim, ClaimRequest, ClaimedJob, Identity, InProgress, JobStatus, OnFailed, OnInProgress,
+    Replayed, Retry,
 };
 use lockbay::{Error, ErrorKind, LockBay, Placement};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::abandoned::see_through;
 use super::extract::{IdempotencyKey, JsonBody, Name, Seconds};
+use super::openapi::{Conflict, NotFound, Unprocessable};
 use super::problem::Problem;
+use super::shape;
 use super::{App, REPLAYED};
 
 /// How long a claim may wait for somebody else's outcome.
@@ -25,36 +30,60 @@ const MAX_WAIT: Duration = Duration::from_secs(60);
 /// How long it waits when it does not say.
 const DEFAULT_WAIT: Duration = Duration::from_secs(30);
 
-pub(super) fn routes() -> Router<App> {
-    Router::new()
-        .route("/v1/jobs/claim", post(claim))
-        .route("/v1/jobs/{job_id}/heartbeat", post(heartbeat))
-        .route("/v1/jobs/{job_id}/complete", post(complete))
-        .route("/v1/jobs/{job_id}/fail", post(fail))
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(claim))
+        .routes(routes!(heartbeat))
+        .routes(routes!(complete))
+        .routes(routes!(fail))
 }
 
-#[derive(Deserialize)]
+/// A wish to do a job.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = ClaimJob)]
 struct ClaimBody {
+    #[schema(value_type = shape::Name)]
     job_type: String,
+    /// The business key: what the job is about, such as the id of an order.
+    #[schema(min_length = 1, max_length = 512, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$")]
     job_key: String,
+    /// What the job is given, at most 1 MiB. With `identity` `fingerprint` they are a part of what
+    /// makes it the same job.
+    #[schema(value_type = Value)]
     parameters: lockbay::Json,
+    /// The time that it is for, if it is one of many.
+    #[schema(value_type = Option<String>, format = DateTime)]
     scheduled_time: Option<Timestamp>,
     #[serde(default)]
+    #[schema(value_type = shape::Identity)]
     identity: Identity,
+    /// How long its holder may be silent before somebody else may take the job over; by default as
+    /// the server is configured.
+    #[schema(value_type = Option<f64>, minimum = 0.1, maximum = 86_400)]
     claim_ttl_seconds: Option<Seconds>,
+    /// How often a failed job is run again; by default as the server is configured.
+    #[schema(maximum = 1_000)]
     max_retries: Option<u32>,
     #[serde(default)]
     on_in_progress: InProgressPolicy,
+    /// How long to wait for the outcome, with `on_in_progress` `wait`; 30 by default.
+    #[schema(value_type = Option<f64>, minimum = 0, maximum = 60)]
     wait_seconds: Option<Seconds>,
     #[serde(default)]
+    #[schema(value_type = shape::OnFailed)]
     on_failed: OnFailed,
+    /// Whether only the leader may run it.
     #[serde(default)]
     leader_only: bool,
+    /// Who claims, for people.
+    #[schema(value_type = Option<shape::LongName>)]
     holder: Option<String>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+/// What becomes of a claim while somebody else runs the job: it is refused, or it waits for the
+/// outcome.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum InProgressPolicy {
     #[default]
@@ -96,6 +125,28 @@ impl ClaimBody {
     }
 }
 
+/// Claim a job, or be told its outcome
+///
+/// Exactly one caller is told `claimed` and does the job; all others are told its outcome once there
+/// is one. A claim lapses unless its holder sends heartbeats, and then somebody else may take the
+/// job over with the next attempt. Repeated with its `Idempotency-Key`, it is given again.
+#[utoipa::path(
+    post,
+    path = "/v1/jobs/claim",
+    operation_id = "claim_job",
+    tag = "jobs",
+    request_body = ClaimBody,
+    responses(
+        (
+            status = 200,
+            description = "The job is yours to do, or this is its outcome.",
+            body = ClaimAnswer,
+            headers(("Idempotency-Replayed" = bool, description = "Whether it was answered before.")),
+        ),
+        Conflict,
+        Unprocessable,
+    ),
+)]
 async fn claim(
     State(app): State<App>,
     IdempotencyKey(key): IdempotencyKey,
@@ -126,10 +177,10 @@ async fn claim(
     let claim = see_through(work, undo).await??;
     match claim {
         Ok(Claim::Claimed(job)) if job.replayed => {
-            Ok((REPLAYED, Json(Claimed::from(job))).into_response())
+            Ok((REPLAYED, Json(ClaimAnswer::from(job))).into_response())
         }
-        Ok(Claim::Claimed(job)) => Ok(Json(Claimed::from(job)).into_response()),
-        Ok(Claim::Replayed(job)) => Ok((REPLAYED, Json(Ended::from(job))).into_response()),
+        Ok(Claim::Claimed(job)) => Ok(Json(ClaimAnswer::from(job)).into_response()),
+        Ok(Claim::Replayed(job)) => Ok((REPLAYED, Json(ClaimAnswer::from(job))).into_response()),
         Ok(Claim::InProgress(job)) => Err(in_progress(job)),
         Err(error) if placement == Placement::LeaderOnly => Err(led_elsewhere(&app, error).await),
         Err(error) => Err(error.into()),
@@ -175,69 +226,108 @@ async fn led_elsewhere(app: &App, error: Error) -> Problem {
     }
 }
 
-#[derive(Serialize)]
+/// What comes of a claim.
+#[derive(Serialize, ToSchema)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+enum ClaimAnswer {
+    Claimed(Claimed),
+    Replayed(Ended),
+}
+
+/// The job is the caller's to do.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ClaimedJob)]
 struct Claimed {
-    outcome: &'static str,
     job_id: String,
     attempt: u32,
+    /// Shows that the claim is yours, to whoever asks of it.
     claim_token: String,
+    #[schema(value_type = shape::FencingToken)]
     fencing_token: String,
+    /// The same for all attempts: show it to whoever does the work for you.
     idempotency_token: String,
+    /// When the claim lapses unless a heartbeat comes, by the store's clock.
+    #[schema(value_type = shape::Moment)]
     claim_expires_at: Timestamp,
 }
 
-impl From<ClaimedJob> for Claimed {
+impl From<ClaimedJob> for ClaimAnswer {
     fn from(job: ClaimedJob) -> Self {
-        Claimed {
-            outcome: "claimed",
+        ClaimAnswer::Claimed(Claimed {
             job_id: job.job_id,
             attempt: job.attempt,
             claim_token: job.claim_token,
             fencing_token: job.fencing_token.to_string(),
             idempotency_token: job.idempotency_token,
             claim_expires_at: job.expires_at,
-        }
+        })
     }
 }
 
-#[derive(Serialize)]
+/// The job has ended, and this is its outcome.
+#[derive(Serialize, ToSchema)]
+#[schema(as = EndedJob)]
 struct Ended {
-    outcome: &'static str,
-    status: &'static str,
+    #[schema(value_type = shape::JobStatus)]
+    status: JobStatus,
     job_id: String,
     attempt: u32,
+    /// What it returned, as it was given, digit by digit.
+    #[schema(value_type = Value)]
     result: Option<lockbay::Json>,
+    /// Whether its result is kept still.
     result_kept: bool,
+    /// Why it failed or was cancelled.
+    #[schema(required)]
     error: Option<String>,
+    #[schema(value_type = Option<shape::Moment>, required)]
     completed_at: Option<Timestamp>,
 }
 
-impl From<Replayed> for Ended {
+impl From<Replayed> for ClaimAnswer {
     fn from(job: Replayed) -> Self {
-        Ended {
-            outcome: "replayed",
-            status: job.status.name(),
+        ClaimAnswer::Replayed(Ended {
+            status: job.status,
             job_id: job.job_id,
             attempt: job.attempt,
             result: job.result,
             result_kept: job.result_kept,
             error: job.error,
             completed_at: job.completed_at,
-        }
+        })
     }
 }
 
-#[derive(Deserialize)]
+/// A holder is there still.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = HeartbeatJob)]
 struct HeartbeatBody {
     claim_token: String,
 }
 
-#[derive(Serialize)]
+/// A claim that goes on.
+#[derive(Serialize, ToSchema)]
+#[schema(as = RenewedClaim)]
 struct Renewed {
     job_id: String,
+    /// When the claim lapses unless another heartbeat comes, by the store's clock.
+    #[schema(value_type = shape::Moment)]
     claim_expires_at: Timestamp,
 }
+
+/// Keep a claim
+///
+/// Its holder is there still, and the claim lasts as long again.
+#[utoipa::path(
+    post,
+    path = "/v1/jobs/{job_id}/heartbeat",
+    operation_id = "heartbeat_job",
+    tag = "jobs",
+    params(("job_id" = shape::Name, Path, description = "The job.")),
+    request_body = HeartbeatBody,
+    responses((status = 200, description = "The claim goes on.", body = Renewed), NotFound, Conflict),
+)]
 
 async fn heartbeat(
     State(app): State<App>,
@@ -248,18 +338,44 @@ async fn heartbeat(
     Ok(Json(Renewed { job_id, claim_expires_at }))
 }
 
-#[derive(Deserialize)]
+/// The job is done.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = CompleteJob)]
 struct CompleteBody {
     claim_token: String,
+    /// What it returns, at most 1 MiB, as every later claim is told it.
+    #[schema(value_type = Value)]
     result: lockbay::Json,
 }
 
-#[derive(Serialize)]
+/// A job that is done.
+#[derive(Serialize, ToSchema)]
+#[schema(as = CompletedJob)]
 struct Completed {
     job_id: String,
-    status: &'static str,
+    #[schema(value_type = shape::JobStatus)]
+    status: JobStatus,
 }
+
+/// Say that a job is done
+///
+/// Its result is what every later claim is told. Said twice with the same result, it succeeds
+/// twice. A holder whose claim has lapsed and was taken over is refused as fenced.
+#[utoipa::path(
+    post,
+    path = "/v1/jobs/{job_id}/complete",
+    operation_id = "complete_job",
+    tag = "jobs",
+    params(("job_id" = shape::Name, Path, description = "The job.")),
+    request_body = CompleteBody,
+    responses(
+        (status = 200, description = "The job is done.", body = Completed),
+        NotFound,
+        Conflict,
+        Unprocessable,
+    ),
+)]
 
 async fn complete(
     State(app): State<App>,
@@ -267,14 +383,18 @@ async fn complete(
     JsonBody(body): JsonBody<CompleteBody>,
 ) -> Result<Json<Completed>, Problem> {
     app.bay.jobs().complete(&job_id, &body.claim_token, body.result).await?;
-    Ok(Json(Completed { job_id, status: "completed" }))
+    Ok(Json(Completed { job_id, status: JobStatus::Completed }))
 }
 
-#[derive(Deserialize)]
+/// An attempt failed.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = FailJob)]
 struct FailBody {
     claim_token: String,
+    /// Why; what is beyond 4,096 characters is not kept.
     error: String,
+    /// Whether another attempt may help; `true` by default.
     #[serde(default = "yes")]
     retryable: bool,
 }
@@ -283,14 +403,39 @@ fn yes() -> bool {
     true
 }
 
-#[derive(Serialize)]
+/// An attempt that failed.
+#[derive(Serialize, ToSchema)]
+#[schema(as = FailedJob)]
 struct AttemptFailed {
     job_id: String,
-    status: &'static str,
+    #[schema(value_type = shape::JobStatus)]
+    status: JobStatus,
     attempt: u32,
+    /// Whether the next claim runs it again.
     will_retry: bool,
+    /// After how many milliseconds it may.
+    #[schema(required)]
     retry_after_ms: Option<u64>,
 }
+
+/// Say that an attempt failed
+///
+/// The job can be claimed again after a pause that grows with every failure, up to its
+/// `max_retries`, unless another attempt cannot help.
+#[utoipa::path(
+    post,
+    path = "/v1/jobs/{job_id}/fail",
+    operation_id = "fail_job",
+    tag = "jobs",
+    params(("job_id" = shape::Name, Path, description = "The job.")),
+    request_body = FailBody,
+    responses(
+        (status = 200, description = "The attempt has failed.", body = AttemptFailed),
+        NotFound,
+        Conflict,
+        Unprocessable,
+    ),
+)]
 
 async fn fail(
     State(app): State<App>,
@@ -302,7 +447,7 @@ async fn fail(
     let millis = |after: Duration| u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
     Ok(Json(AttemptFailed {
         job_id,
-        status: "failed",
+        status: JobStatus::Failed,
         attempt: failed.attempt,
         will_retry: failed.retry_after.is_some(),
         retry_after_ms: failed.retry_after.map(millis),

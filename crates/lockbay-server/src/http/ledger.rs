@@ -2,67 +2,106 @@
 //!
 //! Sums are decimal text with all the decimals of their currency, because a float would round them.
 
-use std::sync::Arc;
-
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::{Extension, Json};
 use lockbay::clock::Timestamp;
 use lockbay::ledger::{Amount, Balance, Currency, Sum, Totals, UserId};
 use lockbay::{ErrorKind, LockBay};
 use serde::{Deserialize, Serialize};
-use tokio::sync::Semaphore;
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::abandoned::see_through;
+use super::access::Identity;
+use super::approval::{Waiting, hold_deposit};
 use super::extract::{JsonBody, Name, Nothing, Query, RequiredKey};
 use super::finance::{amount, user};
+use super::openapi::{RequiredIdempotencyKey, Unprocessable, page_size, page_token};
 use super::page::{self, Page};
 use super::problem::Problem;
+use super::shape;
 use super::{App, REPLAYED};
 
 /// How many trial balances are taken at once: each reads every account.
-const MAX_TRIALS: usize = 4;
+pub(super) const MAX_TRIALS: usize = 4;
 
-pub(super) fn routes() -> Router<App> {
-    let trials = Arc::new(Semaphore::new(MAX_TRIALS));
-    Router::new()
-        .route("/v1/ledger/deposits", post(deposit))
-        .route("/v1/ledger/accounts/{user_id}", get(account))
-        .route(
-            "/v1/ledger/trial-balance",
-            get(move |app, query| trial_balance(app, query, Arc::clone(&trials))),
-        )
-        .route("/v1/ledger/postings", get(postings))
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(deposit))
+        .routes(routes!(account))
+        .routes(routes!(trial_balance))
+        .routes(routes!(postings))
 }
 
-#[derive(Deserialize)]
+/// Money that came in.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = Deposit)]
 struct DepositBody {
+    /// Whose it is.
+    #[schema(value_type = shape::GivenUserId)]
     user_id: lockbay::Json,
+    #[schema(value_type = shape::GivenAmount)]
     amount: lockbay::Json,
+    #[schema(value_type = shape::Currency)]
     currency: String,
 }
 
 /// A deposit that was made, and what its user has now.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Deposited {
     movement_id: String,
+    #[schema(value_type = shape::PlainId)]
     user_id: UserId,
+    #[schema(value_type = shape::Amount)]
     amount: Amount,
+    #[schema(value_type = shape::Currency)]
     currency: Currency,
+    /// What may be spent.
+    #[schema(value_type = shape::Amount)]
     available: Sum,
+    /// What is set apart in open holds.
+    #[schema(value_type = shape::Amount)]
     held: Sum,
 }
 
+/// Enter a deposit
+///
+/// Money has come in and is the user's to spend. Repeated with its `Idempotency-Key`, it is the same
+/// deposit.
+#[utoipa::path(
+    post,
+    path = "/v1/ledger/deposits",
+    operation_id = "deposit_money",
+    tag = "money",
+    params(RequiredIdempotencyKey),
+    request_body = DepositBody,
+    responses(
+        (status = 201, description = "It is entered.", body = Deposited),
+        (
+            status = 200,
+            description = "It was entered before.",
+            body = Deposited,
+            headers(("Idempotency-Replayed" = bool, description = "Whether it was answered before.")),
+        ),
+        (status = 202, description = "It waits for the approval of a second person.", body = Waiting),
+        Unprocessable,
+    ),
+)]
 async fn deposit(
     State(app): State<App>,
+    Extension(identity): Extension<Identity>,
     RequiredKey(key): RequiredKey,
     JsonBody(body): JsonBody<DepositBody>,
 ) -> Result<Response, Problem> {
     let user = user("user_id", &body.user_id)?;
     let amount = amount(&body.amount, &body.currency)?;
+    if let Some(waits) = hold_deposit(&app, &identity, &user, &amount, &key).await? {
+        return Ok(waits);
+    }
     let bay = app.bay.clone();
     // Money that came in stays in, whoever has gone meanwhile.
     let keep = |_| async {};
@@ -94,20 +133,36 @@ async fn make_deposit(
     Ok((deposited, applied.replayed))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 struct Asked {
+    /// In which currency.
+    #[param(value_type = shape::Currency)]
     currency: String,
 }
 
 /// What a user has; nothing if they never had any.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Account {
+    #[schema(value_type = shape::PlainId)]
     user_id: UserId,
     #[serde(flatten)]
+    #[schema(value_type = shape::Balance)]
     balance: Balance,
 }
 
+/// Show what a user has
+///
+/// In one currency. A user who never had any has nothing.
+#[utoipa::path(
+    get,
+    path = "/v1/ledger/accounts/{user_id}",
+    operation_id = "get_account",
+    tag = "money",
+    params(("user_id" = shape::PlainId, Path, description = "The user."), Asked),
+    responses((status = 200, description = "What they have.", body = Account)),
+)]
 async fn account(
     State(app): State<App>,
     Name(user_id): Name,
@@ -118,20 +173,36 @@ async fn account(
     Ok(Json(Account { user_id, balance }))
 }
 
-#[derive(Serialize)]
+/// All accounts added up, as they were at one moment.
+#[derive(Serialize, ToSchema)]
+#[schema(as = TrialBalance)]
 struct Trial {
+    /// Whether every currency comes to zero, and what users hold is there.
     balanced: bool,
+    /// The last commit that is in it.
+    #[schema(value_type = shape::FencingToken)]
     as_of: String,
+    /// The store's time of asking.
+    #[schema(value_type = shape::Moment)]
     at: Timestamp,
+    /// In the order of their codes.
+    #[schema(value_type = Vec<shape::CurrencyTotals>)]
     currencies: Vec<Totals>,
 }
 
-async fn trial_balance(
-    State(app): State<App>,
-    _: Query<Nothing>,
-    at_once: Arc<Semaphore>,
-) -> Result<Json<Trial>, Problem> {
-    let Ok(_permit) = at_once.try_acquire() else {
+/// Take a trial balance
+///
+/// It reads every account, so few are taken at once. Whatever is moved, every currency comes to
+/// zero.
+#[utoipa::path(
+    get,
+    path = "/v1/ledger/trial-balance",
+    operation_id = "get_trial_balance",
+    tag = "money",
+    responses((status = 200, description = "All accounts added up.", body = Trial)),
+)]
+async fn trial_balance(State(app): State<App>, _: Query<Nothing>) -> Result<Json<Trial>, Problem> {
+    let Ok(_permit) = app.trials.try_acquire() else {
         let detail = format!("{MAX_TRIALS} trial balances are being taken already");
         return Err(Problem::new(ErrorKind::Busy, detail));
     };
@@ -144,14 +215,33 @@ async fn trial_balance(
     }))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 struct Listing {
+    /// The saga.
+    #[param(value_type = shape::PlainId)]
     saga_id: String,
+    /// How many movements the page has at most.
+    #[param(schema_with = page_size)]
     page_size: Option<usize>,
+    /// The `next_page_token` of the page before.
+    #[param(schema_with = page_token)]
     page_token: Option<String>,
 }
 
+/// List what a saga has moved
+///
+/// Every movement with its sides, in the order of their ids. A saga that moved nothing, or that there
+/// never was, has none.
+#[utoipa::path(
+    get,
+    path = "/v1/ledger/postings",
+    operation_id = "list_postings",
+    tag = "money",
+    params(Listing),
+    responses((status = 200, description = "A page of movements.", body = Page<shape::Movement>)),
+)]
 async fn postings(
     State(app): State<App>,
     Query(listing): Query<Listing>,

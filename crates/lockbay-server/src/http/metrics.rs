@@ -4,39 +4,65 @@
 //! library's, and the process's as the kernel tells them. The path of a number in this document is
 //! the path by which history and alert rules know it.
 
+use axum::Json;
 use axum::extract::State;
-use axum::routing::get;
-use axum::{Json, Router};
 use lockbay::leader::LeaderInfo;
 use lockbay::metrics::{Metric, TABLE, Type};
 use lockbay::monitor::health::Health;
 use serde::Serialize;
 use serde_json::{Value, json};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::App;
 use super::extract::{Nothing, Query};
 use super::page::MAX_PAGE_SIZE;
+use super::shape::Leader;
+use super::shape::metrics as shape;
 
-pub(super) fn routes() -> Router<App> {
-    Router::new().route("/api/advanced-state/metrics", get(metrics))
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(metrics))
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Metrics)]
 struct Document {
     instance_id: String,
     uptime_seconds: f64,
     is_leader: bool,
+    /// Who leads, if that is known.
+    #[schema(required, value_type = Option<Leader>)]
     leader_info: Option<LeaderInfo>,
+    #[schema(value_type = super::shape::health::Health)]
     health_status: Health,
+    #[schema(schema_with = shape::system)]
     system_metrics: Value,
+    #[schema(schema_with = shape::jobs)]
     job_idempotency_metrics: Value,
+    #[schema(schema_with = shape::sagas)]
     saga_metrics: Value,
+    #[schema(schema_with = shape::cleanup)]
     cleanup_metrics: Value,
+    #[schema(schema_with = shape::state)]
     state_manager_metrics: Value,
+    #[schema(schema_with = shape::schedules)]
     schedule_metrics: Value,
+    #[schema(schema_with = shape::audit)]
     audit_metrics: Value,
 }
 
+/// Show what this instance has done
+///
+/// Its counters, gauges and histograms, who leads, and its health. The path of a number in this
+/// document is the path by which history and alert rules know it.
+#[utoipa::path(
+    get,
+    path = "/api/advanced-state/metrics",
+    operation_id = "get_metrics",
+    tag = "monitoring",
+    responses((status = 200, body = Document, description = "The metrics of this instance.")),
+)]
 async fn metrics(State(app): State<App>, _: Query<Nothing>) -> Json<Document> {
     let bay = &app.bay;
     bay.refresh_metrics();

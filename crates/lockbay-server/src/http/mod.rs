@@ -9,10 +9,12 @@ mod abandoned;
 mod about;
 mod access;
 mod alert;
+mod approval;
 mod audit;
 mod caller;
 mod cleanup;
 mod dashboard;
+mod docs;
 mod events;
 mod extract;
 mod finance;
@@ -22,39 +24,48 @@ mod health;
 mod history;
 mod job;
 mod job_list;
+mod job_operate;
 mod leader;
 mod lease;
 mod ledger;
 mod listen;
 mod metrics;
 mod notify;
+mod openapi;
 mod page;
+mod peers;
 mod problem;
 mod report;
 mod saga;
 mod saga_operate;
 mod schedule;
 mod schedule_preview;
+mod search;
+mod shape;
 mod state;
 mod task;
+mod tls;
+mod wire;
 
 use std::sync::Arc;
 
 use axum::extract::Request;
 use axum::http::{StatusCode, Uri};
-use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router, middleware};
+use axum::{Extension, Json, Router, middleware};
 use lockbay::metrics::Metric;
 use lockbay::{ErrorKind, LockBay};
-use serde_json::json;
+use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
+use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 pub(crate) use self::listen::serve;
+use self::openapi::Served;
 use self::problem::Problem;
+pub(crate) use self::tls::Tls;
 
 /// Says that an answer was given before: nothing was done anew.
 const REPLAYED: [(&str, &str); 1] = [("idempotency-replayed", "true")];
@@ -69,27 +80,40 @@ pub(crate) struct App {
     in_flight: Arc<Semaphore>,
     /// Calls that wait for somebody else, of which there may be half as many.
     waiting: Arc<Semaphore>,
+    /// What a second person has to approve.
+    four_eyes: approval::FourEyes,
+    /// Trial balances, of which there may be few at once.
+    trials: Arc<Semaphore>,
     /// Who follows the events.
     listeners: events::Listeners,
+    /// Who reads the whole audit trail.
+    audit_readers: audit::Readers,
     max_in_flight: usize,
 }
 
 impl App {
     /// Serves this instance until `stopping` fires.
-    pub(crate) fn new(bay: LockBay, stopping: CancellationToken) -> Self {
+    ///
+    /// # Errors
+    /// `Invalid` with a setting that cannot be read.
+    pub(crate) fn new(bay: LockBay, stopping: CancellationToken) -> lockbay::Result<Self> {
+        let four_eyes = approval::FourEyes::of(&bay)?;
         let max_in_flight = usize::try_from(bay.config().max_in_flight)
             .unwrap_or(Semaphore::MAX_PERMITS)
             .min(Semaphore::MAX_PERMITS);
         let limit = i64::try_from(max_in_flight).unwrap_or(i64::MAX);
         bay.metrics().set(Metric::MaxInFlight, limit);
-        App {
+        Ok(App {
             bay,
+            four_eyes,
             stopping,
             in_flight: Arc::new(Semaphore::new(max_in_flight)),
             waiting: Arc::new(Semaphore::new(max_in_flight.div_ceil(2))),
+            trials: Arc::new(Semaphore::new(ledger::MAX_TRIALS)),
             listeners: events::Listeners::default(),
+            audit_readers: audit::Readers::default(),
             max_in_flight,
-        }
+        })
     }
 
     /// How many requests are being served, those that wait included.
@@ -110,40 +134,41 @@ impl App {
 pub(crate) fn router(app: App) -> Router {
     let limited = OpenApiRouter::new()
         .merge(about::routes())
-        .merge(metrics::routes().into())
-        .merge(history::routes().into())
-        .merge(leader::routes().into())
-        .merge(lease::routes().into())
-        .merge(job::routes().into())
-        .merge(job_list::routes().into())
-        .merge(saga::routes().into())
-        .merge(saga_operate::routes().into())
-        .merge(handler::routes().into())
-        .merge(task::routes().into())
-        .merge(schedule::routes().into())
+        .merge(metrics::routes())
+        .merge(history::routes())
+        .merge(leader::routes())
+        .merge(lease::routes())
+        .merge(job::routes())
+        .merge(job_list::routes())
+        .merge(job_operate::routes())
+        .merge(search::routes())
+        .merge(saga::routes())
+        .merge(saga_operate::routes())
+        .merge(handler::routes())
+        .merge(task::routes())
+        .merge(schedule::routes())
         .merge(schedule_preview::routes())
-        .merge(finance::routes().into())
-        .merge(ledger::routes().into())
-        .merge(state::routes().into())
-        .merge(cleanup::routes().into())
-        .merge(events::routes().into())
-        .merge(alert::routes().into())
-        .merge(notify::routes().into())
-        .merge(report::routes().into())
-        .merge(audit::routes().into())
+        .merge(finance::routes())
+        .merge(ledger::routes())
+        .merge(state::routes())
+        .merge(cleanup::routes())
+        .merge(events::routes())
+        .merge(alert::routes())
+        .merge(approval::routes())
+        .merge(notify::routes())
+        .merge(report::routes())
+        .merge(audit::routes())
         .layer(middleware::from_fn_with_state(app.clone(), guard::limit_in_flight));
-    let (router, _document) = OpenApiRouter::new()
-        .merge(
-            Router::new()
-                .route("/", get(index))
-                .layer(middleware::from_fn(dashboard::page_for_browsers))
-                .into(),
-        )
+    let (router, document) = OpenApiRouter::new()
+        .merge(index_route())
         .merge(dashboard::routes())
+        .merge(docs::routes())
+        .merge(openapi::routes())
         .merge(limited)
-        .merge(health::routes().into())
+        .merge(health::routes())
         .split_for_parts();
     router
+        .layer(Extension(Served::new(document)))
         .fallback(no_such_route)
         .method_not_allowed_fallback(no_such_method)
         .layer(middleware::from_fn(access::admit))
@@ -154,76 +179,36 @@ pub(crate) fn router(app: App) -> Router {
         .with_state(app)
 }
 
-/// What is here, for whoever comes with curl; a browser gets the dashboard.
-async fn index() -> Response {
-    let calls = [
-        "GET /health/live|ready",
-        "GET /metrics",
-        "GET /api/advanced-state/health",
-        "GET /api/advanced-state/metrics",
-        "GET /api/advanced-state/report?hours=&format=",
-        "GET /v1/trends?path=&hours=",
-        "GET /v1/events?events=",
-        "GET /v1/metrics/history?path=&minutes=",
-        "GET /v1/metrics/paths",
-        "GET /v1/about|instances",
-        "GET /v1/leader",
-        "POST /v1/leader/resign",
-        "GET /v1/leases",
-        "GET|POST|PUT|DELETE /v1/leases/{name}",
-        "GET /v1/jobs",
-        "POST /v1/jobs/claim",
-        "GET /v1/jobs/{job_id}",
-        "POST /v1/jobs/{job_id}/heartbeat|complete|fail|cancel|retry",
-        "GET|POST /v1/sagas",
-        "POST /v1/sagas/bulk",
-        "GET /v1/sagas/{saga_id}",
-        "GET /v1/sagas/{saga_id}/history",
-        "POST /v1/sagas/{saga_id}/cancel|resume|abandon",
-        "POST /v1/sagas/{saga_id}/steps/{step}/retry|skip|resolve",
-        "GET /v1/handlers",
-        "PUT|DELETE /v1/handlers/{name}",
-        "POST /v1/tasks/poll",
-        "POST /v1/tasks/{task_id}/heartbeat|complete|fail",
-        "GET /v1/schedules",
-        "GET|PUT|DELETE /v1/schedules/{job_id}",
-        "GET /v1/schedules/{job_id}/upcoming?count=",
-        "POST /v1/schedules/{job_id}/pause|resume|run",
-        "GET /v1/schedule-preview?schedule_expression=&time_zone=&count=",
-        "POST /v1/sagas/escrow|release|refund|cashout",
-        "POST /v1/ledger/deposits",
-        "GET /v1/ledger/accounts/{user_id}?currency=",
-        "GET /v1/ledger/trial-balance",
-        "GET /v1/ledger/postings?saga_id=",
-        "GET /v1/state?prefix=",
-        "GET|PUT|DELETE /v1/state/{key}",
-        "POST /v1/state/invalidate",
-        "GET /v1/state-rules",
-        "GET|PUT|DELETE /v1/state-rules/{name}",
-        "GET|PUT|DELETE /v1/state-dependencies/{key}",
-        "GET /v1/cleanup/rules",
-        "GET|PUT|DELETE /v1/cleanup/rules/{name}",
-        "POST /v1/cleanup/run",
-        "POST /v1/cleanup/optimize-memory",
-        "GET /v1/alerts?state=",
-        "GET /v1/alerts/rules",
-        "GET|PUT|DELETE /v1/alerts/rules/{name}",
-        "POST /v1/alerts/rules/{name}/test",
-        "GET|POST|DELETE /v1/alerts/silences",
-        "GET|DELETE /v1/alerts/silences/{id}",
-        "GET /v1/alerts/notifications?status=",
-        "POST /v1/alerts/notifications/test",
-        "GET /v1/alerts/notifications/{id}",
-        "POST /v1/alerts/notifications/{id}/retry",
-        "GET /v1/audit?entity=&actor=&action=&from=&until=&order=",
-        "GET /v1/audit/verify?records=",
-        "GET /v1/audit/history?entity=",
-        "GET /v1/audit/proof?revision=",
-        "GET /v1/audit/export?from=&until=",
-        "GET /v1/audit/checkpoints|key",
-    ];
-    Json(json!({ "name": "lockbay", "version": env!("CARGO_PKG_VERSION"), "calls": &calls[..] }))
-        .into_response()
+/// What is here, in short.
+#[derive(Serialize, ToSchema)]
+struct Index {
+    name: &'static str,
+    version: &'static str,
+    /// Methods and paths; `/openapi.json` says more.
+    calls: Vec<String>,
+}
+
+/// What is here
+///
+/// For whoever comes with curl; a browser gets the dashboard. The name, the version, and every call.
+#[utoipa::path(
+    get,
+    path = "/",
+    operation_id = "get_index",
+    tag = "server",
+    responses((status = 200, description = "What is here.", body = Index)),
+)]
+async fn index(Extension(served): Extension<Arc<Served>>) -> Json<Index> {
+    let version = env!("CARGO_PKG_VERSION");
+    let calls = served.calls.clone();
+    Json(Index { name: "lockbay", version, calls })
+}
+
+/// A browser that asks for it gets the dashboard.
+fn index_route() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(index))
+        .layer(middleware::from_fn(dashboard::page_for_browsers))
 }
 
 async fn no_such_route(uri: Uri) -> Problem {

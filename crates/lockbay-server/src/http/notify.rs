@@ -1,22 +1,27 @@
 //! `/v1/alerts/silences` and `/v1/alerts/notifications`: what is not told, what was told, and what
 //! could not be; on any instance.
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use axum::{Json, Router};
 use lockbay::clock::Timestamp;
 use lockbay::monitor::alert::Severity;
 use lockbay::monitor::notify::{
     Held, Kept, NoticeStatus, Silence, SilenceRequest, SilenceState, Tested, Window,
 };
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::App;
 use super::extract::{JsonBody, JsonOrNothing, Name, NoBody, Nothing, Query, Seconds};
+use super::openapi::{NotFound, Unprocessable, page_size, page_token};
 use super::page::{self, Page};
 use super::problem::Problem;
+use super::shape::alert::Severity as SeverityShape;
+use super::shape::{Moment, notify as shape};
 
 /// What page tokens of these lists are bound to.
 const SILENCES: &str = "silences";
@@ -24,14 +29,14 @@ const NOTICES: &str = "notifications";
 /// Who ends a silence if nobody says who.
 const SOMEBODY: &str = "api";
 
-pub(super) fn routes() -> Router<App> {
-    Router::new()
-        .route("/v1/alerts/silences", get(list).post(create).delete(end_named))
-        .route("/v1/alerts/silences/{id}", get(show).delete(end))
-        .route("/v1/alerts/notifications", get(notices))
-        .route("/v1/alerts/notifications/test", post(test))
-        .route("/v1/alerts/notifications/{id}", get(notice))
-        .route("/v1/alerts/notifications/{id}/retry", post(retry))
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(list, create, end_named))
+        .routes(routes!(show, end))
+        .routes(routes!(notices))
+        .routes(routes!(test))
+        .routes(routes!(notice))
+        .routes(routes!(retry))
 }
 
 /// A silence with how it stands.
@@ -49,20 +54,50 @@ impl From<(Silence, SilenceState)> for Shown {
 }
 
 /// A silence as it is asked for: it ends at a moment, or after so many seconds.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(examples(json!({
+    "rules": "saga_*", "duration_seconds": 3600, "actor": "anna", "reason": "the bank is away"
+})))]
 struct SilenceBody {
+    /// Which rules, as a glob; all if nothing is said.
+    #[schema(min_length = 1, max_length = 512)]
     rules: Option<String>,
+    /// Only of these severities; all if it is empty.
     #[serde(default)]
+    #[schema(value_type = Vec<SeverityShape>)]
     severities: Vec<Severity>,
+    /// From now on if nothing is said.
+    #[schema(value_type = Option<Moment>)]
     from: Option<Timestamp>,
+    /// Until when, a year at most. A silence has this, or `duration_seconds`, or a `window`.
+    #[schema(value_type = Option<Moment>)]
     until: Option<Timestamp>,
+    /// In place of `until`.
+    #[schema(value_type = Option<f64>, exclusive_minimum = 0, maximum = 31_622_400)]
     duration_seconds: Option<Seconds>,
+    /// Only at these times in between; it may be without end.
+    #[schema(value_type = Option<shape::MaintenanceWindow>)]
     window: Option<Window>,
+    /// Who says so.
+    #[schema(min_length = 1, max_length = 255, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
     actor: String,
+    /// Why.
+    #[schema(min_length = 1, max_length = 1_024, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
     reason: String,
 }
 
+/// Silence alerts
+///
+/// What it covers is judged as before, and nobody is told.
+#[utoipa::path(
+    post,
+    path = "/v1/alerts/silences",
+    operation_id = "create_silence",
+    tag = "alerts",
+    request_body = SilenceBody,
+    responses((status = 201, body = shape::Silence, description = "The silence.")),
+)]
 async fn create(
     State(app): State<App>,
     JsonBody(body): JsonBody<SilenceBody>,
@@ -97,15 +132,30 @@ async fn create(
     Ok((StatusCode::CREATED, Json(shown)).into_response())
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 struct Listing {
+    #[param(schema_with = page_size)]
     page_size: Option<usize>,
+    /// The `next_page_token` of the page before.
+    #[param(schema_with = page_token)]
     page_token: Option<String>,
 }
 
-/// All silences fit into memory; a page goes on behind so many of them.
+/// List silences
+///
+/// Those that ended not long ago are among them.
+#[utoipa::path(
+    get,
+    path = "/v1/alerts/silences",
+    operation_id = "list_silences",
+    tag = "alerts",
+    params(Listing),
+    responses((status = 200, body = Page<shape::Silence>, description = "A page of silences.")),
+)]
 async fn list(State(app): State<App>, Query(listing): Query<Listing>) -> Result<Response, Problem> {
+    // All silences fit into memory; a page goes on behind so many of them.
     let limit = page::size(listing.page_size)?;
     let place = page::place(SILENCES, listing.page_token.as_deref())?;
     let passed = place.and_then(|place| place.parse().ok()).unwrap_or(0usize);
@@ -115,6 +165,17 @@ async fn list(State(app): State<App>, Query(listing): Query<Listing>) -> Result<
     Ok(Page::new(SILENCES, shown, next).into_response())
 }
 
+/// Show a silence
+///
+/// With how it stands at the moment.
+#[utoipa::path(
+    get,
+    path = "/v1/alerts/silences/{id}",
+    operation_id = "get_silence",
+    tag = "alerts",
+    params(("id" = String, Path, description = "The id of the silence.")),
+    responses((status = 200, body = shape::Silence, description = "The silence."), NotFound),
+)]
 async fn show(
     State(app): State<App>,
     Name(id): Name,
@@ -130,6 +191,21 @@ struct Ending {
     actor: Option<String>,
 }
 
+/// End a silence
+///
+/// What it covered is told from now on, if it fires.
+#[utoipa::path(
+    delete,
+    path = "/v1/alerts/silences/{id}",
+    operation_id = "end_silence",
+    tag = "alerts",
+    params(
+        ("id" = String, Path, description = "The id of the silence."),
+        ("id" = Option<String>, Query, description = "The same, if it is said again."),
+        ("actor" = Option<String>, Query, description = "Who ends it; `api` if nothing is said."),
+    ),
+    responses((status = 200, body = shape::Silence, description = "It is over."), NotFound),
+)]
 async fn end(
     State(app): State<App>,
     Name(id): Name,
@@ -143,6 +219,20 @@ async fn end(
     Ok(Json(Shown { silence, state: SilenceState::Ended }))
 }
 
+/// End the silence of an id in the query
+///
+/// What it covered is told from now on, if it fires.
+#[utoipa::path(
+    delete,
+    path = "/v1/alerts/silences",
+    operation_id = "end_silence_by_query",
+    tag = "alerts",
+    params(
+        ("id" = String, Query, description = "The id of the silence."),
+        ("actor" = Option<String>, Query, description = "Who ends it; `api` if nothing is said."),
+    ),
+    responses((status = 200, body = shape::Silence, description = "It is over."), NotFound),
+)]
 async fn end_named(
     State(app): State<App>,
     Query(ending): Query<Ending>,
@@ -155,8 +245,9 @@ async fn end_named(
 }
 
 /// Which notices are asked for.
-#[derive(Clone, Copy, Default, Deserialize)]
+#[derive(Clone, Copy, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = NoticesAsked)]
 enum Which {
     #[default]
     Pending,
@@ -166,12 +257,18 @@ enum Which {
     Held,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 struct NoticeListing {
+    /// `pending` if nothing is said; `held` are alerts that fire and are not told.
     #[serde(default)]
+    #[param(inline)]
     status: Which,
+    #[param(schema_with = page_size)]
     page_size: Option<usize>,
+    /// The `next_page_token` of the page before.
+    #[param(schema_with = page_token)]
     page_token: Option<String>,
 }
 
@@ -183,6 +280,17 @@ struct HeldBack {
     held: Held,
 }
 
+/// List notices
+///
+/// What was told or is to be told, by how it stands.
+#[utoipa::path(
+    get,
+    path = "/v1/alerts/notifications",
+    operation_id = "list_notices",
+    tag = "alerts",
+    params(NoticeListing),
+    responses((status = 200, body = Page<shape::NoticeOrHeld>, description = "A page of notices.")),
+)]
 async fn notices(
     State(app): State<App>,
     Query(listing): Query<NoticeListing>,
@@ -204,6 +312,17 @@ async fn notices(
     Ok(Page::new(&list, page.items, page.next).into_response())
 }
 
+/// Show a notice
+///
+/// With how far it has come on each channel.
+#[utoipa::path(
+    get,
+    path = "/v1/alerts/notifications/{id}",
+    operation_id = "get_notice",
+    tag = "alerts",
+    params(("id" = String, Path, description = "The id of the notice.")),
+    responses((status = 200, body = shape::Notice, description = "The notice."), NotFound),
+)]
 async fn notice(
     State(app): State<App>,
     Name(id): Name,
@@ -212,12 +331,30 @@ async fn notice(
     Ok(Json(app.bay.notifications().notice(&id).await?))
 }
 
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = NoticeRetry)]
 struct RetryBody {
+    /// Who asks for it.
     actor: Option<String>,
 }
 
+/// Try again to deliver a notice
+///
+/// On the channels that gave it up.
+#[utoipa::path(
+    post,
+    path = "/v1/alerts/notifications/{id}/retry",
+    operation_id = "retry_notice",
+    tag = "alerts",
+    params(("id" = String, Path, description = "The id of the notice.")),
+    request_body = Option<RetryBody>,
+    responses(
+        (status = 200, body = shape::Notice, description = "It is tried again."),
+        NotFound,
+        Unprocessable,
+    ),
+)]
 async fn retry(
     State(app): State<App>,
     Name(id): Name,
@@ -226,11 +363,23 @@ async fn retry(
     Ok(Json(app.bay.notifications().retry(&id, body.actor.as_deref()).await?))
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = ChannelTests)]
 struct Tests {
+    #[schema(value_type = Vec<shape::TestedChannel>)]
     channels: Vec<Tested>,
 }
 
+/// Test the channels
+///
+/// Sends a test notice through every channel of this instance.
+#[utoipa::path(
+    post,
+    path = "/v1/alerts/notifications/test",
+    operation_id = "test_channels",
+    tag = "alerts",
+    responses((status = 200, body = Tests, description = "What it came to on each.")),
+)]
 async fn test(State(app): State<App>, _: NoBody) -> Result<Json<Tests>, Problem> {
     let _permit = app.waiting_permit()?;
     Ok(Json(Tests { channels: app.bay.notifications().test().await }))

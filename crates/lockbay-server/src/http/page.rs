@@ -5,19 +5,24 @@
 //! URL. It is no secret and grants nothing.
 
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
+use lockbay::store::Order;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::problem::Problem;
 
 /// The most items of a page.
 pub(super) const MAX_PAGE_SIZE: usize = lockbay::store::MAX_PAGE;
 /// The items of a page when nobody asks.
-const DEFAULT_PAGE_SIZE: usize = 100;
+pub(super) const DEFAULT_PAGE_SIZE: usize = 100;
 
 /// A page of a list.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct Page<T> {
+    /// What is on it.
     items: Vec<T>,
+    /// The `page_token` of the next page, if there may be one.
+    #[schema(required)]
     next_page_token: Option<String>,
 }
 
@@ -31,6 +36,33 @@ impl<T: Serialize> Page<T> {
 impl<T: Serialize> IntoResponse for Page<T> {
     fn into_response(self) -> Response {
         axum::Json(self).into_response()
+    }
+}
+
+/// From which end a list is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Sorting {
+    Oldest,
+    Newest,
+}
+
+/// The order that was asked for, of a list of which it is known whether it has the newest first by
+/// itself.
+pub(super) fn order_of(
+    asked: Option<Sorting>,
+    newest_first: Option<bool>,
+) -> Result<Order, Problem> {
+    match (asked, newest_first) {
+        (None, _) => Ok(Order::Forwards),
+        (Some(sorting), Some(newest)) if (sorting == Sorting::Newest) == newest => {
+            Ok(Order::Forwards)
+        }
+        (Some(_), Some(_)) => Ok(Order::Backwards),
+        (Some(_), None) => Err(Problem::invalid(
+            "the query: order goes with a status, and not with a key or words: lists are in the \
+             order of time within a status, and what is found by words has the newest first",
+        )),
     }
 }
 

@@ -11,32 +11,52 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use lockbay::{Error, ErrorKind};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::caller::current_request;
+use super::openapi::ProblemType;
 
 /// A refusal with everything a client needs in order to act on it.
 #[derive(Debug)]
 pub(crate) struct Problem(Box<Body>);
 
-#[derive(Debug, Serialize)]
-struct Body {
+/// What went wrong, as RFC 9457 writes it.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub(super) struct Body {
+    /// What kind of problem it is. It stays the same from version to version.
     #[serde(rename = "type")]
+    #[schema(value_type = ProblemType)]
     kind: String,
+    /// The kind in words.
     title: &'static str,
+    /// The status of the answer.
     #[serde(serialize_with = "number")]
+    #[schema(value_type = u16, minimum = 400, maximum = 599)]
     status: StatusCode,
+    /// What is wrong with which value, and what to do next.
     detail: String,
+    /// Whether the same call may simply be made again later.
     retryable: bool,
+    /// Who has what was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     holder: Option<String>,
+    /// The job that this is about.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     job_id: Option<String>,
+    /// Which of its attempts.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     attempt: Option<u32>,
+    /// After how many milliseconds to ask again.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     retry_after_ms: Option<u64>,
     /// By which it is found in the log and in the audit trail.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     request_id: Option<String>,
 }
 

@@ -3,31 +3,73 @@
 //! A report is an answer also when the service is unwell: it is then that it is asked for. So its
 //! status says that it was made, and never how the service is; that is what health is for.
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router};
 use lockbay::monitor::report::Format;
 use lockbay::monitor::trend::DEFAULT_HOURS;
 use serde::Deserialize;
 use serde_json::json;
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::App;
 use super::extract::Query;
+use super::openapi::NotFound;
 use super::problem::Problem;
+use super::shape::report as shape;
 
-pub(super) fn routes() -> Router<App> {
-    Router::new().route("/api/advanced-state/report", get(report)).route("/v1/trends", get(trends))
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(report)).routes(routes!(trends))
 }
 
-#[derive(Deserialize)]
+/// How a report is written.
+#[derive(ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[allow(dead_code)] // described, never made
+enum ReportFormat {
+    Text,
+    Markdown,
+    Html,
+    Json,
+}
+
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 struct Wish {
+    /// `json` if nothing is said.
+    #[param(value_type = Option<ReportFormat>, inline)]
     format: Option<String>,
+    /// Over the last so many hours; a day if nothing is said.
+    #[param(minimum = 1, maximum = 720)]
     hours: Option<u32>,
 }
 
+/// Report on the service
+///
+/// What a person at night, or a program, should know, in one document. It is an answer also when the
+/// service is unwell.
+#[utoipa::path(
+    get,
+    path = "/api/advanced-state/report",
+    operation_id = "get_report",
+    tag = "monitoring",
+    params(Wish),
+    responses((
+        status = 200,
+        description = "The report.",
+        content(
+            (shape::Report = "application/json"),
+            (String = "text/plain"),
+            (String = "text/markdown"),
+            (String = "text/html"),
+        ),
+        headers(("Content-Security-Policy" = String)),
+    )),
+)]
 async fn report(State(app): State<App>, Query(wish): Query<Wish>) -> Result<Response, Problem> {
     let format: Format = wish.format.as_deref().unwrap_or("json").parse()?;
     let report = app.bay.report(wish.hours.unwrap_or(DEFAULT_HOURS)).await?;
@@ -44,13 +86,28 @@ async fn report(State(app): State<App>, Query(wish): Query<Wish>) -> Result<Resp
     Ok((headers, report.write(format)?).into_response())
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 struct Asked {
+    /// Only this metric, by its path.
     path: Option<String>,
+    /// Over the last so many hours; a day if nothing is said.
+    #[param(minimum = 1, maximum = 720)]
     hours: Option<u32>,
 }
 
+/// Show how metrics move
+///
+/// Those that matter most, or the one that is asked for.
+#[utoipa::path(
+    get,
+    path = "/v1/trends",
+    operation_id = "get_trends",
+    tag = "monitoring",
+    params(Asked),
+    responses((status = 200, body = shape::Trends, description = "Their trends."), NotFound),
+)]
 async fn trends(State(app): State<App>, Query(asked): Query<Asked>) -> Result<Response, Problem> {
     let (trends, hours) = (app.bay.trends(), asked.hours.unwrap_or(DEFAULT_HOURS));
     let items = match asked.path {

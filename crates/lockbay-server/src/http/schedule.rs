@@ -2,20 +2,24 @@
 
 use std::time::Duration;
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use axum::{Json, Router};
 use lockbay::schedule::{
     Asked, DEFAULT_GRACE, Misfire, Overlap, Put, Putting, Resume, ScheduleFilter, ScheduleInfo,
     ScheduleRequest, Standing, TickPlace, Upcoming,
 };
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::extract::{IdempotencyKey, JsonBody, Name, NoBody, Nothing, Query, Seconds};
+use super::openapi::{NotFound, page_size, page_token};
 use super::page::{self, Page};
 use super::problem::Problem;
+use super::shape;
 use super::{App, REPLAYED};
 
 /// What page tokens of this list are bound to.
@@ -23,30 +27,69 @@ const LIST: &str = "schedules";
 /// How many due times are told when nobody says.
 const DEFAULT_UPCOMING: usize = 10;
 
-pub(super) fn routes() -> Router<App> {
-    Router::new()
-        .route("/v1/schedules", get(list))
-        .route("/v1/schedules/{job_id}", get(show).put(put).delete(forget))
-        .route("/v1/schedules/{job_id}/upcoming", get(upcoming))
-        .route("/v1/schedules/{job_id}/pause", post(pause))
-        .route("/v1/schedules/{job_id}/resume", post(resume))
-        .route("/v1/schedules/{job_id}/run", post(run))
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(list))
+        .routes(routes!(show, put, forget))
+        .routes(routes!(upcoming))
+        .routes(routes!(pause))
+        .routes(routes!(resume))
+        .routes(routes!(run))
 }
 
-#[derive(Deserialize)]
+/// What a schedule is to be.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = PutSchedule)]
 struct ScheduleBody {
+    /// The type of its jobs.
+    #[schema(value_type = shape::Name)]
     job_type: String,
+    /// When it is due: five fields of cron or six with seconds in front, a
+    /// nickname such as `@hourly`, or an interval such as `every 30s`.
+    #[schema(
+        min_length = 1,
+        max_length = 256,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]+$",
+        examples("*/15 * * * *", "@hourly", "every 30s")
+    )]
     schedule_expression: String,
+    /// Where the expression is read, an IANA name; `UTC` by default.
+    #[schema(
+        min_length = 1,
+        max_length = 64,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]+$",
+        examples("Europe/Berlin")
+    )]
     time_zone: Option<String>,
+    /// What the handler is given, at most 64 KiB.
+    #[schema(value_type = Value, required = false)]
     parameters: Option<lockbay::Json>,
+    /// Who does it.
+    #[schema(value_type = shape::Name)]
     handler: String,
+    /// Whether ticks run on the leader alone, and are cut off when it leads no more; `true` by
+    /// default.
     leader_only: Option<bool>,
+    /// `run_once` by default.
+    #[schema(value_type = Option<shape::Misfire>)]
     misfire: Option<Misfire>,
+    /// How late a tick may be and still run as if it were not; 60 by default, and at least 1 with
+    /// `misfire` `skip`.
+    #[schema(value_type = Option<f64>, minimum = 0, maximum = 604_800)]
     misfire_grace_seconds: Option<Seconds>,
+    /// By how much a tick may begin after it is due, less than the time between two ticks; 0 by
+    /// default.
+    #[schema(value_type = Option<f64>, minimum = 0, maximum = 604_800)]
     jitter_seconds: Option<Seconds>,
+    /// `queue` by default.
+    #[schema(value_type = Option<shape::Overlap>)]
     overlap: Option<Overlap>,
+    /// How often a failed attempt of a tick is repeated; as jobs do if it is not said.
+    #[schema(maximum = 1_000)]
     max_retries: Option<u32>,
+    /// How long one attempt may take; as steps of sagas if it is not said.
+    #[schema(value_type = Option<f64>, minimum = 0.001, maximum = 604_800)]
     timeout_seconds: Option<Seconds>,
 }
 
@@ -74,6 +117,22 @@ impl ScheduleBody {
     }
 }
 
+/// Create or replace a schedule
+///
+/// The same again changes nothing. With another expression or time zone it is due next as they say,
+/// counted from now; ticks that were begun go on as they were, and a paused schedule stays paused.
+#[utoipa::path(
+    put,
+    path = "/v1/schedules/{job_id}",
+    operation_id = "put_schedule",
+    tag = "schedules",
+    params(("job_id" = shape::ScheduleId, Path, description = "The schedule.")),
+    request_body = ScheduleBody,
+    responses(
+        (status = 200, description = "It was there, and is as asked.", body = shape::Schedule),
+        (status = 201, description = "It is created.", body = shape::Schedule),
+    ),
+)]
 async fn put(
     State(app): State<App>,
     Name(job_id): Name,
@@ -87,6 +146,20 @@ async fn put(
     Ok((status, Json(schedule)).into_response())
 }
 
+/// Show a schedule
+///
+/// With its ticks in progress, the tick that ended last, and how often what became of ticks.
+#[utoipa::path(
+    get,
+    path = "/v1/schedules/{job_id}",
+    operation_id = "get_schedule",
+    tag = "schedules",
+    params(("job_id" = shape::ScheduleId, Path, description = "The schedule.")),
+    responses(
+        (status = 200, description = "The schedule as it stands.", body = shape::Schedule),
+        NotFound,
+    ),
+)]
 async fn show(
     State(app): State<App>,
     Name(job_id): Name,
@@ -95,12 +168,25 @@ async fn show(
     Ok(Json(app.bay.schedules().show(&job_id).await?))
 }
 
-#[derive(Serialize)]
+/// A schedule that is deleted.
+#[derive(Serialize, ToSchema)]
+#[schema(as = DeletedSchedule)]
 struct Deleted {
     job_id: String,
     deleted: bool,
 }
 
+/// Delete a schedule
+///
+/// It begins no more ticks, and is gone when those that have started have ended.
+#[utoipa::path(
+    delete,
+    path = "/v1/schedules/{job_id}",
+    operation_id = "delete_schedule",
+    tag = "schedules",
+    params(("job_id" = shape::ScheduleId, Path, description = "The schedule.")),
+    responses((status = 200, description = "It is deleted.", body = Deleted), NotFound),
+)]
 async fn forget(
     State(app): State<App>,
     Name(job_id): Name,
@@ -110,16 +196,37 @@ async fn forget(
     Ok(Json(Deleted { job_id, deleted: true }))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 struct Listing {
+    /// Only schedules that stand so.
+    #[param(value_type = Option<shape::ScheduleStatus>)]
     status: Option<Standing>,
+    /// Only those of this job type.
     job_type: Option<String>,
+    /// Only those with this handler.
     handler: Option<String>,
+    /// How many schedules the page has at most.
+    #[param(schema_with = page_size)]
     page_size: Option<usize>,
+    /// The `next_page_token` of the page before.
+    #[param(schema_with = page_token)]
     page_token: Option<String>,
 }
 
+/// List schedules
+///
+/// In the order of their names. A page may hold fewer schedules than there are and yet have a
+/// `next_page_token`.
+#[utoipa::path(
+    get,
+    path = "/v1/schedules",
+    operation_id = "list_schedules",
+    tag = "schedules",
+    params(Listing),
+    responses((status = 200, description = "A page of schedules.", body = Page<shape::Schedule>)),
+)]
 async fn list(State(app): State<App>, Query(listing): Query<Listing>) -> Result<Response, Problem> {
     let limit = page::size(listing.page_size)?;
     let next = page::place(LIST, listing.page_token.as_deref())?;
@@ -129,12 +236,30 @@ async fn list(State(app): State<App>, Query(listing): Query<Listing>) -> Result<
     Ok(Page::new(LIST, page.items, page.next).into_response())
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 struct HowMany {
+    /// How many due times to tell.
+    #[param(minimum = 1, maximum = 1_000, default = 10)]
     count: Option<usize>,
 }
 
+/// Tell when a schedule is due next
+///
+/// The next due times, the first of them not decided yet. A paused schedule is told as if it were
+/// resumed now.
+#[utoipa::path(
+    get,
+    path = "/v1/schedules/{job_id}/upcoming",
+    operation_id = "list_upcoming_ticks",
+    tag = "schedules",
+    params(("job_id" = shape::ScheduleId, Path, description = "The schedule."), HowMany),
+    responses(
+        (status = 200, description = "When it is due.", body = shape::UpcomingTicks),
+        NotFound,
+    ),
+)]
 async fn upcoming(
     State(app): State<App>,
     Name(job_id): Name,
@@ -144,6 +269,20 @@ async fn upcoming(
     Ok(Json(app.bay.schedules().upcoming(&job_id, count).await?))
 }
 
+/// Pause a schedule
+///
+/// It begins no ticks until it is resumed. Ticks that have started go on.
+#[utoipa::path(
+    post,
+    path = "/v1/schedules/{job_id}/pause",
+    operation_id = "pause_schedule",
+    tag = "schedules",
+    params(("job_id" = shape::ScheduleId, Path, description = "The schedule.")),
+    responses(
+        (status = 200, description = "The schedule as it stands.", body = shape::Schedule),
+        NotFound,
+    ),
+)]
 async fn pause(
     State(app): State<App>,
     Name(job_id): Name,
@@ -152,20 +291,38 @@ async fn pause(
     Ok(Json(app.bay.schedules().pause(&job_id).await?))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 struct ResumeQuery {
+    /// What is done about ticks that were due meanwhile; `skip` by default.
+    #[param(inline)]
     missed: Option<Missed>,
 }
 
 /// What is done about ticks that were due while a schedule was paused.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = MissedTicks)]
 enum Missed {
     Skip,
     CatchUp,
 }
 
+/// Resume a schedule
+///
+/// It begins ticks again, those that it missed by its `misfire` if they are to be caught up with.
+#[utoipa::path(
+    post,
+    path = "/v1/schedules/{job_id}/resume",
+    operation_id = "resume_schedule",
+    tag = "schedules",
+    params(("job_id" = shape::ScheduleId, Path, description = "The schedule."), ResumeQuery),
+    responses(
+        (status = 200, description = "The schedule as it stands.", body = shape::Schedule),
+        NotFound,
+    ),
+)]
 async fn resume(
     State(app): State<App>,
     Name(job_id): Name,
@@ -178,14 +335,37 @@ async fn resume(
     Ok(Json(app.bay.schedules().resume(&job_id, resume).await?))
 }
 
-#[derive(Serialize)]
+/// A tick that was asked for.
+#[derive(Serialize, ToSchema)]
+#[schema(as = AskedTick)]
 struct Running {
     job_id: String,
+    /// The key of its job.
     job_key: String,
     /// The name under which it was asked for; asked again under it, it is the same tick.
     idempotency_key: String,
 }
 
+/// Run a schedule now
+///
+/// One tick more, whether or not it is paused. Repeated with its `Idempotency-Key`, it is the same
+/// tick.
+#[utoipa::path(
+    post,
+    path = "/v1/schedules/{job_id}/run",
+    operation_id = "run_schedule",
+    tag = "schedules",
+    params(("job_id" = shape::ScheduleId, Path, description = "The schedule.")),
+    responses(
+        (
+            status = 202,
+            description = "A tick is begun by the leader.",
+            body = Running,
+            headers(("Idempotency-Replayed" = bool, description = "Whether it was answered before.")),
+        ),
+        NotFound,
+    ),
+)]
 async fn run(
     State(app): State<App>,
     Name(job_id): Name,

@@ -5,15 +5,16 @@
 
 use axum::Json;
 use axum::extract::State;
-use lockbay::schedule::{Expression, MAX_UPCOMING};
-use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use lockbay::schedule::{Expression, MAX_UPCOMING, Upcoming};
+use serde::Deserialize;
+use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::App;
 use super::extract::Query;
 use super::problem::Problem;
+use super::shape;
 
 /// How many due times are told when nobody says.
 const DEFAULT_COUNT: usize = 10;
@@ -30,22 +31,15 @@ struct Wish {
     schedule_expression: String,
     /// A name of the IANA database; UTC unless it is said.
     time_zone: Option<String>,
-    /// How many, 1 to 1000; 10 unless it is said.
+    /// How many due times to tell.
+    #[param(minimum = 1, maximum = 1_000, default = 10)]
     count: Option<usize>,
 }
 
-/// When it would be due.
-#[derive(Serialize, ToSchema)]
-#[schema(as = SchedulePreview)]
-struct Preview {
-    /// The next times, in UTC.
-    #[schema(value_type = Vec<String>)]
-    due: Vec<lockbay::clock::Timestamp>,
-    /// The zone by which they were found.
-    time_zone: String,
-}
-
-/// When an expression would be due, counted from now.
+/// Preview when a schedule would be due
+///
+/// The next due times of an expression, counted from now by the clock of this machine. Nothing is
+/// put.
 #[utoipa::path(
     get,
     path = "/v1/schedule-preview",
@@ -53,14 +47,13 @@ struct Preview {
     tag = "schedules",
     params(Wish),
     responses(
-        (status = 200, body = Preview, description = "The next times at which it would be due."),
-        (status = 400, description = "The expression, the zone or the count cannot be read."),
-    )
+        (status = 200, body = shape::UpcomingTicks, description = "When it would be due.")
+    ),
 )]
 async fn preview_schedule(
     State(app): State<App>,
     Query(wish): Query<Wish>,
-) -> Result<Json<Preview>, Problem> {
+) -> Result<Json<Upcoming>, Problem> {
     let count = wish.count.unwrap_or(DEFAULT_COUNT);
     if !(1..=MAX_UPCOMING).contains(&count) {
         let detail = format!("count is from 1 to {MAX_UPCOMING}, not {count}");
@@ -69,5 +62,5 @@ async fn preview_schedule(
     let time_zone = wish.time_zone.unwrap_or_else(|| "UTC".into());
     let expression = Expression::parse(&wish.schedule_expression, &time_zone)?;
     let due = expression.upcoming(app.bay.clock().now(), count);
-    Ok(Json(Preview { due, time_zone }))
+    Ok(Json(Upcoming { due, time_zone }))
 }

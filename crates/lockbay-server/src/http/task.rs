@@ -5,34 +5,50 @@
 
 use std::time::Duration;
 
+use axum::Json;
 use axum::extract::State;
-use axum::routing::post;
-use axum::{Json, Router};
 use lockbay::LockBay;
 use lockbay::clock::Timestamp;
 use lockbay::saga::{Action, ClaimedTask, TaskEffect, TaskFailure, TaskPoll};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::App;
 use super::abandoned::see_through;
 use super::extract::{JsonBody, Name, Seconds};
+use super::openapi::{Conflict, Unprocessable};
 use super::problem::Problem;
+use super::shape;
 
-pub(super) fn routes() -> Router<App> {
-    Router::new()
-        .route("/v1/tasks/poll", post(poll))
-        .route("/v1/tasks/{task_id}/heartbeat", post(heartbeat))
-        .route("/v1/tasks/{task_id}/complete", post(complete))
-        .route("/v1/tasks/{task_id}/fail", post(fail))
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(poll))
+        .routes(routes!(heartbeat))
+        .routes(routes!(complete))
+        .routes(routes!(fail))
 }
 
-#[derive(Deserialize)]
+/// A worker's wish for tasks.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = PollTasks)]
 struct PollBody {
+    /// For which handlers.
+    #[schema(value_type = Vec<shape::Name>, min_items = 1, max_items = 64)]
     handlers: Vec<String>,
+    /// Who asks, for people.
+    #[schema(value_type = shape::LongName)]
     holder: String,
+    /// How long to wait if there is none; not at all by default.
+    #[schema(value_type = Option<f64>, minimum = 0, maximum = 60)]
     wait_seconds: Option<Seconds>,
+    /// How many tasks it takes at once; 1 by default.
+    #[schema(minimum = 1, maximum = 100)]
     max: Option<usize>,
+    /// How long it may be silent about a task before its claim lapses; 30 by default.
+    #[schema(value_type = Option<f64>, minimum = 1, maximum = 3_600)]
     lease_seconds: Option<Seconds>,
 }
 
@@ -48,31 +64,51 @@ impl PollBody {
     }
 }
 
-#[derive(Serialize)]
+/// Tasks for a worker, none if there are none.
+#[derive(Serialize, ToSchema)]
 struct Tasks {
     tasks: Vec<Task>,
 }
 
-#[derive(Serialize)]
+/// A step of a saga, or a tick of a schedule, for a worker to do.
+#[derive(Serialize, ToSchema)]
 struct Task {
     task_id: String,
+    /// Shows that the task is yours, to whoever asks of it.
     task_token: String,
+    #[schema(value_type = shape::Name)]
     handler: String,
+    #[schema(value_type = shape::Action)]
     action: Action,
     saga_id: String,
     saga_name: String,
     step: String,
+    #[schema(value_type = Value)]
     parameters: lockbay::Json,
+    /// What all steps are given, with the results of those before it.
+    #[schema(value_type = Value)]
     context: lockbay::Json,
+    /// What the step returned, if it is to be undone.
+    #[schema(value_type = Value)]
     original_result: Option<lockbay::Json>,
+    /// The same for all attempts: show it to whoever does the work for you.
     idempotency_key: String,
+    /// Names the undoing, the same over all its attempts, if the step is to be undone.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     undo_key: Option<String>,
+    /// Of a tick: when it was due.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<shape::Moment>, nullable = false)]
     scheduled_time: Option<Timestamp>,
     attempt: u32,
+    #[schema(value_type = shape::FencingToken)]
     fencing_token: String,
+    /// When its outcome is no longer waited for, by the store's clock.
+    #[schema(value_type = shape::Moment)]
     deadline: Timestamp,
+    /// When the claim lapses unless a heartbeat comes, by the store's clock.
+    #[schema(value_type = shape::Moment)]
     claim_expires_at: Timestamp,
 }
 
@@ -100,6 +136,18 @@ impl From<ClaimedTask> for Task {
     }
 }
 
+/// Poll for tasks
+///
+/// Each is given to one worker at a time, which sends heartbeats while it works. It can wait until
+/// there is one.
+#[utoipa::path(
+    post,
+    path = "/v1/tasks/poll",
+    operation_id = "poll_tasks",
+    tag = "tasks",
+    request_body = PollBody,
+    responses((status = 200, description = "Tasks, or none.", body = Tasks)),
+)]
 async fn poll(
     State(app): State<App>,
     JsonBody(body): JsonBody<PollBody>,
@@ -141,18 +189,38 @@ async fn give_back(bay: &LockBay, task: &ClaimedTask) {
     }
 }
 
-#[derive(Deserialize)]
+/// A worker is at it still.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = HeartbeatTask)]
 struct HeartbeatBody {
+    /// As it was received.
+    #[schema(pattern = "^(0|[1-9][0-9]{0,18})$")]
     task_token: String,
 }
 
-#[derive(Serialize)]
+/// A task that its worker keeps.
+#[derive(Serialize, ToSchema)]
+#[schema(as = RenewedTask)]
 struct Renewed {
     task_id: String,
+    /// When the claim lapses unless another heartbeat comes, by the store's clock.
+    #[schema(value_type = shape::Moment)]
     claim_expires_at: Timestamp,
 }
 
+/// Keep a task
+///
+/// Its worker is at it still, and the claim lasts as long again.
+#[utoipa::path(
+    post,
+    path = "/v1/tasks/{task_id}/heartbeat",
+    operation_id = "heartbeat_task",
+    tag = "tasks",
+    params(("task_id" = inline(shape::TaskId), Path, description = "The task.")),
+    request_body = HeartbeatBody,
+    responses((status = 200, description = "The task is yours still.", body = Renewed), Conflict, Unprocessable),
+)]
 async fn heartbeat(
     State(app): State<App>,
     Name(task_id): Name,
@@ -162,36 +230,72 @@ async fn heartbeat(
     Ok(Json(Renewed { task_id, claim_expires_at }))
 }
 
-#[derive(Serialize)]
-struct Ended {
-    task_id: String,
-    status: &'static str,
+/// How a task ended.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = TaskStatus)]
+enum Outcome {
+    Completed,
+    Failed,
 }
 
-#[derive(Deserialize)]
+/// A task that has ended.
+#[derive(Serialize, ToSchema)]
+#[schema(as = EndedTask)]
+struct Ended {
+    task_id: String,
+    status: Outcome,
+}
+
+/// A task is done.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = CompleteTask)]
 struct CompleteBody {
+    /// As it was received.
+    #[schema(pattern = "^(0|[1-9][0-9]{0,18})$")]
     task_token: String,
+    /// What it returns, at most 1 MiB.
+    #[schema(value_type = Value)]
     result: lockbay::Json,
 }
 
+/// Say that a task is done
+///
+/// The saga goes on with its result. Said twice with the same result, it succeeds twice.
+#[utoipa::path(
+    post,
+    path = "/v1/tasks/{task_id}/complete",
+    operation_id = "complete_task",
+    tag = "tasks",
+    params(("task_id" = inline(shape::TaskId), Path, description = "The task.")),
+    request_body = CompleteBody,
+    responses((status = 200, description = "The task is done.", body = Ended), Conflict, Unprocessable),
+)]
 async fn complete(
     State(app): State<App>,
     Name(task_id): Name,
     JsonBody(body): JsonBody<CompleteBody>,
 ) -> Result<Json<Ended>, Problem> {
     app.bay.tasks().complete(&task_id, &body.task_token, body.result).await?;
-    Ok(Json(Ended { task_id, status: "completed" }))
+    Ok(Json(Ended { task_id, status: Outcome::Completed }))
 }
 
-#[derive(Deserialize)]
+/// A task failed.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = FailTask)]
 struct FailBody {
+    /// As it was received.
+    #[schema(pattern = "^(0|[1-9][0-9]{0,18})$")]
     task_token: String,
+    /// Why; what is beyond 4,096 characters is not kept.
     error: String,
     /// Whoever does not say has not ruled an effect out.
     #[serde(default)]
+    #[schema(value_type = shape::TaskEffect)]
     effect: TaskEffect,
+    /// Whether another attempt may help, if there is no effect; `true` by default.
     #[serde(default = "yes")]
     retryable: bool,
 }
@@ -200,6 +304,19 @@ fn yes() -> bool {
     true
 }
 
+/// Say that a task failed
+///
+/// What becomes of it is the saga's to decide: it is tried again, looked into, or the saga goes
+/// back.
+#[utoipa::path(
+    post,
+    path = "/v1/tasks/{task_id}/fail",
+    operation_id = "fail_task",
+    tag = "tasks",
+    params(("task_id" = inline(shape::TaskId), Path, description = "The task.")),
+    request_body = FailBody,
+    responses((status = 200, description = "The task has failed.", body = Ended), Conflict, Unprocessable),
+)]
 async fn fail(
     State(app): State<App>,
     Name(task_id): Name,
@@ -208,5 +325,5 @@ async fn fail(
     let FailBody { task_token, error, effect, retryable } = body;
     let failure = TaskFailure { error, effect, retryable };
     app.bay.tasks().fail(&task_id, &task_token, failure).await?;
-    Ok(Json(Ended { task_id, status: "failed" }))
+    Ok(Json(Ended { task_id, status: Outcome::Failed }))
 }

@@ -8,18 +8,30 @@ import { after, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 
 import { closeAll, drawn, eventually, goTo, openPage, startServer } from './harness.mjs';
-import { seed } from './seed.mjs';
+import { order, seed } from './seed.mjs';
 
 const IMAGES = fileURLToPath(new URL('../../../../docs/images/', import.meta.url));
 const LARGEST = 200_000;
+/** For so long there is something to do, so that charts have something to show. */
+const BUSY_MS = 240_000;
 
 after(closeAll);
+
+async function keepBusy(server) {
+  const until = Date.now() + BUSY_MS;
+  for (let number = 1; Date.now() < until; number += 1) {
+    await server.post('/v1/sagas', order({ lost: number % 40 === 0 }));
+    const job = await server.post('/v1/jobs/claim', { job_type: 'mail', job_key: `letter-${number}`, parameters: {}, holder: 'mailer-2' });
+    await server.post(`/v1/jobs/${job.job_id}/complete`, { claim_token: job.claim_token, result: null });
+    await new Promise((next) => setTimeout(next, 300 + 250 * Math.sin(number / 12)));
+  }
+}
 
 test('pictures of the main pages', { skip: process.env.LOCKBAY_SCREENSHOTS !== '1' && 'LOCKBAY_SCREENSHOTS is not 1' }, async () => {
   await mkdir(IMAGES, { recursive: true });
   const server = await startServer({ args: ['--instance-name', 'bay-1'], env: { LOCKBAY_ENVIRONMENT: 'staging' } });
   const ids = await seed(server, {}, { markup: false });
-  // Charts need some samples, and alerts some judgements.
+  await keepBusy(server);
   await eventually('an alert fires', async () => (await server.get('/v1/alerts?state=firing')).items.length > 0, 60_000);
   const viewport = { width: 1280, height: 800 };
   const page = await openPage(server.url, { viewport });
@@ -33,7 +45,7 @@ test('pictures of the main pages', { skip: process.env.LOCKBAY_SCREENSHOTS !== '
     console.log(`${file}: ${(size / 1024).toFixed(0)} KiB`);
     assert.ok(size <= LARGEST, `${name} has ${size} bytes, ${LARGEST} at most`);
   };
-  await take('overview', '#/');
+  await take('overview', '#/?minutes=15');
   await take('sagas', '#/sagas');
   await take('saga', `#/sagas/${ids.compensated}`);
   await take('alerts', '#/alerts');

@@ -63,6 +63,8 @@ test('a rule is put, tested against what was, and taken back', async () => {
   await main().getByRole('button', { name: 'Delete' }).click();
   await dialog().getByRole('button', { name: 'Delete it' }).click();
   await eventually('the rule is gone', async () => (await server.send('GET', '/v1/alerts/rules/many_threads')).status === 404);
+  // The page goes back to the list by itself, and must not do so under the next test.
+  await main().getByRole('heading', { name: 'Alerts', exact: true }).waitFor();
 });
 
 test('a silence needs a reason, and ends when somebody says so', async () => {

@@ -14,7 +14,7 @@ use super::{Jobs, job_key, not_found};
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 use crate::json::Json;
-use crate::store::{Key, MAX_PAGE, Partition, Range, Record};
+use crate::store::{Key, MAX_PAGE, Order, Partition, Range, Record};
 
 /// How many list entries one call looks at before it returns what it has.
 const MAX_LOOKED_AT: usize = 2 * MAX_PAGE;
@@ -47,6 +47,12 @@ pub struct JobFilter {
     pub job_type: Option<String>,
     /// Only with this business key.
     pub job_key: Option<String>,
+    /// Only those first claimed at this moment or later.
+    pub created_after: Option<Timestamp>,
+    /// Only those first claimed before this moment.
+    pub created_before: Option<Timestamp>,
+    /// From which end the list is gone through.
+    pub order: Order,
 }
 
 /// A job as it stands.
@@ -103,8 +109,9 @@ impl Jobs {
 
     /// Jobs that match, at most `limit` of them, going on after `next` of an earlier page.
     ///
-    /// By business key it is an indexed search. By type it looks through the jobs of the status
-    /// asked for, some thousands a call; a page may then hold fewer than there are, with `next` set.
+    /// By business key it is an indexed search. By type and by time it looks through the jobs of the
+    /// status asked for, some thousands a call; a page may then hold fewer than there are, with
+    /// `next` set.
     ///
     /// # Errors
     /// `Invalid` for a `next` that was never handed out.
@@ -122,13 +129,17 @@ impl Jobs {
             }
             (None, None) => Range::new(Partition::FIRST, JOB_LIST, ""),
         };
+        let range = Range { order: filter.order, ..range };
         if next.as_ref().is_some_and(|next| !next.starts_with(&range.prefix) || next.len() > 256) {
             return Err(Error::invalid("this page token does not belong to this list"));
         }
-        let step = match (&filter.job_key, &filter.job_type) {
+        let looks_through = filter.job_type.is_some()
+            || filter.created_after.is_some()
+            || filter.created_before.is_some();
+        let step = match (&filter.job_key, looks_through) {
             (Some(_), _) => CHUNK,
-            (None, Some(_)) => limit.max(STEP),
-            (None, None) => limit,
+            (None, true) => limit.max(STEP),
+            (None, false) => limit,
         };
         let (mut after, mut looked_at, mut bytes) = (next, 0, 0);
         let mut items = Vec::new();
@@ -155,6 +166,23 @@ impl Jobs {
             }
             after = last;
         }
+    }
+
+    /// The jobs of these ids, of those that are there and can be read.
+    pub(crate) async fn found(&self, ids: &[&str]) -> Result<Vec<Option<JobInfo>>> {
+        let keys: Vec<Key> = ids.iter().map(|id| Key::new(Partition::of(id), JOB, *id)).collect();
+        let mut found = Vec::with_capacity(keys.len());
+        for keys in keys.chunks(CHUNK) {
+            let read = self.0.store.get(keys).await?;
+            for record in read.records {
+                let job = record.map(|record| info(&record, read.now)).transpose();
+                found.push(job.unwrap_or_else(|error| {
+                    tracing::warn!(%error, "a job is passed over");
+                    None
+                }));
+            }
+        }
+        Ok(found)
     }
 
     /// The jobs behind list entries or records, each with its place in the list.
@@ -201,10 +229,13 @@ fn job_behind(place: &Record) -> Key {
     Key::new(Partition::of(id), JOB, id)
 }
 
-fn matches(filter: &JobFilter, job: &JobInfo) -> bool {
+/// Whether a job is one of those asked for.
+pub(crate) fn matches(filter: &JobFilter, job: &JobInfo) -> bool {
     filter.status.is_none_or(|status| status == job.status)
         && filter.job_type.as_ref().is_none_or(|wanted| *wanted == job.job_type)
         && filter.job_key.as_ref().is_none_or(|wanted| *wanted == job.job_key)
+        && filter.created_after.is_none_or(|after| job.created_at >= after)
+        && filter.created_before.is_none_or(|before| job.created_at < before)
 }
 
 fn info(record: &Record, now: Timestamp) -> Result<JobInfo> {

@@ -5,7 +5,7 @@
 //! commit; the decision is [`decide`](decide::decide), a pure function.
 //!
 //! The way of a job through the files: [`claim`] or an answer, [`run`] of a handler, [`end`] of the
-//! attempt; [`list`] to look at it, and [`retire`] what of it may go.
+//! attempt; [`list`] to look at it, [`operate`] to decide about many, and [`retire`] what of it may go.
 //!
 //! # What holds
 //! One attempt at most holds the claim; its token only grows, and a heartbeat, completion or
@@ -23,6 +23,7 @@ mod end;
 mod fingerprint;
 mod list;
 mod live;
+mod operate;
 mod replay;
 mod retire;
 mod run;
@@ -48,7 +49,9 @@ pub use crate::config::{MAX_CLAIM_TTL, MAX_RETRIES};
 pub use decide::{JobStatus, OnFailed};
 pub use end::{Failed, Retry};
 pub use fingerprint::Identity;
+pub(crate) use list::matches;
 pub use list::{JobFilter, JobInfo, JobPage};
+pub use operate::{JobDecision, OperatedJobs};
 pub use run::{JobContext, JobFailure, JobOutcome, JobSuccess, RunOptions};
 
 use decide::{JOB, JobRecord};

@@ -9,6 +9,7 @@ use super::ticks::SagaHandlers;
 use super::timed::Timed;
 use super::trail;
 use super::{Inner, Life};
+use crate::approval::Approvals;
 use crate::audit::{Audit, AuditSettings, Keys};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -30,6 +31,7 @@ use crate::monitor::trend::Trends;
 use crate::saga::{SagaDefaults, Sagas, Tasks};
 use crate::schedule::{ScheduleDefaults, Schedules};
 use crate::scribe::{Masks, Scribe};
+use crate::search::{Refusal, Search, SearchSettings};
 use crate::state::State;
 use crate::store::Store;
 
@@ -41,11 +43,14 @@ fn scribe(config: &Config, instance: &str, clock: &Clock) -> Scribe {
     let secret = config.audit_mask_secret.as_ref().map(|secret| secret.0.clone());
     let clock = clock.clone();
     let secret = move || secret.unwrap_or_else(|| clock.random_id());
-    // A configuration that was not checked masks everything that it can be read to name.
-    let names = config.masked_fields().unwrap_or_else(|_| {
+    Scribe::new(instance, Masks::new(masked(config), secret))
+}
+
+/// A configuration that was not checked masks everything that it can be read to name.
+fn masked(config: &Config) -> Vec<String> {
+    config.masked_fields().unwrap_or_else(|_| {
         config.audit_masked_fields.split(',').map(|name| name.trim().to_owned()).collect()
-    });
-    Scribe::new(instance, Masks::new(names, secret))
+    })
 }
 
 /// What every service stands on.
@@ -103,6 +108,8 @@ impl Ground {
         let history = self.history();
         let alerts = self.alerts(&leadership, &history, &notifier);
         let audit = self.audit(&leadership);
+        let approvals = Approvals::new(self.store(), self.clock.clone(), scribe());
+        let search = self.search(&leadership, &jobs, &sagas);
         let services = Services {
             store: &self.store,
             clock: &self.clock,
@@ -138,10 +145,12 @@ impl Ground {
             jobs,
             sagas,
             ledger,
+            approvals,
             finance,
             tasks,
             state,
             audit,
+            search,
             sweeper,
             schedules,
             alerts,
@@ -277,6 +286,20 @@ impl Ground {
             leadership.clone(),
             settings,
             trail::record_of,
+        )
+    }
+
+    fn search(&self, leadership: &Leadership, jobs: &Jobs, sagas: &Sagas) -> Search {
+        let refusal = match (self.config.search, self.config.audit) {
+            (true, true) => None,
+            (true, false) => Some(Refusal::NoAudit),
+            (false, _) => Some(Refusal::Off),
+        };
+        Search::new(
+            (self.store(), self.clock.clone(), self.metrics()),
+            leadership.clone(),
+            (jobs.clone(), sagas.clone()),
+            SearchSettings { refusal, masked: masked(&self.config) },
         )
     }
 

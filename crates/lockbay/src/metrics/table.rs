@@ -104,6 +104,9 @@ pub enum Metric {
     AuditCheckpoints,
     AuditCheckpoint,
     AuditBroken,
+    SearchEntriesIndexed,
+    SearchLag,
+    SearchSeconds,
 }
 
 /// How a metric behaves.
@@ -295,4 +298,7 @@ pub const TABLE: &[Row] = &[
     counter(Metric::AuditCheckpoints, "lockbay_audit_checkpoints", "audit_metrics.checkpoints_made", Unit::None, "Checkpoints of the audit trail that this instance made"),
     gauge(Metric::AuditCheckpoint, "lockbay_audit_newest_checkpoint", "audit_metrics.newest_checkpoint", Unit::None, Merge::Max, "Number of the newest checkpoint that this instance has seen"),
     gauge(Metric::AuditBroken, "lockbay_audit_broken", "audit_metrics.audit_broken", Unit::None, Merge::Max, "Problems found in the audit trail; anything but zero needs a person"),
+    counter(Metric::SearchEntriesIndexed, "lockbay_search_entries_indexed", "search_metrics.entries_indexed", Unit::None, "Entries of the audit trail that this instance indexed as the leader"),
+    gauge(Metric::SearchLag, "lockbay_search_lag_seconds", "search_metrics.lag_seconds", Unit::Seconds, Merge::Max, "How far the search index is behind the audit trail, as the leader sees it; 0 elsewhere"),
+    histogram(Metric::SearchSeconds, "lockbay_search_duration_seconds", "search_metrics.search_seconds", "Time of a search for words"),
 ];

@@ -2,21 +2,25 @@
 //!
 //! A list is read from the index, a page at a time, and tells of each saga what its records say.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Sagas;
 use super::log::{Entry, Moment, SagaStatus, StepState, StepStatus, Verb};
 use super::record::{Logged, SAGA_LIST, Saga, log_page, not_found, saga_behind, saga_key};
 use super::retire::is_marked;
+use super::start::id_of;
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::json::Json;
-use crate::store::{MAX_PAGE, Partition, Range, Record, Revision};
+use crate::store::{Key, MAX_PAGE, Order, Partition, Range, Record, Revision};
 
 /// How many list entries one call looks at before it returns what it has.
 const MAX_LOOKED_AT: usize = 5 * MAX_PAGE;
+/// How many heads are read at once.
+const READ_AT_ONCE: usize = 100;
 /// About the most bytes of a page.
 const MAX_PAGE_BYTES: usize = 8 * 1024 * 1024;
 
@@ -31,6 +35,15 @@ pub struct SagaFilter {
     pub step: Option<String>,
     /// Only those started at least so long ago.
     pub older_than: Option<Duration>,
+    /// Only those started at this moment or later.
+    pub created_after: Option<Timestamp>,
+    /// Only those started before this moment.
+    pub created_before: Option<Timestamp>,
+    /// Only the one that this idempotency key started, and those with this text as `key` in their
+    /// metadata.
+    pub key: Option<String>,
+    /// From which end the list is gone through.
+    pub order: Order,
 }
 
 /// A saga as it stands.
@@ -54,6 +67,22 @@ pub struct SagaInfo {
     pub fencing_token: String,
     /// The session under which it is executed.
     pub session: String,
+}
+
+impl SagaInfo {
+    /// Its business key: the text `key` of its metadata, if there is one.
+    pub fn key(&self) -> Option<String> {
+        #[derive(Deserialize)]
+        struct Keyed {
+            key: Option<String>,
+        }
+        // Whatever else metadata may be, there is no key in it then.
+        serde_json::from_str::<Keyed>(self.metadata.text()).ok().and_then(|keyed| keyed.key)
+    }
+
+    fn has_key(&self, key: &str) -> bool {
+        id_of(key).is_ok_and(|id| id == self.saga_id) || self.key().is_some_and(|own| own == key)
+    }
 }
 
 /// A step as it stands.
@@ -202,7 +231,7 @@ impl Sagas {
             let page = self.0.store.scan(&range.clone().after(after), limit.max(100)).await?;
             looked_at += page.records.len();
             for (at, place) in page.records.iter().enumerate() {
-                if !is_old_enough(filter, place, page.now) {
+                if !may_match(filter, place, page.now) {
                     continue;
                 }
                 let Some(saga) = self.found(filter, place, page.now).await? else { continue };
@@ -219,6 +248,27 @@ impl Sagas {
                 return Ok(SagaPage { items, next: after.filter(|_| page.more) });
             }
         }
+    }
+
+    /// The sagas of these ids as they were when they started, of those that are there and can be
+    /// read. Their logs are not.
+    pub(crate) async fn as_started(&self, ids: &[&str]) -> Result<Vec<Option<SagaInfo>>> {
+        let keys: Vec<Key> = ids.iter().map(|id| saga_key(id)).collect::<Result<_>>()?;
+        let mut found = Vec::with_capacity(keys.len());
+        for keys in keys.chunks(READ_AT_ONCE) {
+            for record in self.0.store.get(keys).await?.records {
+                let head = record.filter(|record| !is_marked(record));
+                let info = head.map(|head| {
+                    let saga = Saga::new(Arc::from(&*head.key.id), super::record::decode(&head)?);
+                    Ok::<_, Error>(self.info(&saga))
+                });
+                found.push(info.transpose().unwrap_or_else(|error| {
+                    tracing::warn!(%error, "a saga is passed over");
+                    None
+                }));
+            }
+        }
+        Ok(found)
     }
 
     /// The saga behind a list entry, if it is still there and matches.
@@ -305,23 +355,29 @@ fn listed(filter: &SagaFilter) -> Range {
         Some(SagaStatus::Pending) => format!("{}/", SagaStatus::Running.name()),
         Some(status) => format!("{}/", status.name()),
     };
-    Range::new(Partition::FIRST, SAGA_LIST, prefix)
+    Range { order: filter.order, ..Range::new(Partition::FIRST, SAGA_LIST, prefix) }
 }
 
-/// Whether a saga is old enough, as far as its list entry tells without being read: those that
-/// have ended are listed by their end.
-fn is_old_enough(filter: &SagaFilter, place: &Record, now: Timestamp) -> bool {
-    let Some(age) = filter.older_than else { return true };
+/// Whether a saga may be of the age asked for, as far as its list entry tells without being read:
+/// those that have ended are listed by their end.
+fn may_match(filter: &SagaFilter, place: &Record, now: Timestamp) -> bool {
     let mut parts = place.key.id.split('/');
     let ended = parts.next().and_then(|name| SagaStatus::parse(name).ok());
     if ended.is_none_or(SagaStatus::is_terminal) {
         return true;
     }
     let began = parts.nth(1).and_then(|time| u64::from_str_radix(time, 16).ok());
-    began.is_none_or(|began| now.since(Timestamp::from_micros(began)) >= age)
+    began.is_none_or(|began| is_of_the_time(filter, Timestamp::from_micros(began), now))
 }
 
-fn matches(filter: &SagaFilter, saga: &SagaInfo, now: Timestamp) -> bool {
+fn is_of_the_time(filter: &SagaFilter, created: Timestamp, now: Timestamp) -> bool {
+    filter.older_than.is_none_or(|wanted| now.since(created) >= wanted)
+        && filter.created_after.is_none_or(|after| created >= after)
+        && filter.created_before.is_none_or(|before| created < before)
+}
+
+/// Whether a saga is one of those asked for.
+pub(crate) fn matches(filter: &SagaFilter, saga: &SagaInfo, now: Timestamp) -> bool {
     let busy = |status| match status {
         StepStatus::Running
         | StepStatus::Unknown
@@ -336,11 +392,11 @@ fn matches(filter: &SagaFilter, saga: &SagaInfo, now: Timestamp) -> bool {
     let at_step = |name: &String| {
         saga.steps.iter().any(|step| step.name == *name && (busy(step.status) || step.in_doubt))
     };
-    let age = now.since(saga.created_at);
     filter.status.is_none_or(|status| status == saga.status)
         && filter.saga_name.as_ref().is_none_or(|name| *name == saga.saga_name)
         && filter.step.as_ref().is_none_or(at_step)
-        && filter.older_than.is_none_or(|wanted| age >= wanted)
+        && filter.key.as_ref().is_none_or(|key| saga.has_key(key))
+        && is_of_the_time(filter, saga.created_at, now)
 }
 
 /// An entry in the words of the API.

@@ -63,12 +63,14 @@ pub use definition::{
     StepSpec,
 };
 pub use handler::{Caller, Endpoint, HandlerInfo, Route};
+pub(crate) use list::matches;
 pub use list::{HistoryEntry, HistoryPage, SagaFilter, SagaInfo, SagaPage, StepInfo};
 pub use log::{SagaStatus, StepStatus};
 pub(crate) use lone::{LoneStep, LoneWish};
 pub use operate::{Decision, Operated, OperatedPage};
 pub(crate) use record::SAGA_LOG;
 pub use start::Started;
+pub(crate) use start::id_of;
 pub use step::{
     Action, Probe, ReadOnly, SagaContext, Settled, Step, StepContext, StepError, StepFn,
     StepOutput, read_only, step_fn,

@@ -352,7 +352,8 @@ fn has_come_to_rest(status: SagaStatus) -> bool {
 }
 
 /// The id of the saga that a key names.
-fn id_of(key: &str) -> Result<String> {
+/// The id of the saga that this idempotency key names.
+pub(crate) fn id_of(key: &str) -> Result<String> {
     check_name("idempotency key", key, MAX_KEY_BYTES)?;
     let digest: [u8; 32] = Sha256::digest(format!("lockbay saga 1\0{key}").as_bytes()).into();
     Ok(hex(&digest[..16]))

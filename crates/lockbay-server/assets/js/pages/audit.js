@@ -2,7 +2,7 @@
 
 import { address } from "../api.js";
 import { actor, brief } from "../saga-parts.js";
-import { badge, button, copyButton, empty, facts, fill, formDialog, h, icon, id, json, listView, pageHead, panel, shortId, time, toast } from "../ui.js";
+import { badge, button, empty, facts, fill, formDialog, h, icon, id, json, listView, pageHead, panel, shortId, time, toast } from "../ui.js";
 
 const PAGE_SIZE = 100;
 const VERIFY_MS = 600_000;
@@ -24,9 +24,9 @@ function entityLink(entity) {
   const at = entity.indexOf("/");
   const [kind, name] = [entity.slice(0, at), entity.slice(at + 1)];
   const pages = { saga: "/sagas/", job: "/jobs/", schedule: "/schedules/", "alert-rule": "/alerts/rules/" };
-  const shown = h("span.entity", h("span.faint", `${kind}/`), shortId(name, 18));
-  if (kind === "movement" && name.includes("/")) return h("a.wrap", { href: `#/sagas/${encodeURIComponent(name.split("/")[0])}`, title: entity }, shown);
-  return pages[kind] ? h("a.wrap", { href: `#${pages[kind]}${encodeURIComponent(name)}`, title: entity }, shown) : h("span.wrap", { title: entity }, shown);
+  const shown = h("span.entity", h("span.faint", `${kind}/`), shortId(name, 10));
+  if (kind === "movement" && name.includes("/")) return h("a.nowrap", { href: `#/sagas/${encodeURIComponent(name.split("/")[0])}`, title: entity }, shown);
+  return pages[kind] ? h("a.nowrap", { href: `#${pages[kind]}${encodeURIComponent(name)}`, title: entity }, shown) : h("span.nowrap", { title: entity }, shown);
 }
 
 export default {
@@ -111,7 +111,7 @@ function verdictPanel(found) {
       ["Entries", `${found.entries}, ${found.unsealed} of them not sealed yet`],
       ["Checkpoints", found.checkpoints],
       ["Newest seal", found.newest_hash ? h("span.with-copy", `#${found.newest_checkpoint} `, id(found.newest_hash, null, { head: 12 })) : "none yet"],
-      ["Public key", found.public_key ? h("span.with-copy", h("code.clip", found.public_key), copyButton(found.public_key, "the public key")) : "none yet"],
+      ["Public key", found.public_key ? id(found.public_key, null, { head: 12 }) : "none yet"],
       ["Key", found.key_outside_of_store ? "of the setting; the store does not know it" : "of the store: who can read the store can seal anew"],
       ["Took", `${found.took_ms} ms`],
     ]),
@@ -138,7 +138,7 @@ function showEntry(ctx, entry) {
     ["To what", h("code.wrap", entry.entity)],
     entry.reason && ["Why", h("q", entry.reason)],
     ["Revision", id(entry.revision, null, { head: 24 })],
-    entry.request_id && ["Request", id(entry.request_id, null, { head: 32 })],
+    entry.request_id && ["Request", id(entry.request_id, null, { head: 12 })],
     entry.previous && ["Entry before it", h("code", entry.previous)],
     entry.digest && ["Digest of the record", id(entry.digest, null, { head: 16 })],
     ["Sealed by", entry.sealed_by ? `checkpoint ${entry.sealed_by}` : "none yet"],

@@ -2,22 +2,34 @@
 
 import { decideOnMany, selection } from "../bulk.js";
 import { SAGA_VERBS, STEP_VERBS } from "../decisions.js";
+import { hasSearch } from "../features.js";
+import { latestOfEach } from "../latest.js";
 import { button, duration, empty, h, icon, id, listView, pageHead, statusBadge, time, words } from "../ui.js";
 
 const PAGE_SIZE = 50;
 /** Lists change without an event when a saga starts or takes a step, so the first page is asked for again. */
 const LOOK_EVERY_MS = 2_000;
+/** So many parked sagas are looked at, and there may be more. */
+const PARKED_COUNTED = 25;
 /** How many steps are drawn one by one. */
 const SEGMENTS = 30;
+
+/** What the list without a status shows. */
+const LATEST = { open: ["parked", "compensating", "running", "pending"], ended: ["compensated", "abandoned", "completed"], endOf: (saga) => saga.ended_at };
 
 const STATUSES = ["", "parked", "running", "compensating", "pending", "completed", "compensated", "abandoned"];
 const AGES = [["", "Any age"], ["60", "Older than 1 min"], ["600", "Older than 10 min"], ["3600", "Older than 1 h"], ["86400", "Older than 1 d"], ["604800", "Older than 7 d"]];
 
-export const FILTERS = [
-  { name: "status", label: "Status", type: "select", options: STATUSES.map((status) => [status, status ? words(status) : "Any status"]) },
+const FILTERS = [
+  { name: "status", label: "Status", type: "select", options: STATUSES.map((status) => [status, status ? words(status) : "Latest of each"]) },
   { name: "saga_name", label: "Name", placeholder: "order" },
   { name: "step", label: "Step", placeholder: "charge", width: 12 },
   { name: "older_than_seconds", label: "Age", type: "select", options: AGES },
+];
+/** By these a list can be searched and nothing can be decided upon: what is found is no list to go by. */
+const SEARCHES = [
+  { name: "q", label: "Words in it", placeholder: "ann@example.com", width: 20 },
+  { name: "key", label: "Idempotency key", placeholder: "order-17", width: 14 },
 ];
 
 /** A segment for each step, by its status. */
@@ -48,7 +60,8 @@ const address = (saga) => `#/sagas/${encodeURIComponent(saga.saga_id)}`;
 export default {
   title: "Sagas",
   async render(root, _params, ctx) {
-    const filter = () => Object.fromEntries(FILTERS.map(({ name }) => [name, ctx.query.get(name)]).filter(([, value]) => value));
+    const filters = (await hasSearch()) ? [SEARCHES[0], ...FILTERS, SEARCHES[1]] : FILTERS;
+    const filter = () => Object.fromEntries(filters.map(({ name }) => [name, ctx.query.get(name)]).filter(([, value]) => value));
     const decide = async (rows) => {
       const wanted = rows ? undefined : bulkFilter(filter());
       const decided = await decideOnMany(ctx, {
@@ -61,22 +74,30 @@ export default {
     };
     const chosen = selection((saga) => saga.saga_id, (saga) => `${saga.saga_name} ${saga.saga_id}`, (rows) => {
       if (rows.length > 0) return button("Decide on selected…", { small: true, need: "operator", ctx, onclick: () => decide(rows) });
-      return Object.keys(filter()).length > 0 && button("Decide on all that match…", { small: true, tone: "plain", need: "operator", ctx, onclick: () => decide() });
+      const chosenBy = Object.keys(filter());
+      const listed = chosenBy.length > 0 && !SEARCHES.some(({ name }) => chosenBy.includes(name));
+      return listed && button("Decide on all that match…", { small: true, tone: "plain", need: "operator", ctx, onclick: () => decide() });
     });
     let seen = "";
+    let more = false;
+    const page = (values, page_token) => {
+      if (!values.status && !values.q && !values.key) return latestOfEach(ctx, "v1/sagas", values, LATEST);
+      return ctx.api.get("v1/sagas", { query: { ...values, page_size: PAGE_SIZE, page_token }, signal: ctx.signal });
+    };
     const fetch = async (values, page_token) => {
-      const page = await ctx.api.get("v1/sagas", { query: { ...values, page_size: PAGE_SIZE, page_token }, signal: ctx.signal });
-      if (!page_token) seen = JSON.stringify(page.items);
-      return page;
+      const found = await page(values, page_token);
+      if (!page_token) seen = JSON.stringify(found.items);
+      more = Boolean(found.more);
+      return found;
     };
     const view = listView(ctx, {
       fetch,
-      filters: FILTERS,
+      filters,
       caption: "Sagas",
       href: address,
       key: (saga) => saga.saga_id,
       tone: (saga) => (saga.status === "parked" ? "bad" : ""),
-      above: (rows) => (chosen.draw(), [parkedFirst(rows, ctx), chosen.bar]),
+      above: (rows) => (chosen.draw(), [parkedFirst(rows, ctx), chosen.bar, more && h("p.thin.faint", "The latest of each status. Choose one to see all of it.")]),
       nothing: empty("No sagas yet", "A saga is started with POST /v1/sagas, or by a service that has LockBay built in.", h("code", "lockbay saga start FILE")),
       columns: [
         chosen.column,
@@ -90,10 +111,10 @@ export default {
       refreshOn: ["saga_completed", "saga_compensated", "saga_parked", "saga_abandoned"],
     });
     const look = async () => {
-      if (view.rows().length > PAGE_SIZE) return;
+      if (ctx.query.get("status") && view.rows().length > PAGE_SIZE) return;
       try {
-        const page = await ctx.api.get("v1/sagas", { query: { ...filter(), page_size: PAGE_SIZE }, signal: ctx.signal });
-        if (JSON.stringify(page.items) !== seen) view.refresh();
+        const found = await page(filter());
+        if (JSON.stringify(found.items) !== seen) view.refresh();
       } catch {
         // The connection above says that the server does not answer.
       }
@@ -107,7 +128,7 @@ export default {
 function parkedFirst(rows, ctx) {
   const parked = rows.filter((saga) => saga.status === "parked");
   if (parked.length === 0 || ctx.query.get("status")) return null;
-  const many = parked.length === 1 ? "A saga needs a person" : `${parked.length} sagas need a person`;
+  const many = parked.length === 1 ? "A saga needs a person" : `${parked.length < PARKED_COUNTED ? parked.length : `${parked.length} or more`} sagas need a person`;
   return h("div.strip.tone-bad", icon("warn"), h("strong", many), h("span.clip", parked[0].reason), h("a", { href: ctx.href({ status: "parked" }) }, "Show them"));
 }
 

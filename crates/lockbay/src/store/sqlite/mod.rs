@@ -10,6 +10,7 @@
 //! `x.db-turn`. A copy of a live file is no backup: use [`SqliteStore::backup`]. Before a backup is
 //! put back, every process that uses the file must have stopped, and `-wal` and `-shm` must go.
 
+mod backup;
 mod floor;
 mod pages;
 mod queue;
@@ -19,7 +20,6 @@ mod transaction;
 mod turn;
 mod writer;
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -109,24 +109,9 @@ impl SqliteStore {
     /// It is on disk when this returns. It blocks: call it from a blocking thread.
     ///
     /// # Errors
-    /// `Invalid` if there is something at `to`; `Unavailable` if it cannot be written.
+    /// As those of [`copy`](SqliteStore::copy).
     pub fn backup(&self, to: &Path) -> Result<()> {
-        if to.exists() {
-            let message = format!("a backup does not replace a file: {}", to.display());
-            return Err(Error::invalid(message));
-        }
-        let target = to.to_str().ok_or_else(|| {
-            Error::invalid(format!("the path of a backup must be UTF-8: {}", to.display()))
-        })?;
-        let connection = schema::open_reader(&self.shared.path)?;
-        connection
-            .pragma_update(None, "query_only", false)
-            .and_then(|()| connection.execute("VACUUM INTO ?1", [target]))
-            .map_err(|error| schema::unavailable(to, "the backup cannot be written", error))?;
-        File::open(to).and_then(|file| file.sync_all()).map_err(|error| {
-            let message = format!("the backup cannot be synced: {}", to.display());
-            Error::new(ErrorKind::Unavailable, message).with_source(error)
-        })
+        SqliteStore::copy(&self.shared.path, to).map(drop)
     }
 
     async fn ask<T>(&self, job: impl FnOnce(oneshot::Sender<Result<T>>) -> Job) -> Result<T> {

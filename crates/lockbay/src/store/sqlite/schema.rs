@@ -15,6 +15,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
+use super::turn;
+use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 
 const SCHEMA: &str = include_str!("schema.sql");
@@ -77,7 +79,7 @@ pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
 }
 
 /// Opens the connection that writes, creating directory, file and tables as needed.
-pub(super) fn open_writer(path: &Path) -> Result<(Connection, Identity)> {
+pub(super) fn open_writer(path: &Path, clock: &Clock) -> Result<(Connection, Identity)> {
     let _one_at_a_time = OPENING.lock();
     create(path)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -87,7 +89,8 @@ pub(super) fn open_writer(path: &Path) -> Result<(Connection, Identity)> {
     let identity = Identity::of(path)
         .ok_or_else(|| refuse(path, "the file went away while it was opened".into()))?;
     let version = recognise(&connection, path)?;
-    settle(&connection, path, version)?;
+    refuse_read_only(&connection, path)?;
+    settle(&connection, path, version, clock)?;
     if version == 0 {
         create_tables(&connection).map_err(|error| unavailable(path, "creating tables", error))?;
     }
@@ -131,7 +134,7 @@ fn create(path: &Path) -> Result<()> {
 }
 
 /// The schema version of the file, zero if it is empty. Refuses what is not ours.
-fn recognise(connection: &Connection, path: &Path) -> Result<i64> {
+pub(super) fn recognise(connection: &Connection, path: &Path) -> Result<i64> {
     let read = || {
         connection.busy_timeout(LOCK_WAIT)?;
         // At one moment: another process may be making the tables just now.
@@ -163,8 +166,12 @@ fn recognise(connection: &Connection, path: &Path) -> Result<i64> {
             ),
         ));
     }
+    Ok(version)
+}
+
+fn refuse_read_only(connection: &Connection, path: &Path) -> Result<()> {
     match connection.is_readonly("main") {
-        Ok(false) => Ok(version),
+        Ok(false) => Ok(()),
         Ok(true) => Err(refuse(path, "the file is read-only".into())),
         Err(error) => Err(unavailable(path, "the file cannot be read", error)),
     }
@@ -175,7 +182,7 @@ fn pragma<T: rusqlite::types::FromSql>(connection: &Connection, name: &str) -> r
 }
 
 /// Sets what durability and space depend on, and reads it back.
-fn settle(connection: &Connection, path: &Path, version: i64) -> Result<()> {
+fn settle(connection: &Connection, path: &Path, version: i64, clock: &Clock) -> Result<()> {
     let apply = || {
         if version == 0 {
             // Only an empty file takes this, and only before the log is switched on.
@@ -190,8 +197,18 @@ fn settle(connection: &Connection, path: &Path, version: i64) -> Result<()> {
         let synchronous: i64 = pragma(connection, "synchronous")?;
         Ok((journal, synchronous))
     };
-    let (journal, synchronous) =
-        apply().map_err(|error| unavailable(path, "its settings cannot be made", error))?;
+    // Of two that switch the log on at one moment, SQLite refuses one without any wait: each holds
+    // what the other needs.
+    let began = clock.tick();
+    let (journal, synchronous) = loop {
+        match apply() {
+            Ok(read_back) => break read_back,
+            Err(error) if is_busy(&error) && clock.tick().since(began) < LOCK_WAIT => {
+                turn::pause(clock);
+            }
+            Err(error) => return Err(unavailable(path, "its settings cannot be made", error)),
+        }
+    };
     if journal != "wal" {
         let why = format!("journal_mode must be wal and stays {journal}: use a local file system");
         return Err(refuse(path, why));
@@ -235,12 +252,32 @@ mod tests {
             let maker = std::thread::spawn(move || {
                 let connection = Connection::open(&other).unwrap();
                 let version = recognise(&connection, &other).unwrap();
-                settle(&connection, &other, version).unwrap();
+                settle(&connection, &other, version, &Clock::system()).unwrap();
                 create_tables(&connection).unwrap();
             });
             let connection = Connection::open(&path).unwrap();
             while recognise(&connection, &path).unwrap() == 0 {}
             maker.join().unwrap();
+        }
+    }
+    #[test]
+    fn processes_that_open_a_new_file_at_one_moment_all_get_it() {
+        let directory = tempfile::tempdir().unwrap();
+        for round in 0..30 {
+            let path = directory.path().join(format!("{round}.db"));
+            create(&path).unwrap();
+            let start = std::sync::Barrier::new(4);
+            std::thread::scope(|threads| {
+                for _ in 0..4 {
+                    threads.spawn(|| {
+                        let connection = Connection::open(&path).unwrap();
+                        start.wait();
+                        let version = recognise(&connection, &path).unwrap();
+                        settle(&connection, &path, version, &Clock::system()).unwrap();
+                        create_tables(&connection).unwrap();
+                    });
+                }
+            });
         }
     }
 }

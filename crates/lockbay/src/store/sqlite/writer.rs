@@ -76,7 +76,7 @@ pub(super) struct Writer {
 impl Writer {
     /// Opens the file, and compares it with what was acknowledged before.
     pub(super) fn open(shared: &Arc<Shared>) -> Result<Self> {
-        let (connection, identity) = schema::open_writer(&shared.path)?;
+        let (connection, identity) = schema::open_writer(&shared.path, &shared.clock)?;
         let floor = FloorFile::beside(&shared.path, &shared.namespace);
         let mut partitions = vec![Partition::FIRST];
         for known in floor.recall() {
@@ -259,7 +259,7 @@ impl Writer {
         if self.check_identity().is_ok() {
             return Ok(());
         }
-        let opened = schema::open_writer(&self.shared.path);
+        let opened = schema::open_writer(&self.shared.path, &self.shared.clock);
         let (connection, identity) = opened.map_err(|error| Failure {
             kind: ErrorKind::Unavailable,
             message: error.message().to_owned(),

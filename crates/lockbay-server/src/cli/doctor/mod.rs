@@ -1,10 +1,15 @@
 //! `lockbay doctor`: opens the store itself, looks at everything that could break a promise, and
 //! says what to change.
 //!
-//! It changes nothing but what opening a store does (a missing SQLite file is created), unless it
-//! is told to accept a store that has lost data.
+//! It changes nothing, and makes no store that is missing, unless it is told to accept a store that
+//! has lost data. What is looked at: `settings` alone, the `file` of a store, the store once it is
+//! open, and who may ask a server (`tokens`).
 
-use std::collections::BTreeMap;
+mod file;
+mod finding;
+mod settings;
+mod tokens;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,8 +19,8 @@ use clap::Args;
 use lockbay::clock::{Clock, Timestamp};
 use lockbay::store::{self, Pong, Store};
 use lockbay::{Caller, Config, ErrorKind, LockBay};
-use serde::Serialize;
 
+use self::finding::{Check, State};
 use super::client::Failure;
 use super::{Ended, Shared, output};
 use crate::serve::{told, without_credentials};
@@ -41,90 +46,61 @@ pub(super) struct DoctorArgs {
     accept_store: bool,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-enum State {
-    Fine,
-    Warning,
-    Wrong,
-}
-
-impl State {
-    fn name(self) -> &'static str {
-        match self {
-            State::Fine => "fine",
-            State::Warning => "warning",
-            State::Wrong => "WRONG",
-        }
-    }
-}
-
-#[derive(Serialize)]
-struct Check {
-    name: &'static str,
-    state: State,
-    finding: String,
-    advice: Option<String>,
-}
-
-impl Check {
-    fn fine(name: &'static str, finding: impl Into<String>) -> Self {
-        Check { name, state: State::Fine, finding: finding.into(), advice: None }
-    }
-
-    fn warning(name: &'static str, finding: impl Into<String>, advice: impl Into<String>) -> Self {
-        let advice = Some(advice.into());
-        Check { name, state: State::Warning, finding: finding.into(), advice }
-    }
-
-    fn wrong(name: &'static str, finding: impl Into<String>, advice: impl Into<String>) -> Self {
-        let advice = Some(advice.into());
-        Check { name, state: State::Wrong, finding: finding.into(), advice }
-    }
-}
-
 pub(super) async fn doctor(args: &DoctorArgs, shared: &Shared) -> Result<Ended, Failure> {
     let clock = Clock::system();
     let mut checks = Vec::new();
-    if let Some((store, config)) = open(args, &clock, &mut checks).await {
-        let bay = || LockBay::with_store(config, Arc::clone(&store), clock.clone());
-        if args.accept_store && !accept(bay, shared).await? {
-            return Ok(Ended::No);
+    if let Some(config) = settings::read(args, &mut checks) {
+        checks.extend(tokens::ask(shared, &clock).await);
+        let file = file::path_of(&config.store);
+        let is_missing = file.as_ref().is_some_and(|path| !path.exists());
+        if let Some(path) = &file {
+            checks.extend(file::look(path));
+            checks.extend(file::volume(path));
+            checks.extend(file::disk_speed(path, &clock));
         }
-        examine(&*store, &clock, &mut checks).await;
-        clock.timeout(ANSWER_WITHIN, store.close()).await;
+        match file.filter(|_| is_missing) {
+            Some(path) if args.accept_store => {
+                let text = format!("there is no store at {} to accept", path.display());
+                return Err(Failure::Usage(text));
+            }
+            Some(path) => checks.push(file::missing(&path)),
+            None => {
+                if !look_into(config, args, &clock, shared, &mut checks).await? {
+                    return Ok(Ended::No);
+                }
+            }
+        }
     }
-    report(&checks, shared.json);
+    finding::report(&checks, shared.json);
     let wrong = checks.iter().any(|check| check.state == State::Wrong);
     Ok(if wrong { Ended::No } else { Ended::Done })
 }
 
-/// The configured store, if it opens.
-async fn open(
+/// Opens the store and looks at it; false if it was to be accepted and nobody said yes.
+async fn look_into(
+    config: Config,
     args: &DoctorArgs,
     clock: &Clock,
+    shared: &Shared,
     checks: &mut Vec<Check>,
-) -> Option<(Arc<dyn Store>, Config)> {
-    let flags: BTreeMap<_, _> = args.store.iter().map(|url| ("store", url.clone())).collect();
-    let config = match Config::load(args.config.as_deref(), &flags) {
-        Ok(config) => config,
-        Err(error) => {
-            let advice = "correct this setting in the file, the environment or the flags";
-            checks.push(Check::wrong("configuration", error.to_string(), advice));
-            return None;
-        }
-    };
-    let source = match &args.config {
-        Some(path) => format!("{} and the environment", path.display()),
-        None => "defaults and the environment".into(),
-    };
-    checks.push(Check::fine("configuration", source));
-    checks.push(audit_key(&config));
+) -> Result<bool, Failure> {
+    let Some(store) = open(&config, clock, checks).await else { return Ok(true) };
+    let bay = || LockBay::with_store(config, Arc::clone(&store), clock.clone());
+    if args.accept_store && !accept(bay, shared).await? {
+        return Ok(false);
+    }
+    examine(&*store, clock, checks).await;
+    clock.timeout(ANSWER_WITHIN, store.close()).await;
+    Ok(true)
+}
+
+/// The configured store, if it opens.
+async fn open(config: &Config, clock: &Clock, checks: &mut Vec<Check>) -> Option<Arc<dyn Store>> {
     let shown = without_credentials(&config.store);
     match clock.timeout(ANSWER_WITHIN, store::open(&config.store, clock)).await {
         Some(Ok(store)) => {
             checks.push(Check::fine("store", format!("{shown} is open")));
-            Some((store, config))
+            Some(store)
         }
         Some(Err(error)) => {
             let advice = if error.kind() == ErrorKind::Invalid {
@@ -146,23 +122,13 @@ async fn open(
     }
 }
 
-/// Whether who can write to the store can also seal the audit trail anew.
-fn audit_key(config: &Config) -> Check {
-    if config.audit_key.is_some() {
-        return Check::fine("audit key", "given, and not kept in the store");
-    }
-    let finding = "made and kept in the store: it shows mishaps, and no one who knows where it is";
-    let advice = "set LOCKBAY_AUDIT_KEY to 32 random bytes, such as of `openssl rand -hex 32`";
-    Check::warning("audit key", finding, advice)
-}
-
 async fn examine(store: &dyn Store, clock: &Clock, checks: &mut Vec<Check>) {
     let store_is = store.describe();
     let version = match store_is.version.strip_prefix(store_is.backend) {
         Some(_) => store_is.version,
         None => format!("{} {}", store_is.backend, store_is.version),
     };
-    checks.push(Check::fine("version", version));
+    checks.push(age(version));
     checks.push(durability(store_is.backend, &store_is.durability));
     let (before, begun) = (clock.now(), clock.tick());
     let answer = clock.timeout(ANSWER_WITHIN, store.ping()).await;
@@ -173,9 +139,7 @@ async fn examine(store: &dyn Store, clock: &Clock, checks: &mut Vec<Check>) {
                 format!("answers in {:.1} ms, has lost nothing", took.as_secs_f64() * 1e3);
             checks.push(Check::fine("answer", finding));
             checks.push(skew(before, &pong, took));
-            let advice = "change it as said; docs/semantics.md tells which promise it breaks";
-            let warnings = pong.warnings.into_iter();
-            checks.extend(warnings.map(|warning| Check::wrong("settings", warning, advice)));
+            checks.extend(pong.warnings.into_iter().map(promise));
             checks.extend(space(store, clock).await);
         }
         Some(Err(error)) if error.kind() == ErrorKind::RolledBack => {
@@ -191,6 +155,41 @@ async fn examine(store: &dyn Store, clock: &Clock, checks: &mut Vec<Check>) {
             checks.push(Check::wrong("answer", finding, "look into the store's own log"));
         }
     }
+}
+
+/// A setting of the store that weakens a promise, with the command that changes it.
+fn promise(warning: String) -> Check {
+    let set = if warning.contains("maxmemory-policy") {
+        "CONFIG SET maxmemory-policy noeviction"
+    } else if warning.starts_with("appendonly") || warning.contains("survive a restart") {
+        "CONFIG SET appendonly yes"
+    } else {
+        "CONFIG SET appendfsync always"
+    };
+    let advice =
+        format!("redis-cli -u URL {set}, then redis-cli -u URL CONFIG REWRITE, to keep it so");
+    Check::wrong("settings", warning, advice)
+        .because("what was acknowledged can be lost; docs/semantics.md tells which promise breaks")
+}
+
+/// Versions of Redis that are known to do harm; what is younger, and Valkey, is fine.
+fn age(version: String) -> Check {
+    let number = version.strip_prefix("redis ").map(|number| {
+        let mut parts = number.split('.').map(|part| part.parse().unwrap_or(0u32));
+        let mut next = || parts.next().unwrap_or(0);
+        (next(), next(), next())
+    });
+    let Some(number) = number else { return Check::fine("version", version) };
+    if number < (6, 2, 0) {
+        let wrong = Check::wrong("version", version, "run Redis 7.2 or later, or Valkey");
+        return wrong.because("it is no longer mended, and LockBay is not tested with it");
+    }
+    if number < (6, 2, 11) || ((7, 0, 0)..(7, 0, 9)).contains(&number) {
+        let advice = "run Redis 7.2 or later, or Valkey";
+        return Check::warning("version", version, advice)
+            .because("a pattern of many * can keep it busy for ever (CVE-2022-36021)");
+    }
+    Check::fine("version", version)
 }
 
 /// What the store occupies, and what keeps it from giving space back.
@@ -270,20 +269,36 @@ async fn accept(bay: impl FnOnce() -> LockBay, shared: &Shared) -> Result<bool, 
     Ok(true)
 }
 
-fn report(checks: &[Check], json: bool) {
-    let fine = checks.iter().all(|check| check.state != State::Wrong);
-    if json {
-        let document = serde_json::json!({ "ok": fine, "checks": checks });
-        output::data(&document.to_string());
-        return;
-    }
-    let row = |check: &Check| {
-        vec![check.name.to_owned(), check.state.name().to_owned(), check.finding.clone()]
-    };
-    output::table(&["CHECK", "STATE", "FINDING"], checks.iter().map(row).collect());
-    for check in checks {
-        if let Some(advice) = &check.advice {
-            output::data(&format!("{}: {advice}", check.name));
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_redis_is_told_and_a_young_one_is_fine() {
+        for (version, state) in [
+            ("redis 5.0.14", State::Wrong),
+            ("redis 6.2.6", State::Warning),
+            ("redis 6.2.11", State::Fine),
+            ("redis 7.0.8", State::Warning),
+            ("redis 7.0.15", State::Fine),
+            ("redis 8.2.1", State::Fine),
+            ("valkey 8.0.1", State::Fine),
+            ("sqlite 3.51.3", State::Fine),
+        ] {
+            assert_eq!(age(version.into()).state, state, "{version}");
         }
+    }
+
+    #[test]
+    fn clocks_that_are_apart_are_told_whichever_is_ahead() {
+        let judged = |ours: u64, theirs: u64, took: u64| {
+            let at = |seconds: u64| Timestamp::from_micros(seconds * 1_000_000);
+            let pong = Pong { now: at(theirs), revision: Default::default(), warnings: Vec::new() };
+            skew(at(ours), &pong, Duration::from_secs(took)).state
+        };
+        assert_eq!(judged(1_000, 1_000, 0), State::Fine);
+        assert_eq!(judged(1_000, 1_005, 5), State::Fine, "the answer took that long");
+        assert_eq!(judged(1_000, 1_005, 0), State::Wrong);
+        assert_eq!(judged(1_005, 1_000, 0), State::Wrong);
     }
 }

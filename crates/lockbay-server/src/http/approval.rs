@@ -1,0 +1,580 @@
+//! `/v1/approvals`, and what waits for one: money that one person alone does not move.
+//!
+//! Above an amount, a deposit and a decision about a saga that says what happened to money are kept
+//! as a request, until somebody else allows them. Whoever asks and whoever allows are known by
+//! tokens; while there are none, nobody could tell two people apart, and such a request is refused.
+
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use lockbay::approval::{Allowed, Approval, ApprovalStatus, Approvals, Wish};
+use lockbay::clock::Timestamp;
+use lockbay::ledger::{Amount, Currency, UserId};
+use lockbay::saga::{Decision, SagaInfo};
+use lockbay::{Caller, ErrorKind, LockBay};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::App;
+use super::abandoned::see_through;
+use super::access::{Identity, Means};
+use super::extract::{JsonBody, Name, Nothing, Query, check_reason};
+use super::openapi::{Conflict, NotFound, Unprocessable, page_size, page_token};
+use super::page::{self, Page};
+use super::problem::Problem;
+use super::shape;
+
+/// What page tokens of this list are bound to.
+const APPROVALS: &str = "approvals";
+/// Beyond this length the name of who did it is cut.
+const MAX_ACTOR_BYTES: usize = 256;
+
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(list))
+        .routes(routes!(show))
+        .routes(routes!(approve))
+        .routes(routes!(reject))
+}
+
+/// Above which amounts a second person is asked.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct FourEyes {
+    of: Vec<Amount>,
+    /// Of every other currency, in its units.
+    others: Option<String>,
+    ttl: Duration,
+}
+
+impl FourEyes {
+    /// As `four_eyes_above` says: `USD:10000,EUR:9000`, and `*:5000` for every other currency.
+    ///
+    /// # Errors
+    /// With the part that cannot be read.
+    pub(crate) fn of(bay: &LockBay) -> lockbay::Result<Self> {
+        let config = bay.config();
+        let mut four_eyes = FourEyes { ttl: config.approval_ttl.0, ..FourEyes::default() };
+        let Some(text) = &config.four_eyes_above else { return Ok(four_eyes) };
+        for part in text.split(',') {
+            let unreadable = |why: &str| {
+                lockbay::Error::invalid(format!(
+                    "four_eyes_above has parts such as USD:10000, and *:5000 for every other \
+                     currency; this one is {part:?}: {why}"
+                ))
+            };
+            let (code, amount) =
+                part.trim().split_once(':').ok_or_else(|| unreadable("it has no colon"))?;
+            if code == "*" {
+                // Every currency takes an amount of whole units.
+                let whole = amount.bytes().all(|byte| byte.is_ascii_digit()) && !amount.is_empty();
+                if !whole || amount.len() > 12 {
+                    return Err(unreadable("it is a whole number of at most 12 digits"));
+                }
+                four_eyes.others = Some(amount.to_owned());
+                continue;
+            }
+            let currency = Currency::parse(code).map_err(|error| unreadable(&error.to_string()))?;
+            let amount =
+                Amount::parse(amount, currency).map_err(|error| unreadable(&error.to_string()))?;
+            four_eyes.of.push(amount);
+        }
+        Ok(four_eyes)
+    }
+
+    /// Whether anything needs a second person.
+    fn is_on(&self) -> bool {
+        !self.of.is_empty() || self.others.is_some()
+    }
+
+    fn covers(&self, amount: &Amount) -> bool {
+        if let Some(limit) = self.of.iter().find(|limit| limit.currency() == amount.currency()) {
+            return amount.value() > limit.value();
+        }
+        let others = self.others.as_deref().map(|units| Amount::parse(units, amount.currency()));
+        match others {
+            None => false,
+            Some(Ok(limit)) => amount.value() > limit.value(),
+            // Zero is no amount; and what the currency cannot hold is above nothing.
+            Some(Err(_)) => {
+                self.others.as_deref().is_some_and(|units| units.trim_matches('0').is_empty())
+            }
+        }
+    }
+}
+
+/// What is kept until it was allowed.
+#[derive(Serialize, Deserialize)]
+struct Request {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    deposit: Option<Deposit>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    decision: Option<Decided>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Deposit {
+    user_id: String,
+    amount: String,
+    currency: String,
+    idempotency_key: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Decided {
+    saga_id: String,
+    verb: String,
+    step: Option<String>,
+    /// What a step gets from now on, or would have returned.
+    given: Option<lockbay::Json>,
+    reason: String,
+}
+
+/// What was asked for and now waits for somebody else.
+#[derive(Serialize, ToSchema)]
+#[schema(as = WaitsForApproval)]
+pub(super) struct Waiting {
+    approval_id: String,
+    #[schema(value_type = String)]
+    status: ApprovalStatus,
+    /// Until when somebody can allow it.
+    #[schema(value_type = String, format = DateTime)]
+    expires_at: Timestamp,
+}
+
+/// Keeps a deposit until it was allowed; nothing if it may be made now.
+pub(super) async fn hold_deposit(
+    app: &App,
+    identity: &Identity,
+    user: &UserId,
+    amount: &Amount,
+    key: &str,
+) -> Result<Option<Response>, Problem> {
+    if !app.four_eyes.covers(amount) {
+        return Ok(None);
+    }
+    let deposit = Deposit {
+        user_id: user.as_str().to_owned(),
+        amount: amount.to_string(),
+        currency: amount.currency().code().into(),
+        idempotency_key: key.to_owned(),
+    };
+    let wish = Wish {
+        verb: "deposit".into(),
+        subject: user.as_str().to_owned(),
+        amount: amount.to_string(),
+        currency: amount.currency().code().into(),
+        request: lockbay::Json::from_value(&Request { deposit: Some(deposit), decision: None })?,
+        asked_by: known(identity)?,
+        reason: None,
+        ttl: app.four_eyes.ttl,
+        key: Some(key.to_owned()),
+    };
+    let approval = app.bay.approvals().ask(wish).await?.approval;
+    match approval.status {
+        ApprovalStatus::Waiting | ApprovalStatus::Approved => Ok(Some(waits(&approval))),
+        // It was made under this key, and its answer is given again.
+        ApprovalStatus::Done => Ok(None),
+        ApprovalStatus::Failed | ApprovalStatus::Rejected | ApprovalStatus::Expired => {
+            let (id, status) = (&approval.approval_id, approval.status.name());
+            let detail = format!(
+                "the approval {id} of this deposit is {status}; to ask again, send it with another \
+                 Idempotency-Key"
+            );
+            Err(Problem::forbidden(detail))
+        }
+    }
+}
+
+/// Keeps a decision about a saga until it was allowed; nothing if it may be taken now.
+pub(super) async fn hold_decision(
+    app: &App,
+    identity: &Identity,
+    saga_id: &str,
+    decision: &Decision,
+    reason: &str,
+) -> Result<Option<Response>, Problem> {
+    let Some((verb, step, given)) = parts(decision) else { return Ok(None) };
+    if !app.four_eyes.is_on() {
+        return Ok(None);
+    }
+    let saga = app.bay.sagas().show(saga_id).await?;
+    let amounts = amounts(&saga, given.as_ref());
+    let Some(amount) = amounts.into_iter().find(|amount| app.four_eyes.covers(amount)) else {
+        return Ok(None);
+    };
+    let decided = Decided {
+        saga_id: saga_id.to_owned(),
+        verb: verb.into(),
+        step,
+        given,
+        reason: reason.to_owned(),
+    };
+    let wish = Wish {
+        verb: format!("saga_{verb}"),
+        subject: saga_id.to_owned(),
+        amount: amount.to_string(),
+        currency: amount.currency().code().into(),
+        request: lockbay::Json::from_value(&Request { deposit: None, decision: Some(decided) })?,
+        asked_by: known(identity)?,
+        reason: Some(reason.to_owned()),
+        ttl: app.four_eyes.ttl,
+        key: None,
+    };
+    Ok(Some(waits(&app.bay.approvals().ask(wish).await?.approval)))
+}
+
+/// Decisions about many at once say nothing of each one's money.
+pub(super) fn refuse_many(app: &App, decision: &Decision) -> Result<(), Problem> {
+    if app.four_eyes.is_on() && parts(decision).is_some() {
+        let detail = "four_eyes_above is set: this decision is taken about one saga at a time, so \
+                      that somebody else can approve it; nothing was done";
+        return Err(Problem::forbidden(detail));
+    }
+    Ok(())
+}
+
+fn waits(approval: &Approval) -> Response {
+    let waiting = Waiting {
+        approval_id: approval.approval_id.clone(),
+        status: approval.status,
+        expires_at: approval.expires_at,
+    };
+    (StatusCode::ACCEPTED, Json(waiting)).into_response()
+}
+
+/// The name by which two people are told apart.
+fn known(identity: &Identity) -> Result<String, Problem> {
+    match (&identity.means, &identity.actor) {
+        (Means::Nothing, _) | (_, None) => Err(Problem::forbidden(
+            "this needs the approval of a second person, and without tokens nobody can be told \
+             from another; make tokens with 'lockbay token create'; nothing was done",
+        )),
+        (_, Some(actor)) => Ok(actor.clone()),
+    }
+}
+
+/// What of a decision says that something happened, or did not; the others go the usual way of a
+/// saga, which keeps the books straight by itself.
+fn parts(decision: &Decision) -> Option<(&'static str, Option<String>, Option<lockbay::Json>)> {
+    match decision {
+        Decision::Cancel | Decision::Resume | Decision::Retry { parameters: None, .. } => None,
+        Decision::Retry { step, parameters } => {
+            Some(("retry", Some(step.clone()), parameters.clone()))
+        }
+        Decision::Skip { step } => Some(("skip", Some(step.clone()), None)),
+        Decision::ResolveDone { step, result } => {
+            Some(("resolve_done", Some(step.clone()), Some(result.clone())))
+        }
+        Decision::ResolveUndone { step } => Some(("resolve_undone", Some(step.clone()), None)),
+        Decision::Abandon => Some(("abandon", None, None)),
+    }
+}
+
+impl Decided {
+    fn decision(&self) -> Result<Decision, Problem> {
+        let step = || self.step.clone().unwrap_or_default();
+        Ok(match self.verb.as_str() {
+            "retry" => Decision::Retry { step: step(), parameters: self.given.clone() },
+            "skip" => Decision::Skip { step: step() },
+            "resolve_done" => Decision::ResolveDone {
+                step: step(),
+                result: self.given.clone().unwrap_or_default(),
+            },
+            "resolve_undone" => Decision::ResolveUndone { step: step() },
+            "abandon" => Decision::Abandon,
+            other => {
+                let detail = format!("this version of LockBay knows no decision {other:?}");
+                return Err(Problem::new(ErrorKind::Internal, detail));
+            }
+        })
+    }
+}
+
+/// Every amount that a saga names in what its steps get.
+fn amounts(saga: &SagaInfo, given: Option<&lockbay::Json>) -> Vec<Amount> {
+    #[derive(Deserialize)]
+    struct Order {
+        amount: lockbay::Json,
+        currency: String,
+    }
+    let read = |json: &lockbay::Json| -> Option<Amount> {
+        let order: Order = json.to_value().ok()?;
+        Amount::from_json(&order.amount, Currency::parse(&order.currency).ok()?).ok()
+    };
+    let all = saga.steps.iter().map(|step| &step.parameters).chain([&saga.context]).chain(given);
+    all.filter_map(read).collect()
+}
+
+/// An approval as it is shown.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Approval)]
+struct Shown {
+    approval_id: String,
+    /// `waiting`, `approved`, `done`, `failed`, `rejected` or `expired`.
+    #[schema(value_type = String)]
+    status: ApprovalStatus,
+    /// What shall be done, such as `deposit` or `saga_skip`.
+    verb: String,
+    /// To what: a user, or the id of a saga.
+    subject: String,
+    amount: String,
+    currency: String,
+    /// Everything that will be done.
+    #[schema(value_type = Value)]
+    request: lockbay::Json,
+    asked_by: String,
+    #[schema(required)]
+    reason: Option<String>,
+    #[schema(value_type = String, format = DateTime)]
+    asked_at: Timestamp,
+    #[schema(value_type = String, format = DateTime)]
+    expires_at: Timestamp,
+    #[schema(required)]
+    decided_by: Option<String>,
+    #[schema(required, value_type = Option<String>, format = DateTime)]
+    decided_at: Option<Timestamp>,
+    #[schema(required)]
+    decision_reason: Option<String>,
+    /// What came of it.
+    #[schema(required)]
+    outcome: Option<String>,
+}
+
+impl From<Approval> for Shown {
+    fn from(approval: Approval) -> Self {
+        Shown {
+            approval_id: approval.approval_id,
+            status: approval.status,
+            verb: approval.verb,
+            subject: approval.subject,
+            amount: approval.amount,
+            currency: approval.currency,
+            request: approval.request,
+            asked_by: approval.asked_by,
+            reason: approval.reason,
+            asked_at: approval.asked_at,
+            expires_at: approval.expires_at,
+            decided_by: approval.decided_by,
+            decided_at: approval.decided_at,
+            decision_reason: approval.decision_reason,
+            outcome: approval.outcome,
+        }
+    }
+}
+
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct Listing {
+    /// Only approvals that stand so: `waiting`, `approved`, `done`, `failed`, `rejected`, `expired`.
+    #[param(value_type = Option<String>, pattern = "^(waiting|approved|done|failed|rejected|expired)$")]
+    status: Option<String>,
+    #[param(schema_with = page_size)]
+    page_size: Option<usize>,
+    #[param(schema_with = page_token)]
+    page_token: Option<String>,
+}
+
+/// List approvals
+///
+/// The newest first. A page may have fewer than its size and still go on.
+#[utoipa::path(
+    get,
+    path = "/v1/approvals",
+    operation_id = "list_approvals",
+    tag = "approvals",
+    params(Listing),
+    responses((status = 200, body = Page<Shown>, description = "The approvals"))
+)]
+async fn list(State(app): State<App>, Query(listing): Query<Listing>) -> Result<Response, Problem> {
+    let limit = page::size(listing.page_size)?;
+    let status = listing.status.as_deref().map(ApprovalStatus::parse).transpose()?;
+    let list = format!("{APPROVALS} {}", status.map_or("", ApprovalStatus::name));
+    let place = page::place(&list, listing.page_token.as_deref())?;
+    let found = app.bay.approvals().list(status, place, limit).await?;
+    let items = found.items.into_iter().map(Shown::from).collect();
+    Ok(Page::new(&list, items, found.next).into_response())
+}
+
+/// Show one approval
+#[utoipa::path(
+    get,
+    path = "/v1/approvals/{approval_id}",
+    operation_id = "get_approval",
+    tag = "approvals",
+    params(("approval_id" = shape::Name, Path, description = "The approval.")),
+    responses((status = 200, body = Shown, description = "The approval."), NotFound)
+)]
+async fn show(
+    State(app): State<App>,
+    Name(id): Name,
+    _: Query<Nothing>,
+) -> Result<Json<Shown>, Problem> {
+    Ok(Json(app.bay.approvals().show(&id).await?.into()))
+}
+
+/// Why something is allowed or refused.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = ApprovalAnswer)]
+struct AnswerBody {
+    #[schema(min_length = 1, max_length = 1024)]
+    reason: String,
+}
+
+/// Allow what somebody else asked for, and do it
+///
+/// One that was allowed and is not known to have been done is done when it is allowed again.
+#[utoipa::path(
+    post,
+    path = "/v1/approvals/{approval_id}/approve",
+    operation_id = "approve_approval",
+    tag = "approvals",
+    params(("approval_id" = shape::Name, Path, description = "The approval.")),
+    request_body = AnswerBody,
+    responses(
+        (status = 200, body = Shown, description = "What came of it."),
+        NotFound,
+        Conflict,
+        Unprocessable,
+    )
+)]
+async fn approve(
+    State(app): State<App>,
+    Extension(identity): Extension<Identity>,
+    Name(id): Name,
+    JsonBody(body): JsonBody<AnswerBody>,
+) -> Result<Json<Shown>, Problem> {
+    check_reason(&body.reason)?;
+    let actor = known(&identity)?;
+    let bay = app.bay.clone();
+    let work = async move {
+        let approvals = bay.approvals();
+        let allowed = approvals.allow(&id, &actor, &body.reason).await?;
+        carry_out(&bay, approvals, allowed, &actor).await
+    };
+    let approval = see_through(work, |_| async {}).await??;
+    Ok(Json(approval.into()))
+}
+
+/// Refuse what was asked for
+///
+/// Who asked may take it back so.
+#[utoipa::path(
+    post,
+    path = "/v1/approvals/{approval_id}/reject",
+    operation_id = "reject_approval",
+    tag = "approvals",
+    params(("approval_id" = shape::Name, Path, description = "The approval.")),
+    request_body = AnswerBody,
+    responses((status = 200, body = Shown, description = "The approval."), NotFound, Conflict, Unprocessable)
+)]
+async fn reject(
+    State(app): State<App>,
+    Extension(identity): Extension<Identity>,
+    Name(id): Name,
+    JsonBody(body): JsonBody<AnswerBody>,
+) -> Result<Json<Shown>, Problem> {
+    check_reason(&body.reason)?;
+    let actor = known(&identity)?;
+    let approvals = app.bay.approvals().clone();
+    let work = async move { approvals.reject(&id, &actor, &body.reason).await };
+    Ok(Json(see_through(work, |_| async {}).await??.into()))
+}
+
+/// Does what was allowed, in the name of both.
+async fn carry_out(
+    bay: &LockBay,
+    approvals: &Approvals,
+    allowed: Allowed,
+    approver: &str,
+) -> Result<Approval, Problem> {
+    let request: Request = allowed.approval.request.to_value()?;
+    let mut actor = format!("{} (approved by {approver})", allowed.approval.asked_by);
+    actor.truncate(actor.floor_char_boundary(MAX_ACTOR_BYTES));
+    let caller = Caller { actor: Some(actor.clone()), ..Caller::current() };
+    let done = caller.scope(perform(bay, &request, &actor)).await;
+    let outcome = match done {
+        Ok(words) => Ok(words),
+        // It stays allowed, so that it can be tried again.
+        Err(error) if may_pass(error.kind()) => return Err(error.into()),
+        Err(error) => Err(error.to_string()),
+    };
+    Ok(approvals.finish(allowed, outcome).await?)
+}
+
+/// Whether it may come to something else when it is tried again.
+fn may_pass(kind: ErrorKind) -> bool {
+    !matches!(
+        kind,
+        ErrorKind::Held
+            | ErrorKind::Fenced
+            | ErrorKind::KeyReused
+            | ErrorKind::Refused
+            | ErrorKind::NotFound
+            | ErrorKind::Invalid
+            | ErrorKind::Unauthorized
+    )
+}
+
+async fn perform(bay: &LockBay, request: &Request, actor: &str) -> lockbay::Result<String> {
+    if let Some(deposit) = &request.deposit {
+        let user = UserId::parse(&deposit.user_id)?;
+        let amount = Amount::parse(&deposit.amount, Currency::parse(&deposit.currency)?)?;
+        let applied = bay.ledger().deposit(&user, &amount, &deposit.idempotency_key).await?;
+        return Ok(format!("movement {}", applied.movement.movement_id));
+    }
+    let unknown = "this version of LockBay does not know what was approved";
+    let Some(decided) = &request.decision else {
+        return Err(lockbay::Error::new(ErrorKind::Internal, unknown));
+    };
+    let decision =
+        decided.decision().map_err(|_| lockbay::Error::new(ErrorKind::Internal, unknown))?;
+    let operated = bay.sagas().operate(&decided.saga_id, &decision, actor, &decided.reason).await?;
+    Ok(format!("saga {} is {}", operated.saga_id, operated.status.name()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn four_eyes(text: &str) -> lockbay::Result<FourEyes> {
+        let config = lockbay::Config {
+            store: "memory:".into(),
+            four_eyes_above: Some(text.into()),
+            ..lockbay::Config::default()
+        };
+        FourEyes::of(&LockBay::open(config).await.unwrap())
+    }
+
+    fn amount(text: &str, code: &str) -> Amount {
+        Amount::parse(text, Currency::parse(code).unwrap()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_is_above_the_amount_of_its_currency_is_covered_and_nothing_else() {
+        let some = four_eyes("USD:10000, JPY:500").await.unwrap();
+        assert!(!some.covers(&amount("10000.00", "USD")));
+        assert!(some.covers(&amount("10000.01", "USD")));
+        assert!(some.covers(&amount("501", "JPY")));
+        assert!(!some.covers(&amount("999999", "EUR")));
+        let all = four_eyes("USD:10000,*:0").await.unwrap();
+        assert!(all.covers(&amount("0.01", "EUR")));
+        assert!(!all.covers(&amount("9999", "USD")));
+        assert!(!FourEyes::default().covers(&amount("1", "USD")));
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_read_is_refused() {
+        for text in
+            ["", "USD", "USD:", "USD:-1", "USD:1.001", "XXQ:1", "*:1.5", "*:", "USD:1;EUR:2"]
+        {
+            assert!(four_eyes(text).await.is_err(), "{text:?}");
+        }
+    }
+}
