@@ -20,7 +20,7 @@ export default {
         { label: "Until", render: (one) => (one.status === "waiting" ? time(one.expires_at) : h("span", time(one.decided_at), one.decided_by && h("span.faint", ` by ${one.decided_by}`))) },
         { label: "Id", hide: "narrow", render: (one) => id(one.approval_id) },
         { label: "", align: "end", render: (one) => one.status === "waiting" && h("span.actions.end",
-          button("Approve", { small: true, need: "operator", ctx, onclick: () => decide(ctx, one, "approve", list) }),
+          button("Approve", { small: true, need: "operator", ctx, ...second(ctx, one), onclick: () => decide(ctx, one, "approve", list) }),
           button("Reject", { small: true, tone: "danger", need: "operator", ctx, onclick: () => decide(ctx, one, "reject", list) })) },
       ],
       onRow: (one) => formDialog({ title: "What was asked", wide: true, confirm: "Close", body: json(one, { open: 3 }) }),
@@ -38,6 +38,9 @@ function limits(setting) {
   const parts = (setting ?? "").split(",").map((part) => part.trim().split(":")).filter(([currency, most]) => currency && most);
   return parts.map(([currency, most]) => (currency === "*" ? `${amount(most)} of any other currency` : amount(most, currency))).join(", ");
 }
+
+/** Whoever asked is not the second person. */
+const second = (ctx, one) => (one.asked_by && one.asked_by === ctx.me.actor ? { disabled: true, title: "You asked for this; somebody else has to approve it." } : {});
 
 const what = (one) => h("span", h("b", words(one.verb)), " ", one.subject, one.reason && h("span.todo", one.reason));
 
