@@ -144,19 +144,20 @@ export function icon(name) {
 
 /**
  * A button. With `need` ("operator", "admin") and `ctx`, it is disabled and says why for those whose
- * role may not. While `onclick` runs it is busy; what that throws is shown as a toast.
+ * role may not; one that is `disabled` says its `title`. While `onclick` runs it is busy; what that throws is shown as a toast.
  */
 export function button(label, { onclick, tone, need, ctx, title, iconName, small, disabled, type = "button" } = {}) {
   const denied = need && ctx && !ctx.can(need);
   const why = denied ? `This needs the role ${need}; yours is ${ctx.me.role}.` : title;
   const element = h("button.button", { type, class: [tone ?? "", small ? "small" : ""].join(" "), title: why, "aria-disabled": denied || disabled ? "true" : null },
     iconName && icon(iconName), h("span", label));
-  if (denied) element.append(h("span.offscreen", ` (${why})`));
+  const told = (denied || disabled) && why;
+  if (told) element.append(h("span.offscreen", ` (${why})`));
   element.addEventListener("click", async (event) => {
     event.stopPropagation();
     if (element.getAttribute("aria-disabled") === "true") {
       event.preventDefault();
-      if (denied) toast(why, "warn");
+      if (told) toast(why, "warn");
       return;
     }
     if (!onclick) return;

@@ -1,13 +1,13 @@
 // Approvals: calls that move much money and wait for a second person.
 
-import { askReason, badge, button, empty, fill, formDialog, h, id, json, listView, money, pageHead, statusBadge, time, toast, words } from "../ui.js";
+import { amount, askReason, badge, button, empty, fill, formDialog, h, id, json, listView, money, pageHead, statusBadge, time, toast, words } from "../ui.js";
 
 const STATUSES = ["waiting", "approved", "done", "failed", "rejected", "expired"];
 
 export default {
   title: "Approvals",
   render(root, _params, ctx) {
-    const above = ctx.about?.four_eyes_above;
+    const above = limits(ctx.about?.four_eyes_above);
     const list = listView(ctx, {
       fetch: ({ status }, page_token) => ctx.api.get("v1/approvals", { query: { status, page_token }, signal: ctx.signal }),
       filters: [{ name: "status", label: "Status", type: "select", options: [["", "any"], ...STATUSES.map((name) => [name, name])] }],
@@ -20,7 +20,7 @@ export default {
         { label: "Until", render: (one) => (one.status === "waiting" ? time(one.expires_at) : h("span", time(one.decided_at), one.decided_by && h("span.faint", ` by ${one.decided_by}`))) },
         { label: "Id", hide: "narrow", render: (one) => id(one.approval_id) },
         { label: "", align: "end", render: (one) => one.status === "waiting" && h("span.actions.end",
-          button("Approve", { small: true, need: "operator", ctx, onclick: () => decide(ctx, one, "approve", list) }),
+          button("Approve", { small: true, need: "operator", ctx, ...second(ctx, one), onclick: () => decide(ctx, one, "approve", list) }),
           button("Reject", { small: true, tone: "danger", need: "operator", ctx, onclick: () => decide(ctx, one, "reject", list) })) },
       ],
       onRow: (one) => formDialog({ title: "What was asked", wide: true, confirm: "Close", body: json(one, { open: 3 }) }),
@@ -32,6 +32,15 @@ export default {
     ctx.every(10_000, list.refresh);
   },
 };
+
+/** `USD:10000,*:5000` as people read it. */
+function limits(setting) {
+  const parts = (setting ?? "").split(",").map((part) => part.trim().split(":")).filter(([currency, most]) => currency && most);
+  return parts.map(([currency, most]) => (currency === "*" ? `${amount(most)} of any other currency` : amount(most, currency))).join(", ");
+}
+
+/** Whoever asked is not the second person. */
+const second = (ctx, one) => (one.asked_by && one.asked_by === ctx.me.actor ? { disabled: true, title: "You asked for this; somebody else has to approve it." } : {});
 
 const what = (one) => h("span", h("b", words(one.verb)), " ", one.subject, one.reason && h("span.todo", one.reason));
 
