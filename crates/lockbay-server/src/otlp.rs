@@ -82,6 +82,7 @@ impl Sender {
         roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
         let http = reqwest::Client::builder()
             .tls_backend_preconfigured(tls(roots)?)
+            .no_proxy() // no proxy of the environment is asked for anything here
             .redirect(reqwest::redirect::Policy::none())
             .timeout(SENT_WITHIN)
             .build()?;

@@ -13,9 +13,10 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
+use lockbay::clock::Clock;
 use lockbay::{Config, LockBay};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::layer::SubscriberExt;
@@ -23,7 +24,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::cli::output;
-use crate::http;
+use crate::http::{self, Tls};
 use crate::outbound::{Handlers, Reach, payout_provider, tell_of_alerts};
 
 /// How long the store may take to open.
@@ -32,6 +33,9 @@ const OPEN_WITHIN: Duration = Duration::from_secs(15);
 const FINISH_WITHIN: Duration = Duration::from_millis(1_500);
 /// More open files than these are never needed.
 const MAX_FILES: u64 = 65_536;
+/// Connections that the system keeps for us until we accept them. Whoever finds no place there tries
+/// again after a second, so it has room for all clients of a server that has just started.
+const WAITING_CONNECTIONS: u32 = 4_096;
 /// How long the library may take to hand everything over, once running work had its grace.
 const HAND_OVER_WITHIN: Duration = Duration::from_secs(2);
 
@@ -90,7 +94,9 @@ pub(crate) async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     }
     raise_file_limit();
     let mut signals = Signals::listen()?;
-    let listener = bind(&config.listen, args.insecure).await?;
+    let tls = Tls::of(&config, &Clock::system())?.map(Arc::new);
+    let guarded = args.insecure || tls.as_ref().is_some_and(|tls| tls.requires_certificates());
+    let listener = bind(&config.listen, guarded).await?;
     let address = listener.local_addr().context("cannot read the address listened on")?;
     let store = without_credentials(&config.store);
     let bay = open(config, &store).await?;
@@ -101,14 +107,20 @@ pub(crate) async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     tell_of_alerts(&bay, &handlers)?;
     bay.sagas().call_with(Arc::new(handlers));
     bay.start();
+    let scheme = if tls.is_some() { "https" } else { "http" };
     output::talk(&format!(
-        "lockbay listening on http://{address} store={store} instance={}",
+        "lockbay listening on {scheme}://{address} store={store} instance={}",
         bay.instance_id()
     ));
     tell_warnings(&bay).await;
     let stopping = CancellationToken::new();
     let app = http::App::new(bay.clone(), stopping.clone()).map_err(told)?;
-    let mut serving = tokio::spawn(http::serve(listener, app));
+    if let Some(tls) = &tls {
+        // Without TLS there is nothing to read again, and the signal ends the process as usual.
+        let hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
+        tokio::spawn(Arc::clone(tls).keep_fresh(bay.clock().clone(), hangup, stopping.clone()));
+    }
+    let mut serving = tokio::spawn(http::serve(listener, app, tls));
     signals.next().await;
     tracing::info!("stopping: requests in flight are finished, leadership is handed over");
     tokio::spawn(async move {
@@ -137,7 +149,7 @@ fn end_with_stdin() {
 
 /// Allows as many open files as the system lets us have: connections that only wait must not keep
 /// the store from opening its own.
-fn raise_file_limit() {
+pub(crate) fn raise_file_limit() {
     let limit = getrlimit(Resource::Nofile);
     let wanted = limit.maximum.unwrap_or(MAX_FILES).min(MAX_FILES);
     let raised = Rlimit { current: Some(wanted), maximum: limit.maximum };
@@ -190,24 +202,44 @@ impl Signals {
     }
 }
 
-/// Listens on an address, which is on this machine only unless `insecure`.
-async fn bind(listen: &str, insecure: bool) -> anyhow::Result<TcpListener> {
+/// Listens on an address, which is on this machine only unless `guarded`.
+async fn bind(listen: &str, guarded: bool) -> anyhow::Result<TcpListener> {
     let addresses: Vec<SocketAddr> = tokio::net::lookup_host(listen)
         .await
         .with_context(|| format!("cannot listen on {listen:?}: an address is like 127.0.0.1:5000"))?
         .collect();
     if let Some(open) = addresses.iter().find(|address| !address.ip().is_loopback())
-        && !insecure
+        && !guarded
     {
         bail!(
             "{open} can be reached from other machines, and this version has no tokens yet: listen \
-             on 127.0.0.1 behind a proxy that authenticates, or pass --insecure on a network that \
-             you trust"
+             on 127.0.0.1 behind a proxy that authenticates, set tls_cert, tls_key and \
+             tls_client_auth=required so that only owners of certificates come in, or pass \
+             --insecure on a network that you trust"
         );
     }
-    TcpListener::bind(&*addresses).await.with_context(|| {
+    listen_on(&addresses).with_context(|| {
         format!("cannot listen on {listen}; stop what listens there, or choose another --listen")
     })
+}
+
+/// Listens on the first of these addresses on which that can be done.
+fn listen_on(addresses: &[SocketAddr]) -> std::io::Result<TcpListener> {
+    let mut last = std::io::Error::from(std::io::ErrorKind::AddrNotAvailable);
+    for address in addresses {
+        let listening = (|| {
+            let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+            // So that a server that starts again does not wait for connections of the one before.
+            socket.set_reuseaddr(true)?;
+            socket.bind(*address)?;
+            socket.listen(WAITING_CONNECTIONS)
+        })();
+        match listening {
+            Ok(listener) => return Ok(listener),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
 }
 
 /// Opens the store and builds the instance, within a bounded time.

@@ -178,6 +178,15 @@ pub const SETTINGS: &[Setting] = &[
     setting("approval_ttl", "LOCKBAY_APPROVAL_TTL", "how long what needs an approval waits for one; 1d"),
     setting("shutdown_grace", "LOCKBAY_SHUTDOWN_GRACE", "how long running work may finish at shutdown; 2500ms"),
     setting("max_in_flight", "LOCKBAY_MAX_IN_FLIGHT", "HTTP requests served at once, more are told to wait; 4096"),
+    setting("tls_cert", "LOCKBAY_TLS_CERT", "PEM file of the certificate that the server shows, and those that lead to its authority; none"),
+    setting("tls_key", "LOCKBAY_TLS_KEY", "PEM file of the private key of that certificate; none"),
+    setting("tls_client_ca", "LOCKBAY_TLS_CLIENT_CA", "PEM file of the authorities whose client certificates are accepted; none"),
+    setting("tls_client_auth", "LOCKBAY_TLS_CLIENT_AUTH", "whether clients show a certificate: none, optional or required; none"),
+    setting("tls_client_roles", "LOCKBAY_TLS_CLIENT_ROLES", "what the owners of client certificates may do, by the common names of their subjects, such as ops:operator,backup:viewer; none"),
+    setting("head_timeout", "LOCKBAY_HEAD_TIMEOUT", "how long a client may take to send the head of a request, from its first byte; 10s"),
+    setting("body_timeout", "LOCKBAY_BODY_TIMEOUT", "how long a client may take to send a body; 30s"),
+    setting("write_timeout", "LOCKBAY_WRITE_TIMEOUT", "how long a client may take nothing of what it is sent; 60s"),
+    setting("max_peer_connections", "LOCKBAY_MAX_PEER_CONNECTIONS", "connections of one address at once, this machine's excepted; 1024"),
 ];
 
 /// The settings of one instance.
@@ -235,6 +244,16 @@ pub struct Config {
     pub shutdown_grace: Span,
     #[serde(deserialize_with = "number")]
     pub max_in_flight: u32,
+    pub tls_cert: Option<String>,
+    pub tls_key: Option<String>,
+    pub tls_client_ca: Option<String>,
+    pub tls_client_auth: String,
+    pub tls_client_roles: Option<String>,
+    pub head_timeout: Span,
+    pub body_timeout: Span,
+    pub write_timeout: Span,
+    #[serde(deserialize_with = "number")]
+    pub max_peer_connections: u32,
 }
 
 impl Default for Config {
@@ -283,6 +302,15 @@ impl Default for Config {
             approval_ttl: seconds(86_400),
             shutdown_grace: Span(Duration::from_millis(2_500)),
             max_in_flight: 4_096,
+            tls_cert: None,
+            tls_key: None,
+            tls_client_ca: None,
+            tls_client_auth: "none".into(),
+            tls_client_roles: None,
+            head_timeout: seconds(10),
+            body_timeout: seconds(30),
+            write_timeout: seconds(60),
+            max_peer_connections: 1_024,
         }
     }
 }
@@ -349,6 +377,9 @@ impl Config {
             "LOCKBAY_TOKEN",
             "LOCKBAY_HANDLERS_ALLOW_PRIVATE",
             "LOCKBAY_TRACE",
+            "LOCKBAY_CA_CERT",
+            "LOCKBAY_CLIENT_CERT",
+            "LOCKBAY_CLIENT_KEY",
         ];
         let known = |name: &str| {
             let base = name.strip_suffix("_FILE").unwrap_or(name);
@@ -415,6 +446,16 @@ impl Config {
         }
         if self.max_in_flight == 0 {
             return Err(Error::invalid("max_in_flight is at least 1"));
+        }
+        for (name, timeout) in [
+            ("head_timeout", self.head_timeout),
+            ("body_timeout", self.body_timeout),
+            ("write_timeout", self.write_timeout),
+        ] {
+            within(name, timeout, second, Duration::from_secs(3_600))?;
+        }
+        if self.max_peer_connections == 0 {
+            return Err(Error::invalid("max_peer_connections is at least 1"));
         }
         check_payout_provider(&self.payout_provider)?;
         self.masked_fields()?;

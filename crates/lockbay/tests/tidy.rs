@@ -18,6 +18,7 @@ use lockbay::metrics::{TABLE, Type};
 /// modules included; the longest name that fits a file counts.
 const ROOMS: &[(&str, &[&str])] = &[
     ("error.rs", &[]),
+    ("access.rs", &["error"]),
     ("clock.rs", &["error"]),
     ("json.rs", &["error"]),
     ("name.rs", &["error"]),
@@ -129,6 +130,7 @@ const TEST_KITS: &[&str] = &[
     "store/conformance/logs.rs",
     "store/faulty.rs",
     "outbound/receiver.rs",
+    "outbound/corpus.rs",
 ];
 
 #[test]

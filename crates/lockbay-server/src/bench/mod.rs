@@ -5,6 +5,7 @@
 //! Nothing here is a test: it prints figures and judges none. It opens the store by itself and
 //! works in a namespace of its own, which it empties at the end.
 
+mod http;
 mod idle;
 mod job;
 mod lease;
@@ -22,7 +23,9 @@ use lockbay::clock::Clock;
 use lockbay::config::Config;
 use lockbay::store::{self, Store};
 
+use crate::cli::client::{Client, Failure};
 use crate::cli::output;
+use crate::serve::raise_file_limit;
 use load::Measured;
 
 /// What to measure.
@@ -38,6 +41,8 @@ pub(crate) enum Subject {
     State,
     /// Do nothing with everything on, and see what that costs.
     Idle,
+    /// Claim and complete jobs over HTTP, by many clients at once.
+    Http,
 }
 
 /// What is measured by itself.
@@ -61,7 +66,7 @@ impl Subject {
             Subject::State => {
                 &[Work::StateCached, Work::StateRead, Work::StateSet, Work::StateLoad]
             }
-            Subject::Idle => &[],
+            Subject::Idle | Subject::Http => &[],
         }
     }
 }
@@ -140,7 +145,13 @@ pub(crate) struct BenchArgs {
     /// Measure an instance without monitoring and audit, too; for idle, in place of one with them.
     #[arg(long)]
     no_monitoring: bool,
-    /// How long nothing is done, for idle.
+    /// Clients at once, each with a connection of its own, for http.
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u16).range(1..=20_000))]
+    clients: u16,
+    /// Load the running server of --url, for http, in place of one that is started for it.
+    #[arg(long, conflicts_with = "store")]
+    running: bool,
+    /// How long nothing is done, for idle, or how long it is loaded, for http.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u16).range(1..=3_600))]
     seconds: u16,
 }
@@ -159,11 +170,24 @@ fn parse_concurrency(text: &str) -> Result<usize, String> {
 const TURNS: usize = 4;
 
 /// Runs the benchmark; one line of JSON per measurement, or of text.
-pub(crate) async fn run(args: BenchArgs, json: bool) -> anyhow::Result<()> {
+///
+/// A client talks to the server that the command line names.
+pub(crate) async fn run(
+    args: BenchArgs,
+    json: bool,
+    client: &dyn Fn() -> Result<Client, Failure>,
+) -> anyhow::Result<()> {
     anyhow::ensure!(
         !args.no_monitoring || matches!(args.subject, Subject::Job | Subject::Saga | Subject::Idle),
         "--no-monitoring is for job, saga and idle"
     );
+    let load = http::Load { clients: args.clients, seconds: args.seconds };
+    if args.subject == Subject::Http {
+        raise_file_limit();
+    }
+    if args.subject == Subject::Http && args.running {
+        return http::running(client, load, json).await;
+    }
     let (url, scratch) = match &args.store {
         Some(url) => (namespace::own(url), None),
         None => {
@@ -172,7 +196,12 @@ pub(crate) async fn run(args: BenchArgs, json: bool) -> anyhow::Result<()> {
         }
     };
     let clock = Clock::system();
-    let done = run_in(store::open(&url, &clock).await?, &clock, args, json).await;
+    let done = if args.subject == Subject::Http {
+        let logs = tempdir().context("cannot make a directory for the server's log")?;
+        http::own(&url, &logs.0, load, json).await
+    } else {
+        run_in(store::open(&url, &clock).await?, &clock, args, json).await
+    };
     // Also after a failure; and only now that nobody writes there any more.
     if scratch.is_none() && !url.starts_with("memory:") {
         namespace::empty(&url, &clock).await.context("cannot empty the benchmark's namespace")?;

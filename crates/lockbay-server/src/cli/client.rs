@@ -9,13 +9,12 @@ use std::time::Duration;
 use lockbay::clock::Clock;
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Method, RequestBuilder, StatusCode, Url};
-use rustls::RootCertStore;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::trust::Trust;
 use super::{Shared, output};
-use crate::outbound::tls;
 
 /// How long a connection may take, and an answer.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
@@ -140,21 +139,27 @@ impl Client {
     pub(super) fn new(shared: &Shared) -> Result<Self, Failure> {
         let token = shared.token.clone().filter(|token| !token.is_empty());
         let (actor, json, sure) = (Some(shared.actor()), shared.json, shared.yes);
-        Ok(Client { token, actor, json, sure, ..Client::of(&shared.url)? })
+        Ok(Client { token, actor, json, sure, ..Client::trusting(&shared.url, &shared.trust)? })
     }
 
     /// A client of the server at this address, which shows it no token.
     pub(crate) fn of(url: &str) -> Result<Self, Failure> {
+        Client::trusting(url, &Trust::default())
+    }
+
+    fn trusting(url: &str, trust: &Trust) -> Result<Self, Failure> {
         let wrong = |reason: String| {
             Failure::Usage(format!("--url is like http://127.0.0.1:5000, not {reason}"))
         };
         let base = Url::parse(url).map_err(|error| wrong(format!("{url:?}: {error}")))?;
-        if base.scheme() != "http" || base.cannot_be_a_base() {
-            return Err(wrong(format!("{url:?}: this version speaks plain http only")));
+        let is_https = base.scheme() == "https";
+        if !(is_https || base.scheme() == "http") || base.cannot_be_a_base() {
+            return Err(wrong(format!("{url:?}: it speaks http and https")));
         }
+        let tls = trust.tls(is_https).map_err(|error| Failure::Usage(format!("{error:#}")))?;
         let http = reqwest::Client::builder()
             // Left to itself it would read the certificates of the system first, for nothing.
-            .tls_backend_preconfigured(tls(RootCertStore::empty())?)
+            .tls_backend_preconfigured(tls)
             .no_proxy() // a proxy of the environment would be asked for our loopback
             .connect_timeout(CONNECT_WITHIN)
             .timeout(ANSWER_WITHIN)
@@ -394,10 +399,13 @@ impl Client {
         while let Some(inner) = cause.source() {
             cause = inner;
         }
-        Failure::Unreachable(format!(
-            "cannot reach a server at {base}: {cause}; start one with `lockbay serve`, or name \
-             another with --url or LOCKBAY_URL"
-        ))
+        let advice = if cause.to_string().contains("certificate") {
+            "name the authority of its certificate with --ca-cert or LOCKBAY_CA_CERT, and show one \
+             of your own with --client-cert if it asks for that"
+        } else {
+            "start one with `lockbay serve`, or name another with --url or LOCKBAY_URL"
+        };
+        Failure::Unreachable(format!("cannot reach a server at {base}: {cause}; {advice}"))
     }
 
     fn stranger(&self, status: StatusCode) -> Failure {

@@ -35,6 +35,7 @@ mod status;
 #[cfg(feature = "top")]
 mod top;
 mod trends;
+mod trust;
 
 use std::process::ExitCode;
 
@@ -78,6 +79,8 @@ struct Shared {
     /// Who asks, for the audit trail; nothing proves it [default: $USER]
     #[arg(long, global = true, env = "LOCKBAY_ACTOR", hide_env_values = true)]
     actor: Option<String>,
+    #[command(flatten)]
+    trust: trust::Trust,
     /// Do not ask before a change that hurts
     #[arg(long, short, global = true)]
     yes: bool,
@@ -232,7 +235,7 @@ async fn obey(shared: &Shared, command: Command) -> Result<Ended, Failure> {
         Command::Alerts(command) => alerts::obey(&Client::new(shared)?, command).await,
         Command::Audit(command) => audit::obey(shared, command).await,
         Command::Bench(args) => {
-            bench::run(args, shared.json).await?;
+            bench::run(args, shared.json, &|| Client::new(shared)).await?;
             Ok(Ended::Done)
         }
         Command::Completions { shell } => {

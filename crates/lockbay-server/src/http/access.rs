@@ -44,6 +44,18 @@ pub(super) struct Identity {
     pub(super) means: Means,
 }
 
+/// The certificate that a client showed, verified, and what its owner may do. It stands in the
+/// extensions of each request of its connection.
+#[derive(Debug, Clone)]
+pub(super) struct ClientCertificate {
+    /// The common name of its subject.
+    pub(super) subject_cn: String,
+    /// SHA-256 over it, in hexadecimal digits.
+    pub(super) fingerprint: String,
+    /// What the settings allow its owner.
+    pub(super) role: Role,
+}
+
 /// Every route and its least role, by the path as it was routed.
 pub(super) const ACCESS: &[(&str, &str, Need)] = &[
     // Probes and telemetry.
@@ -189,7 +201,14 @@ pub(super) fn need(method: &str, path: &str) -> Need {
 
 /// Lets the request in, with who asks.
 pub(super) async fn admit(mut request: Request, next: Next) -> Response {
-    let identity = Identity { actor: None, role: Admin, means: Means::Nothing };
+    let identity = match request.extensions().get::<ClientCertificate>() {
+        None => Identity { actor: None, role: Admin, means: Means::Nothing },
+        Some(certificate) => Identity {
+            actor: Some(certificate.subject_cn.clone()),
+            role: certificate.role,
+            means: Means::Certificate(certificate.fingerprint.clone()),
+        },
+    };
     request.extensions_mut().insert(identity);
     next.run(request).await
 }

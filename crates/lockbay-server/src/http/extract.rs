@@ -23,8 +23,6 @@ pub(crate) const MAX_BODY_BYTES: usize = 2 * 1024 * 1024;
 /// How much of a body that is too large is thrown away before the answer, so that a client that
 /// sends before it reads gets to see the answer.
 const MAX_DRAINED_BYTES: usize = 16 * 1024 * 1024;
-/// How long a client may take to send its body.
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A JSON object as the body. The call takes no query parameters.
 pub(super) struct JsonBody<T>(pub(super) T);
@@ -90,18 +88,18 @@ fn no_query(parts: &Parts) -> Result<(), Problem> {
 async fn read_body(headers: &HeaderMap, body: Body, app: &App) -> Result<Bytes, Problem> {
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
     let announced = announced.and_then(|text| text.parse::<usize>().ok());
-    let clock = app.bay.clock();
+    let (clock, within) = (app.bay.clock(), app.bay.config().body_timeout.0);
     if announced.is_some_and(|length| length > MAX_BODY_BYTES) {
-        clock.timeout(BODY_TIMEOUT, drain(body)).await;
+        clock.timeout(within, drain(body)).await;
         return Err(too_large());
     }
-    match clock.timeout(BODY_TIMEOUT, to_bytes(body, MAX_BODY_BYTES)).await {
+    match clock.timeout(within, to_bytes(body, MAX_BODY_BYTES)).await {
         Some(Ok(bytes)) => Ok(bytes),
         Some(Err(error)) if is_too_large(&error) => Err(too_large()),
         Some(Err(error)) => Err(Problem::invalid(format!("the body could not be read: {error}"))),
         None => Err(Problem::refused(
             StatusCode::REQUEST_TIMEOUT,
-            format!("the body did not arrive within {BODY_TIMEOUT:?}; nothing was done"),
+            format!("the body did not arrive within {within:?}; nothing was done"),
         )),
     }
 }

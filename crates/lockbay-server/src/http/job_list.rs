@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use lockbay::clock::Timestamp;
 use lockbay::job::{JobFilter, JobInfo, JobStatus};
 use lockbay::search::Look;
 use serde::{Deserialize, Serialize};

@@ -33,6 +33,7 @@ mod metrics;
 mod notify;
 mod openapi;
 mod page;
+mod peers;
 mod problem;
 mod report;
 mod saga;
@@ -43,6 +44,8 @@ mod search;
 mod shape;
 mod state;
 mod task;
+mod tls;
+mod wire;
 
 use std::sync::Arc;
 
@@ -62,6 +65,7 @@ use utoipa_axum::routes;
 pub(crate) use self::listen::serve;
 use self::openapi::Served;
 use self::problem::Problem;
+pub(crate) use self::tls::Tls;
 
 /// Says that an answer was given before: nothing was done anew.
 const REPLAYED: [(&str, &str); 1] = [("idempotency-replayed", "true")];

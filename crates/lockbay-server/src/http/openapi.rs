@@ -11,7 +11,8 @@
 //! every call of its kind can meet: 400, 401, 403, 429, 500 and 503, for bodies 408, 413 and 415,
 //! and 504 for whatever may write. A route that is open has 400 and 500 alone.
 //!
-//! What a parameter has for a type, and no body and no answer has, is written `#[param(inline)]`.
+//! What a parameter has for a type, and no body and no answer has, is written into it: by
+//! `#[param(inline)]` or `inline(Type)`, because nobody collects it.
 //!
 //! Types: a list is `body = Page<Item>`; its parameters take `#[param(schema_with = page_size)]`
 //! and `#[param(schema_with = page_token)]`. Any JSON is `#[schema(value_type = Value)]`, a time
@@ -49,7 +50,6 @@ use super::App;
 use super::access::{Need, need};
 use super::page;
 use super::problem::Body;
-use super::shape::{RuleName, StateKey, TaskId};
 
 /// What the tags stand for.
 const TAGS: &[(&str, &str)] = &[
@@ -316,13 +316,6 @@ fn add_components(components: &mut Components) {
     for (name, _, description) in PROBLEMS {
         components.responses.insert((*name).into(), problem(name, description).into());
     }
-    // What parameters alone refer to, whose schemas nobody collects.
-    let named = [
-        (TaskId::name(), TaskId::schema()),
-        (RuleName::name(), RuleName::schema()),
-        (StateKey::name(), StateKey::schema()),
-    ];
-    components.schemas.extend(named.map(|(name, schema)| (name.into_owned(), schema)));
     refer_to_items(&mut components.schemas);
     for header in headers() {
         let name = header.name.replace('-', "");

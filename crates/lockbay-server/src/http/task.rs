@@ -217,7 +217,7 @@ struct Renewed {
     path = "/v1/tasks/{task_id}/heartbeat",
     operation_id = "heartbeat_task",
     tag = "tasks",
-    params(("task_id" = shape::TaskId, Path, description = "The task.")),
+    params(("task_id" = inline(shape::TaskId), Path, description = "The task.")),
     request_body = HeartbeatBody,
     responses((status = 200, description = "The task is yours still.", body = Renewed), Conflict, Unprocessable),
 )]
@@ -268,7 +268,7 @@ struct CompleteBody {
     path = "/v1/tasks/{task_id}/complete",
     operation_id = "complete_task",
     tag = "tasks",
-    params(("task_id" = shape::TaskId, Path, description = "The task.")),
+    params(("task_id" = inline(shape::TaskId), Path, description = "The task.")),
     request_body = CompleteBody,
     responses((status = 200, description = "The task is done.", body = Ended), Conflict, Unprocessable),
 )]
@@ -313,7 +313,7 @@ fn yes() -> bool {
     path = "/v1/tasks/{task_id}/fail",
     operation_id = "fail_task",
     tag = "tasks",
-    params(("task_id" = shape::TaskId, Path, description = "The task.")),
+    params(("task_id" = inline(shape::TaskId), Path, description = "The task.")),
     request_body = FailBody,
     responses((status = 200, description = "The task has failed.", body = Ended), Conflict, Unprocessable),
 )]

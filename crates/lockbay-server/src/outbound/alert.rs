@@ -152,8 +152,28 @@ fn meaning(reply: &Reply) -> Result<(), Undelivered> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use lockbay::clock::Clock;
+    use lockbay::monitor::alert::Severity;
+    use lockbay::monitor::notify::Status;
+
     use super::*;
+
+    /// A webhook at this URL is told of nothing.
+    pub(in crate::outbound) async fn is_not_delivered(caller: Caller, url: Url) {
+        let notice = Notice {
+            id: "notice_1".into(),
+            at: Clock::system().now(),
+            group: "rule".into(),
+            status: Status::Firing,
+            severity: Severity::Error,
+            alerts: Vec::new(),
+            instance: "test".into(),
+        };
+        let shown = url.to_string();
+        let delivered = Webhook::new(caller, url, None).deliver(&notice).await;
+        assert!(delivered.is_err(), "{shown} was told");
+    }
 
     fn answered(status: u16, retry_after: Option<u64>) -> Result<(), Undelivered> {
         meaning(&Reply {

@@ -18,7 +18,8 @@ use reqwest::dns::Resolve;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Response, StatusCode, Url};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::client::WantsClientCert;
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore};
 
 use super::sign::{self, Secret};
 use super::vet::{Reach, Refused, SystemResolver, VettingResolver};
@@ -245,13 +246,21 @@ impl Body for Watched {
 /// # Errors
 /// If ring cannot speak the versions that rustls takes for safe.
 pub(crate) fn tls(roots: RootCertStore) -> anyhow::Result<ClientConfig> {
+    Ok(tls_trusting(roots)?.with_no_client_auth())
+}
+
+/// The same for who may show a certificate.
+///
+/// # Errors
+/// As [`tls`].
+pub(crate) fn tls_trusting(
+    roots: RootCertStore,
+) -> anyhow::Result<ConfigBuilder<ClientConfig, WantsClientCert>> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
+    let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .context("cannot set up TLS")?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(config)
+        .context("cannot set up TLS")?;
+    Ok(builder.with_root_certificates(roots))
 }
 
 /// A text as the value of a header: as it stands if it is visible ASCII, otherwise with every other

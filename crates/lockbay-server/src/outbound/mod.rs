@@ -8,6 +8,8 @@
 mod alert;
 mod call;
 mod command;
+#[cfg(test)]
+mod corpus;
 mod handlers;
 mod letter;
 mod payout;
@@ -18,7 +20,7 @@ mod step;
 mod vet;
 
 pub(crate) use alert::tell_of_alerts;
-pub(crate) use call::tls;
+pub(crate) use call::{tls, tls_trusting};
 pub(crate) use handlers::Handlers;
 pub(crate) use payout::payout_provider;
 pub(crate) use vet::Reach;

@@ -255,7 +255,7 @@ impl Step for PushStep {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::sync::Arc;
 
     use lockbay::clock::Clock;
@@ -282,7 +282,8 @@ mod tests {
         PushStep::new(caller(&Clock::system()), endpoint(url))
     }
 
-    fn context(clock: &Clock, action: Action) -> StepContext {
+    /// What a step is asked in these tests.
+    pub(in crate::outbound) fn context(clock: &Clock, action: Action) -> StepContext {
         let within = Duration::from_secs(60);
         let done = [("reserve", Json::parse("[1.50]").unwrap())];
         StepContext {

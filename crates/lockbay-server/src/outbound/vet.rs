@@ -173,8 +173,9 @@ pub(crate) fn vet_url(text: &str, reach: Reach) -> Result<Url, Refused> {
         return refused(format!("a URL has at most {MAX_URL_BYTES} bytes, this has {length}"));
     }
     // The parser would leave some of them out, and two readers would see two different URLs.
-    if text.chars().any(|letter| letter.is_control() || letter.is_whitespace()) {
-        return refused("a URL has no spaces and no control characters".into());
+    let is_foreign = |letter: char| letter.is_control() || letter.is_whitespace() || letter == '\\';
+    if text.chars().any(is_foreign) {
+        return refused("a URL has no spaces, no backslashes and no control characters".into());
     }
     let url = Url::parse(text).map_err(|error| Refused(format!("not a URL: {error}")))?;
     if !matches!(url.scheme(), "http" | "https") {
@@ -188,7 +189,10 @@ pub(crate) fn vet_url(text: &str, reach: Reach) -> Result<Url, Refused> {
     }
     let Some(host) = url.host_str() else { return refused("a URL names a host".into()) };
     let literal = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-    let name = host.trim_end_matches('.');
+    let name = host.strip_suffix('.').unwrap_or(host);
+    if literal.is_err() {
+        vet_name(name)?;
+    }
     let is_local = name == "localhost" || name.ends_with(".localhost");
     match literal {
         Ok(address) => vet_address(address, reach)?,
@@ -196,6 +200,20 @@ pub(crate) fn vet_url(text: &str, reach: Reach) -> Result<Url, Refused> {
         Err(_) => {}
     }
     Ok(url)
+}
+
+/// Refuses what a parser of URLs lets through as a name and others take for something else. What a
+/// plain name resolves to is vetted when it is resolved.
+fn vet_name(name: &str) -> Result<(), Refused> {
+    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "-_".contains(letter);
+    let is_label = |label: &str| !label.is_empty() && label.chars().all(is_plain);
+    let last = name.rsplit('.').next().unwrap_or_default();
+    if !name.split('.').all(is_label) || last.starts_with(|first: char| first.is_ascii_digit()) {
+        let what = "the host of a URL has labels of letters, digits and dashes with dots between, and \
+                    its last does not begin with a digit";
+        return Err(Refused(what.into()));
+    }
+    Ok(())
 }
 
 /// Resolves names, and refuses a name if any of its addresses may not be called.

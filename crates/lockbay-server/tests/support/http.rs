@@ -101,6 +101,16 @@ pub(crate) fn send_bytes(to: SocketAddr, bytes: &[u8]) -> Result<Reply> {
         Some(reply) => Ok(reply),
         None => {
             written?;
+            read_reply(&answer, read)
+        }
+    }
+}
+
+/// What these bytes answer, or why they do not.
+pub(crate) fn read_reply(answer: &[u8], read: Result<usize>) -> Result<Reply> {
+    match parse(answer) {
+        Some(reply) => Ok(reply),
+        None => {
             read?;
             Err(Error::new(ErrorKind::UnexpectedEof, "no whole answer"))
         }

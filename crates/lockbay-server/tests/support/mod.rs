@@ -11,6 +11,7 @@ pub(crate) mod money;
 pub(crate) mod openapi;
 pub(crate) mod schema;
 pub(crate) mod sink;
+pub(crate) mod tls;
 
 use std::convert::Infallible;
 use std::io::{BufRead, BufReader};
@@ -32,6 +33,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 /// A server in a process of its own.
 pub(crate) struct Server {
     child: Child,
+    scheme: String,
     address: SocketAddr,
     log: Arc<Mutex<String>>,
     /// Closed when the process has ended.
@@ -70,7 +72,9 @@ impl Server {
             }
         });
         match address.recv_timeout(PATIENCE) {
-            Ok(address) => Server { child, address, log, ended: Mutex::new(ended) },
+            Ok((scheme, address)) => {
+                Server { child, scheme, address, log, ended: Mutex::new(ended) }
+            }
             Err(_) => {
                 let _ = child.kill();
                 let log = log.lock().expect("the log is whole");
@@ -81,7 +85,7 @@ impl Server {
 
     /// Its base address.
     pub(crate) fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("{}://{}", self.scheme, self.address)
     }
 
     /// Where it listens.
@@ -150,6 +154,12 @@ impl Server {
         kib.expect("the kernel tells it") / 1_024
     }
 
+    /// How many files and connections the process has open, as the kernel tells it.
+    pub(crate) fn open_files(&self) -> usize {
+        let path = format!("/proc/{}/fd", self.child.id());
+        std::fs::read_dir(path).expect("the server runs").count()
+    }
+
     /// A number of the part of its metrics document that is about sagas.
     pub(crate) fn saga_metric(&self, name: &str) -> u64 {
         let metrics = self.get("/api/advanced-state/metrics").ok();
@@ -192,6 +202,11 @@ impl Server {
         let _ = self.child.wait();
     }
 
+    /// Asks it to read its files again.
+    pub(crate) fn sighup(&self) {
+        self.signal(Signal::HUP);
+    }
+
     /// Asks it to end.
     pub(crate) fn sigterm(&self) {
         self.signal(Signal::TERM);
@@ -229,9 +244,10 @@ impl Drop for Server {
     }
 }
 
-fn listening(line: &str) -> Option<SocketAddr> {
-    let (_, rest) = line.split_once("listening on http://")?;
-    rest.split_whitespace().next()?.parse().ok()
+fn listening(line: &str) -> Option<(String, SocketAddr)> {
+    let (_, rest) = line.split_once("listening on ")?;
+    let (scheme, rest) = rest.split_once("://")?;
+    Some((scheme.to_owned(), rest.split_whitespace().next()?.parse().ok()?))
 }
 
 /// The binary, away from settings of whoever runs the tests.
