@@ -437,6 +437,9 @@ fn schedules_answer_as_described() {
     api.ask("GET", "/v1/schedules?status=active&handler=report&page_size=1", "");
     api.ask("GET", &format!("{path}/upcoming?count=3"), "");
     assert_eq!(api.ask("GET", &format!("{path}/upcoming?count=1001"), "").status, 400);
+    let preview = "/v1/schedule-preview?schedule_expression=@daily&time_zone=Europe/Berlin&count=2";
+    assert_eq!(api.ask("GET", preview, "").status, 200);
+    assert_eq!(api.ask("GET", "/v1/schedule-preview?schedule_expression=x", "").status, 400);
     let key = [("Idempotency-Key", "now")];
     assert_eq!(api.ask_with("POST", &format!("{path}/run"), &key, "").status, 202);
     let again = api.ask_with("POST", &format!("{path}/run"), &key, "");

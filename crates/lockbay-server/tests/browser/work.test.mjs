@@ -84,6 +84,28 @@ test('filters stand in the address, and survive a reload', async () => {
   assert.equal(await main().getByText('welcome-8').count(), 0);
 });
 
+test('a job is found by a word in it, and nothing is decided about what a search finds', async () => {
+  await eventually('it is indexed', async () => (await server.get('/v1/search?q=user3@example.com')).items.length === 1);
+  await goTo(page, '#/jobs?q=user3@example.com');
+  await main().getByRole('link', { name: 'welcome-3' }).waitFor();
+  assert.equal(await main().locator('tbody tr').count(), 1);
+  assert.equal(await main().getByRole('button', { name: /^Decide on all/ }).count(), 0);
+  await goTo(page, '#/jobs?job_type=mail&status=failed');
+  await main().getByRole('button', { name: /^Decide on all/ }).waitFor();
+});
+
+test('many jobs are retried in one go, after a dry run', async () => {
+  await goTo(page, '#/jobs?job_type=mail&status=failed');
+  await main().getByRole('button', { name: /^Decide on all/ }).click();
+  await dialog().getByLabel('Decision').selectOption('retry');
+  await dialog().getByLabel('Reason').fill('mail is delivered again');
+  await dialog().getByRole('button', { name: 'Dry run' }).click();
+  await dialog().getByRole('button', { name: /^Retry \d+ jobs?$/ }).click();
+  await dialog().waitFor({ state: 'detached' });
+  const { items } = await server.get(`/v1/audit?entity=job/${ids.failedJob}&action=retried`);
+  assert.ok(items.length >= 1, 'it stands in the audit trail');
+});
+
 test('the audit trail is verified, proved and exported', async () => {
   await eventually('an entry is sealed', async () => (await server.get('/v1/audit/verify')).sealed > 0, 20_000);
   await goTo(page, '#/audit?action=started');
