@@ -5,7 +5,7 @@
 //! a page, a page without a command, and an example that does not parse fail a test.
 
 mod pages;
-#[cfg(test)]
+#[cfg(all(test, feature = "top"))] // the reference is that of the whole binary
 mod reference;
 
 use clap::Command;

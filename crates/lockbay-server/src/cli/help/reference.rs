@@ -84,10 +84,10 @@ fn every_example_can_be_typed() {
 fn every_command_is_typed_by_a_test() {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
     let mut typed = String::new();
-    for entry in fs::read_dir(tests).unwrap() {
-        let path = entry.unwrap().path();
+    for entry in fs::read_dir(tests).expect("the sources are readable") {
+        let path = entry.expect("the sources are readable").path();
         if path.extension().is_some_and(|end| end == "rs") {
-            typed.push_str(&fs::read_to_string(path).unwrap());
+            typed.push_str(&fs::read_to_string(path).expect("the sources are readable"));
         }
     }
     let typed: String = typed.split_whitespace().collect();
@@ -110,7 +110,7 @@ fn the_reference_says_what_the_help_says() {
     let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/cli.md");
     let wanted = reference();
     if std::env::var_os("LOCKBAY_BLESS").is_some() {
-        fs::write(&file, &wanted).unwrap();
+        fs::write(&file, &wanted).expect("the document is writable");
     }
     let found = fs::read_to_string(&file).unwrap_or_default();
     assert!(found == wanted, "docs/cli.md is not what --help says: run with LOCKBAY_BLESS=1");

@@ -183,7 +183,7 @@ async fn hear(news: &mut Receiver<News>, state: &mut State, asking: &mut bool) -
         match next {
             News::Key(key) => match state.press(key) {
                 Wish::Nothing => {}
-                wish => return wish,
+                wish @ (Wish::Look | Wish::End) => return wish,
             },
             News::Resized => {}
             News::Happened(line) => state.happened(line),
