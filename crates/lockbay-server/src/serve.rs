@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
+use lockbay::access::Standing;
 use lockbay::{Config, LockBay};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
@@ -56,7 +57,7 @@ pub(crate) struct ServeArgs {
     /// Configuration file (TOML)
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Listen on an address that other machines reach, without any tokens
+    /// Listen on an address that other machines reach, although no token is needed yet
     #[arg(long)]
     insecure: bool,
     /// End at once when stdin is closed, as it is when whoever started this has died
@@ -90,10 +91,16 @@ pub(crate) async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     }
     raise_file_limit();
     let mut signals = Signals::listen()?;
-    let listener = bind(&config.listen, args.insecure).await?;
+    let listener = bind(&config.listen).await?;
     let address = listener.local_addr().context("cannot read the address listened on")?;
     let store = without_credentials(&config.store);
     let bay = open(config, &store).await?;
+    if !address.ip().is_loopback()
+        && let Err(error) = check_closed(&bay, address, args.insecure).await
+    {
+        bay.shutdown().await;
+        return Err(error);
+    }
     let reach = std::env::var(Reach::VARIABLE).ok();
     let reach = Reach::of(reach.as_deref()).map_err(anyhow::Error::msg)?;
     let handlers = Handlers::new(bay.clock().clone(), reach)?;
@@ -107,7 +114,7 @@ pub(crate) async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     ));
     tell_warnings(&bay).await;
     let stopping = CancellationToken::new();
-    let app = http::App::new(bay.clone(), stopping.clone());
+    let app = http::App::new(bay.clone(), stopping.clone()).listening_on(address);
     let mut serving = tokio::spawn(http::serve(listener, app));
     signals.next().await;
     tracing::info!("stopping: requests in flight are finished, leadership is handed over");
@@ -190,24 +197,36 @@ impl Signals {
     }
 }
 
-/// Listens on an address, which is on this machine only unless `insecure`.
-async fn bind(listen: &str, insecure: bool) -> anyhow::Result<TcpListener> {
+/// Listens on an address.
+async fn bind(listen: &str) -> anyhow::Result<TcpListener> {
     let addresses: Vec<SocketAddr> = tokio::net::lookup_host(listen)
         .await
         .with_context(|| format!("cannot listen on {listen:?}: an address is like 127.0.0.1:5000"))?
         .collect();
-    if let Some(open) = addresses.iter().find(|address| !address.ip().is_loopback())
-        && !insecure
-    {
-        bail!(
-            "{open} can be reached from other machines, and this version has no tokens yet: listen \
-             on 127.0.0.1 behind a proxy that authenticates, or pass --insecure on a network that \
-             you trust"
-        );
-    }
     TcpListener::bind(&*addresses).await.with_context(|| {
         format!("cannot listen on {listen}; stop what listens there, or choose another --listen")
     })
+}
+
+/// Other machines are only let in where they need a token, unless `insecure`.
+async fn check_closed(bay: &LockBay, address: SocketAddr, insecure: bool) -> anyhow::Result<()> {
+    let standing = bay.access().standing().await.map_err(told);
+    match standing.with_context(|| "cannot find out whether there is an admin token")? {
+        Standing::Closed => Ok(()),
+        Standing::Open if insecure => {
+            tracing::warn!(
+                %address,
+                "--insecure: whoever reaches this address may do everything until there is an \
+                 admin token"
+            );
+            Ok(())
+        }
+        Standing::Open => bail!(
+            "{address} can be reached from other machines, and without an admin token everybody \
+             there could do everything: make one with `lockbay token create --role admin --name \
+             NAME --store URL`, set auth to required, or pass --insecure on a network that you trust"
+        ),
+    }
 }
 
 /// Opens the store and builds the instance, within a bounded time.

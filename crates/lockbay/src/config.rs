@@ -25,6 +25,13 @@ pub const MAX_RETRIES: u32 = 1_000;
 /// What `alert_min_severity` can be.
 const SEVERITIES: [&str; 4] = ["info", "warning", "error", "critical"];
 
+/// What `auth` can be: tokens are needed from the first admin token on, or always.
+pub(crate) const AUTO: &str = "auto";
+/// See [`AUTO`].
+pub(crate) const REQUIRED: &str = "required";
+/// The most names in `allowed_hosts`.
+const MAX_HOSTS: usize = 64;
+
 /// A length of time: `90` (seconds), `90s`, `500ms`, `5m`, `2h`, `7d`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span(pub Duration);
@@ -170,6 +177,9 @@ pub const SETTINGS: &[Setting] = &[
     setting("alert_group_wait", "LOCKBAY_ALERT_GROUP_WAIT", "how long the first alert of a group waits for others before it is told, unless it is critical; 10s"),
     setting("shutdown_grace", "LOCKBAY_SHUTDOWN_GRACE", "how long running work may finish at shutdown; 2500ms"),
     setting("max_in_flight", "LOCKBAY_MAX_IN_FLIGHT", "HTTP requests served at once, more are told to wait; 4096"),
+    setting("auth", "LOCKBAY_AUTH", "when a token is needed: auto, from the first admin token on, or required, always; auto"),
+    setting("rate_limit", "LOCKBAY_RATE_LIMIT", "requests a second that each token, certificate or unknown address may make, 0 for no limit; 0"),
+    setting("allowed_hosts", "LOCKBAY_ALLOWED_HOSTS", "names under which the server is reached besides this machine's own, with commas between; none"),
 ];
 
 /// The settings of one instance.
@@ -222,6 +232,10 @@ pub struct Config {
     pub shutdown_grace: Span,
     #[serde(deserialize_with = "number")]
     pub max_in_flight: u32,
+    pub auth: String,
+    #[serde(deserialize_with = "number")]
+    pub rate_limit: u32,
+    pub allowed_hosts: Option<String>,
 }
 
 impl Default for Config {
@@ -266,6 +280,9 @@ impl Default for Config {
             alert_group_wait: seconds(10),
             shutdown_grace: Span(Duration::from_millis(2_500)),
             max_in_flight: 4_096,
+            auth: AUTO.into(),
+            rate_limit: 0,
+            allowed_hosts: None,
         }
     }
 }
@@ -339,6 +356,7 @@ impl Config {
             "LOCKBAY_ACTOR",
             "LOCKBAY_URL",
             "LOCKBAY_TOKEN",
+            "LOCKBAY_ALLOW_PLAIN_HTTP",
             "LOCKBAY_HANDLERS_ALLOW_PRIVATE",
             "LOCKBAY_TRACE",
         ];
@@ -368,6 +386,29 @@ impl Config {
             None => Ok(names),
             Some(name) => Err(Error::invalid(format!(
                 "audit_masked_fields has names of lowercase letters and underscores, not {name:?}"
+            ))),
+        }
+    }
+
+    /// The names of `allowed_hosts`, in lowercase.
+    ///
+    /// # Errors
+    /// `Invalid` for one that cannot be the name or address of a host, or too many.
+    pub fn hosts(&self) -> Result<Vec<String>> {
+        let names = self.allowed_hosts.as_deref().unwrap_or_default().split(',').map(str::trim);
+        let names: Vec<String> =
+            names.filter(|name| !name.is_empty()).map(str::to_ascii_lowercase).collect();
+        if names.len() > MAX_HOSTS {
+            return Err(Error::invalid(format!("allowed_hosts has at most {MAX_HOSTS} names")));
+        }
+        let is_host = |name: &String| {
+            let letter = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte);
+            name.len() <= 253 && name.bytes().all(letter)
+        };
+        match names.iter().find(|name| !is_host(name)) {
+            None => Ok(names),
+            Some(name) => Err(Error::invalid(format!(
+                "allowed_hosts has names like lockbay.example.com, or with a port, not {name:?}"
             ))),
         }
     }
@@ -410,6 +451,11 @@ impl Config {
         }
         check_payout_provider(&self.payout_provider)?;
         self.masked_fields()?;
+        self.hosts()?;
+        if ![AUTO, REQUIRED].contains(&self.auth.as_str()) {
+            let given = &self.auth;
+            return Err(Error::invalid(format!("auth is {AUTO} or {REQUIRED}, not {given:?}")));
+        }
         within("alert_group_wait", self.alert_group_wait, Duration::ZERO, day)?;
         if !SEVERITIES.contains(&self.alert_min_severity.as_str()) {
             let (known, given) = (SEVERITIES.join(", "), &self.alert_min_severity);

@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::access::Access;
 use crate::audit::{Audit, Keys};
 use crate::clock::{Clock, Tick};
 use crate::config::Config;
@@ -86,6 +87,7 @@ struct Inner {
     tasks: Tasks,
     state: State,
     audit: Audit,
+    access: Access,
     sweeper: Sweeper,
     schedules: Schedules,
     alerts: Alerts,
@@ -273,6 +275,11 @@ impl LockBay {
     /// What was changed, by whom and when; sealed, so that tampering shows.
     pub fn audit(&self) -> &Audit {
         &self.0.audit
+    }
+
+    /// Who may do what: tokens, and the sessions that they begin.
+    pub fn access(&self) -> &Access {
+        &self.0.access
     }
 
     /// Tasks of sagas, as workers end them. Workers ask for them by [`poll`](LockBay::poll) of

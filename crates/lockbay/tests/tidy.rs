@@ -32,6 +32,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("scribe.rs", &["error", "hex", "name", "store"]),
     ("leader.rs", &["clock", "error", "event", "keeper", "metrics", "scribe", "store"]),
     ("lease.rs", &["clock", "error", "keeper", "metrics", "name", "scribe", "store"]),
+    ("access/", &["clock", "error", "hex", "name", "retire", "scribe", "store"]),
     (
         "audit/",
         &["clock", "error", "event", "hex", "leader", "metrics", "retire", "scribe", "store"],
@@ -78,9 +79,9 @@ const ROOMS: &[(&str, &[&str])] = &[
 ];
 
 const EVERYTHING: &[&str] = &[
-    "audit", "clock", "config", "error", "event", "finance", "glob", "hex", "job", "json",
-    "keeper", "leader", "lease", "ledger", "lockbay", "metrics", "monitor", "name", "retire",
-    "saga", "schedule", "scribe", "state", "store", "sweep", "testing",
+    "access", "audit", "clock", "config", "error", "event", "finance", "glob", "hex", "job",
+    "json", "keeper", "leader", "lease", "ledger", "lockbay", "metrics", "monitor", "name",
+    "retire", "saga", "schedule", "scribe", "state", "store", "sweep", "testing",
 ];
 
 /// What some file uses against the table, and why that is borne for now.

@@ -3,12 +3,16 @@
 //! It knows nothing of what is asked over them. A connection that sends no whole request head in
 //! time is closed, so that silent ones do not use up what others need.
 
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use lockbay::clock::Clock;
@@ -17,6 +21,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::access::Peer;
 use super::{App, router};
 
 /// How long a connection may take to send the head of its next request.
@@ -42,14 +47,14 @@ pub(crate) async fn serve(listener: TcpListener, app: App) {
             let permit = Arc::clone(&room).acquire_owned().await;
             (accept(&listener, &clock).await, permit)
         };
-        let (stream, permit) = tokio::select! {
+        let ((stream, peer), permit) = tokio::select! {
             accepted = accepted => accepted,
             () = stopping.cancelled() => break,
         };
         let (router, stopping) = (router.clone(), stopping.clone());
         connections.spawn(async move {
             let _permit = permit;
-            converse(stream, router, stopping).await;
+            converse(stream, Peer(peer), router, stopping).await;
         });
     }
     drop(listener);
@@ -57,10 +62,10 @@ pub(crate) async fn serve(listener: TcpListener, app: App) {
     connections.wait().await;
 }
 
-async fn accept(listener: &TcpListener, clock: &Clock) -> TcpStream {
+async fn accept(listener: &TcpListener, clock: &Clock) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => return stream,
+            Ok(accepted) => return accepted,
             Err(error) => {
                 tracing::warn!(%error, "connection not accepted");
                 clock.sleep(ACCEPT_PAUSE).await;
@@ -83,15 +88,20 @@ fn end_with_silence(stream: &TcpStream) {
 fn end_with_silence(_: &TcpStream) {}
 
 /// One connection from its first request to its last.
-async fn converse(stream: TcpStream, router: Router, stopping: CancellationToken) {
+async fn converse(stream: TcpStream, peer: Peer, router: Router, stopping: CancellationToken) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY not set");
     }
     end_with_silence(&stream);
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer);
+        router.call(request)
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_WITHIN)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

@@ -2,11 +2,12 @@
 //!
 //! One file per group of paths. A handler extracts, converts, calls the library, and converts the
 //! answer; it decides nothing. A request goes through here in this order: it gets its name, a panic
-//! becomes a problem, headers that every call shares are checked, the number of requests in flight is
-//! limited (probes are not, so that a busy server does not look dead), and then comes the handler.
+//! becomes a problem, headers that every call shares are checked, who asks is found out and whether
+//! they may, the number of requests in flight is limited (probes are not, so that a busy server does not look dead), and then comes the handler.
 
 mod abandoned;
 mod access;
+mod admit;
 mod alert;
 mod audit;
 mod caller;
@@ -23,7 +24,9 @@ mod job_list;
 mod leader;
 mod lease;
 mod ledger;
+mod limit;
 mod listen;
+mod mask;
 mod metrics;
 mod notify;
 mod page;
@@ -32,19 +35,21 @@ mod report;
 mod saga;
 mod saga_operate;
 mod schedule;
+mod session;
 mod state;
 mod task;
+mod token;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::extract::Request;
 use axum::http::{StatusCode, Uri};
-use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router, middleware};
 use lockbay::metrics::Metric;
 use lockbay::{ErrorKind, LockBay};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -68,6 +73,8 @@ pub(crate) struct App {
     waiting: Arc<Semaphore>,
     /// Who follows the events.
     listeners: events::Listeners,
+    /// What is asked of everybody.
+    gate: Arc<admit::Gate>,
     max_in_flight: usize,
 }
 
@@ -80,6 +87,7 @@ impl App {
         let limit = i64::try_from(max_in_flight).unwrap_or(i64::MAX);
         bay.metrics().set(Metric::MaxInFlight, limit);
         App {
+            gate: Arc::new(admit::Gate::new(&bay)),
             bay,
             stopping,
             in_flight: Arc::new(Semaphore::new(max_in_flight)),
@@ -87,6 +95,14 @@ impl App {
             listeners: events::Listeners::default(),
             max_in_flight,
         }
+    }
+
+    /// As one that listens on this address.
+    pub(crate) fn listening_on(mut self, address: SocketAddr) -> Self {
+        let mut gate = admit::Gate::new(&self.bay);
+        gate.boundary = gate.boundary.listening_on(address.ip());
+        self.gate = Arc::new(gate);
+        self
     }
 
     /// How many requests are being served, those that wait included.
@@ -126,6 +142,8 @@ pub(crate) fn router(app: App) -> Router {
         .merge(notify::routes().into())
         .merge(report::routes().into())
         .merge(audit::routes().into())
+        .merge(session::routes())
+        .merge(token::routes())
         .layer(middleware::from_fn_with_state(app.clone(), guard::limit_in_flight));
     let (router, _document) = OpenApiRouter::new()
         .merge(Router::new().route("/", get(index)).into())
@@ -135,16 +153,16 @@ pub(crate) fn router(app: App) -> Router {
     router
         .fallback(no_such_route)
         .method_not_allowed_fallback(no_such_method)
-        .layer(middleware::from_fn(access::admit))
-        .layer(middleware::from_fn(guard::check_headers))
-        .layer(middleware::map_response(guard::mark_response))
+        .layer(middleware::from_fn_with_state(app.clone(), admit::admit))
+        .layer(middleware::from_fn_with_state(app.clone(), guard::check_headers))
+        .layer(middleware::from_fn(guard::mark_response))
         .layer(CatchPanicLayer::custom(guard::panicked))
         .layer(middleware::from_fn_with_state(app.clone(), caller::name_request))
         .with_state(app)
 }
 
 /// What is here, for whoever comes with a browser or curl.
-async fn index() -> Response {
+async fn index() -> Json<Value> {
     let calls = [
         "GET /health/live",
         "GET /health/ready",
@@ -211,8 +229,8 @@ async fn index() -> Response {
         "GET /v1/audit/checkpoints",
         "GET /v1/audit/key",
     ];
-    Json(json!({ "name": "lockbay", "version": env!("CARGO_PKG_VERSION"), "calls": &calls[..] }))
-        .into_response()
+    let calls: Vec<&str> = calls.into_iter().chain(access::CALLS).collect();
+    Json(json!({ "name": "lockbay", "version": env!("CARGO_PKG_VERSION"), "calls": calls }))
 }
 
 async fn no_such_route(uri: Uri) -> Problem {

@@ -132,9 +132,9 @@ async fn resolve(
     operate(&app, saga_id, decision, ReasonBody { reason, actor }).await
 }
 
-/// Who decides: by the body, else by the header.
+/// Who decides: by what they have shown to be, the body, and else the header.
 fn actor(named: Option<String>) -> String {
-    named.or_else(|| Caller::current().actor).unwrap_or_else(|| UNNAMED.to_owned())
+    Caller::current().shown(named.as_deref()).unwrap_or_else(|| UNNAMED.to_owned())
 }
 
 async fn operate(

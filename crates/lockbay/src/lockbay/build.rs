@@ -9,9 +9,10 @@ use super::ticks::SagaHandlers;
 use super::timed::Timed;
 use super::trail;
 use super::{Inner, Life};
+use crate::access::Access;
 use crate::audit::{Audit, AuditSettings, Keys};
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, REQUIRED};
 use crate::event::Bus;
 use crate::finance::{Finance, Mischief, SimulatedProvider};
 use crate::job::{JobDefaults, Jobs};
@@ -102,6 +103,8 @@ impl Ground {
         let history = self.history();
         let alerts = self.alerts(&leadership, &history, &notifier);
         let audit = self.audit(&leadership);
+        let required = self.config.auth == REQUIRED;
+        let access = Access::new(self.store(), self.clock.clone(), scribe(), required);
         let services = Services {
             store: &self.store,
             clock: &self.clock,
@@ -113,6 +116,7 @@ impl Ground {
             state: &state,
             scribe: &self.scribe,
             audit: &audit,
+            access: &access,
         };
         let trends = Trends::new(history.clone(), self.clock.clone());
         let sweeper = retention::sweeper(&self.config, &services, &self.instance_id);
@@ -137,6 +141,7 @@ impl Ground {
             tasks,
             state,
             audit,
+            access,
             sweeper,
             schedules,
             alerts,
