@@ -193,6 +193,9 @@ async fn a_check_costs_no_read_when_it_is_warm_and_nothing_is_open_when_the_stor
     assert_eq!(open.bay.access().standing().await.unwrap(), Standing::Open);
     let issued = token(&admin.bay, "ops", Role::Admin).await;
     assert!(counts(&admin.bay, &issued.token).await);
+    let begun = admin.bay.access().begin_session(&issued.token).await.unwrap().unwrap();
+    assert!(admin.bay.access().last_known_session(&begun.cookie).is_none());
+    admin.bay.access().check_session(&begun.cookie).await.unwrap().unwrap();
     world.settle().await; // its use is noted
     let before = admin.store.calls();
     for _ in 0..1_000 {
@@ -210,6 +213,7 @@ async fn a_check_costs_no_read_when_it_is_warm_and_nothing_is_open_when_the_stor
     open.bay.access().check(&issued.token).await.unwrap_err();
     // What was seen last is told to whoever asks for that, for a while.
     assert!(admin.bay.access().last_known(&issued.token).is_some());
+    assert!(admin.bay.access().last_known_session(&begun.cookie).is_some());
     assert_eq!(open.bay.access().last_standing(), Some(Standing::Open));
     assert!(open.bay.access().last_known(&issued.token).is_none());
     world.pass_by(SECOND * 60, SECOND * 3_600).await;

@@ -143,6 +143,9 @@ pub(super) const ACCESS: &[(&str, &str, Need)] = &[
     ("PUT", "/v1/state/{key}", Least(Operator)),
     ("DELETE", "/v1/state/{key}", Least(Operator)),
     ("POST", "/v1/state/invalidate", Least(Operator)),
+    ("GET", "/v1/state/invalidate", Least(Viewer)),
+    ("PUT", "/v1/state/invalidate", Least(Operator)),
+    ("DELETE", "/v1/state/invalidate", Least(Operator)),
     ("GET", "/v1/state-rules", Least(Viewer)),
     ("GET", "/v1/state-rules/{name}", Least(Viewer)),
     ("PUT", "/v1/state-rules/{name}", Least(Operator)),
@@ -220,8 +223,11 @@ mod tests {
         let source = source.split("#[cfg(test)]").next().unwrap_or_default();
         let mut routes = Vec::new();
         for call in source.split(".route(").skip(1) {
-            let path = call.split('"').nth(1).unwrap().to_owned();
             let call = inside(call);
+            let (path, handlers) = call.split_once(',').unwrap();
+            let (path, handlers) = (path_of(source, path.trim()), handlers.trim());
+            let named = source.split(&format!("let {handlers} = ")).nth(1);
+            let call = named.map_or(handlers, |named| named.split(';').next().unwrap());
             for method in ["get", "post", "put", "delete", "patch"] {
                 let word = format!("{method}(");
                 let is_call = |at: usize| {
@@ -234,10 +240,21 @@ mod tests {
         }
         for described in source.split("utoipa::path(").skip(1) {
             let method = described.trim_start().split([',', ' ', '\n']).next().unwrap();
-            let path = described.split("path = \"").nth(1).unwrap().split('"').next().unwrap();
-            routes.push((method.to_uppercase(), path.to_owned()));
+            let path = described.split("path = ").nth(1).unwrap();
+            let path = path_of(source, path.split([',', ')', '\n']).next().unwrap());
+            routes.push((method.to_uppercase(), path));
         }
         routes
+    }
+
+    /// The path that is written so: in quotes, or by the name of a constant.
+    fn path_of(source: &str, written: &str) -> String {
+        let constant = format!("const {written}: &str = ");
+        let written = match source.split(&constant).nth(1) {
+            Some(value) if !written.starts_with('"') => value.split(';').next().unwrap(),
+            Some(_) | None => written,
+        };
+        written.trim_matches('"').to_owned()
     }
 
     /// Up to the parenthesis that closes what has been opened.

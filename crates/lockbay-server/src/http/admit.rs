@@ -119,7 +119,7 @@ async fn identify(app: &App, request: &Parts) -> Result<Identity, Refusal> {
     let access = app.bay.access();
     if headers.contains_key(AUTHORIZATION) {
         let text = bearer(headers).ok_or_else(|| refused(app, extensions, MALFORMED))?;
-        may_try(app, extensions, &text)?;
+        may_try(app, extensions, || access.last_known(&text).is_some())?;
         return match access.check(&text).await {
             Ok(Some(known)) => Ok(Identity::of_token(&known)),
             Ok(None) => Err(refused(app, extensions, UNKNOWN).into()),
@@ -130,7 +130,7 @@ async fn identify(app: &App, request: &Parts) -> Result<Identity, Refusal> {
         };
     }
     if let Some(cookie) = cookie(headers) {
-        may_try(app, extensions, "")?;
+        may_try(app, extensions, || access.last_known_session(&cookie).is_some())?;
         return match access.check_session(&cookie).await {
             Ok(Some(session)) => {
                 comes_from_our_page(request, &session)?;
@@ -141,7 +141,14 @@ async fn identify(app: &App, request: &Parts) -> Result<Identity, Refusal> {
                 Ok(Identity::nobody(Role::Admin))
             }
             Ok(None) => Err(Refusal { problem: refused(app, extensions, ENDED), cookie: true }),
-            Err(error) => Err(cannot_tell(error).into()),
+            Err(error) => {
+                let last = access.last_known_session(&cookie).filter(|_| tells_of_itself(request));
+                let as_viewer = |session: Session| Identity {
+                    role: Role::Viewer,
+                    ..Identity::of_session(&session)
+                };
+                last.map(as_viewer).ok_or_else(|| cannot_tell(error).into())
+            }
         };
     }
     if let Some(certificate) = extensions.get::<ClientCertificate>() {
@@ -222,11 +229,13 @@ fn too_many_failures() -> Problem {
 
 /// An address that failed too often makes us ask the store for nothing that is not at hand; whoever
 /// is known and comes from there too is still let in.
-pub(super) fn may_try(app: &App, extensions: &Extensions, token: &str) -> Result<(), Problem> {
+pub(super) fn may_try(
+    app: &App,
+    extensions: &Extensions,
+    is_known: impl FnOnce() -> bool,
+) -> Result<(), Problem> {
     match app.gate.limits.barred(peer(extensions)) {
-        Some(wait) if app.bay.access().last_known(token).is_none() => {
-            Err(too_many_failures().retry_after(wait))
-        }
+        Some(wait) if !is_known() => Err(too_many_failures().retry_after(wait)),
         None | Some(_) => Ok(()),
     }
 }

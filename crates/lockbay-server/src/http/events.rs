@@ -88,7 +88,7 @@ async fn events(
     };
     let sse = Sse::new(listener.stream());
     // Proxies that collect answers before they pass them on are asked not to.
-    Ok(([("x-accel-buffering", "no")], sse).into_response())
+    Ok(([("x-accel-buffering", "no"), ("cache-control", "no-store")], sse).into_response())
 }
 
 fn names(text: &str) -> Result<Vec<&'static str>, Problem> {

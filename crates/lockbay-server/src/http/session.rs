@@ -99,8 +99,8 @@ async fn begin_session(
     JsonBody(login): JsonBody<Login>,
 ) -> Result<Response, Problem> {
     let Peered { extensions, headers } = extensions;
-    may_try(&app, &extensions, &login.token)?;
     let access = app.bay.access();
+    may_try(&app, &extensions, || access.last_known(&login.token).is_some())?;
     let begun = access.begin_session(&login.token).await.map_err(cannot_begin)?;
     let Some(begun) = begun else {
         let detail = "this token does not count: it is unknown, has expired or was revoked";

@@ -18,7 +18,7 @@ use crate::error::Result;
 use crate::store::{Commit, Deadline, Guard, Partition, Record, Revision, Store, Write};
 
 /// How long ago somebody must have been known to be let look while the store cannot be asked.
-const REMEMBERED: Duration = Duration::from_secs(3_600);
+pub(super) const REMEMBERED: Duration = Duration::from_secs(3_600);
 /// How often it is noted that a token was used.
 const NOTED_EVERY: Duration = Duration::from_secs(60);
 

@@ -78,7 +78,7 @@ pub(super) struct Token {
 impl Token {
     /// A new one. Its id begins with the time, so that lists are in the order of making.
     pub(super) fn draw(clock: &Clock, now: Timestamp) -> Self {
-        let seconds = now.as_micros() / 1_000_000 & 0xffff_ffff;
+        let seconds = (now.as_micros() / 1_000_000) & 0xffff_ffff;
         let chance = clock.random() & 0xffff_ffff;
         Token { id: format!("{seconds:08x}{chance:08x}"), secret: Secret::draw(clock) }
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::check::Known;
+use super::check::{Known, REMEMBERED};
 use super::memory::Seen;
 use super::record::{StoredSession, decode, encode, session_key};
 use super::secret::{Secret, same};
@@ -147,6 +147,21 @@ impl Access {
         self.0.note_use(&token, now);
         self.0.touch(&id, &found, now);
         Ok(Some(session(&secret, Arc::clone(&token.known), found.end())))
+    }
+
+    /// Whether this cookie was last seen to hold a session that counts, without asking the store; for
+    /// what [`last_known`](Access::last_known) is for.
+    pub fn last_known_session(&self, cookie: &str) -> Option<Session> {
+        let secret = Secret::parse(cookie)?;
+        let tick = self.0.clock.tick();
+        let seen =
+            self.0.sessions.last(&id_of(&secret)).filter(|seen| seen.age(tick) < REMEMBERED)?;
+        let now = seen.store_time(tick);
+        let found = seen.found.filter(|found| found.counts(now))?;
+        let token = self.0.tokens.last(&found.token_id)?;
+        let now = token.store_time(tick);
+        let token = token.found.filter(|token| token.counts(now))?;
+        Some(session(&secret, Arc::clone(&token.known), found.end()))
     }
 
     /// Ends the session that this cookie holds: at once here, within a second elsewhere. Without
