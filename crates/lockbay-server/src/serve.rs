@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
+use lockbay::access::Standing;
 use lockbay::clock::Clock;
 use lockbay::{Config, LockBay};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -60,7 +61,7 @@ pub(crate) struct ServeArgs {
     /// Configuration file (TOML)
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Listen on an address that other machines reach, without any tokens
+    /// Listen on an address that other machines reach, although no token is needed yet
     #[arg(long)]
     insecure: bool,
     /// End at once when stdin is closed, as it is when whoever started this has died
@@ -96,10 +97,16 @@ pub(crate) async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     let mut signals = Signals::listen()?;
     let tls = Tls::of(&config, &Clock::system())?.map(Arc::new);
     let guarded = args.insecure || tls.as_ref().is_some_and(|tls| tls.requires_certificates());
-    let listener = bind(&config.listen, guarded).await?;
+    let listener = bind(&config.listen).await?;
     let address = listener.local_addr().context("cannot read the address listened on")?;
     let store = without_credentials(&config.store);
     let bay = open(config, &store).await?;
+    if !address.ip().is_loopback()
+        && let Err(error) = check_closed(&bay, address, guarded).await
+    {
+        bay.shutdown().await;
+        return Err(error);
+    }
     let reach = std::env::var(Reach::VARIABLE).ok();
     let reach = Reach::of(reach.as_deref()).map_err(anyhow::Error::msg)?;
     let handlers = Handlers::new(bay.clock().clone(), reach)?;
@@ -114,7 +121,7 @@ pub(crate) async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     ));
     tell_warnings(&bay).await;
     let stopping = CancellationToken::new();
-    let app = http::App::new(bay.clone(), stopping.clone()).map_err(told)?;
+    let app = http::App::new(bay.clone(), stopping.clone()).map_err(told)?.listening_on(address);
     if let Some(tls) = &tls {
         // Without TLS there is nothing to read again, and the signal ends the process as usual.
         let hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
@@ -202,22 +209,12 @@ impl Signals {
     }
 }
 
-/// Listens on an address, which is on this machine only unless `guarded`.
-async fn bind(listen: &str, guarded: bool) -> anyhow::Result<TcpListener> {
+/// Listens on an address.
+async fn bind(listen: &str) -> anyhow::Result<TcpListener> {
     let addresses: Vec<SocketAddr> = tokio::net::lookup_host(listen)
         .await
         .with_context(|| format!("cannot listen on {listen:?}: an address is like 127.0.0.1:5000"))?
         .collect();
-    if let Some(open) = addresses.iter().find(|address| !address.ip().is_loopback())
-        && !guarded
-    {
-        bail!(
-            "{open} can be reached from other machines, and this version has no tokens yet: listen \
-             on 127.0.0.1 behind a proxy that authenticates, set tls_cert, tls_key and \
-             tls_client_auth=required so that only owners of certificates come in, or pass \
-             --insecure on a network that you trust"
-        );
-    }
     listen_on(&addresses).with_context(|| {
         format!("cannot listen on {listen}; stop what listens there, or choose another --listen")
     })
@@ -240,6 +237,28 @@ fn listen_on(addresses: &[SocketAddr]) -> std::io::Result<TcpListener> {
         }
     }
     Err(last)
+}
+
+/// Other machines are only let in where they need a token or a certificate, unless `guarded`
+/// otherwise.
+async fn check_closed(bay: &LockBay, address: SocketAddr, guarded: bool) -> anyhow::Result<()> {
+    let standing = bay.access().standing().await.map_err(told);
+    match standing.with_context(|| "cannot find out whether there is an admin token")? {
+        Standing::Closed => Ok(()),
+        Standing::Open if guarded => {
+            tracing::warn!(
+                %address,
+                "whoever is let in at this address may do everything until there is an admin token"
+            );
+            Ok(())
+        }
+        Standing::Open => bail!(
+            "{address} can be reached from other machines, and without an admin token everybody \
+             there could do everything: make one with `lockbay token create --role admin --name \
+             NAME --store URL`, set auth to required, set tls_client_auth to required so that only \
+             owners of certificates come in, or pass --insecure on a network that you trust"
+        ),
+    }
 }
 
 /// Opens the store and builds the instance, within a bounded time.

@@ -402,8 +402,8 @@ fn request(dice: &mut Dice, ids: &[String]) -> Vec<u8> {
         let (right_method, right_path, right_body) = dice.pick(&RIGHT);
         (method, path, body) = (right_method, right_path.into(), right_body.into());
     }
-    let mut head =
-        format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n").into_bytes();
+    let mut head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n")
+        .into_bytes();
     let kinds =
         ["application/json", "application/json", "application/json", "text/plain", "", "a/b;;"];
     head.extend(format!("Content-Type: {}\r\n", dice.pick(&kinds)).bytes());

@@ -100,7 +100,7 @@ fn sigterm_answers_a_claim_that_waits_and_does_not_wait_for_idle_connections() {
     let body = r#"{"job_type":"t","job_key":"k","parameters":{},"on_in_progress":"wait"}"#;
     server.post("/v1/jobs/claim", body).ok();
     let mut idle = TcpStream::connect(server.address()).unwrap();
-    idle.write_all(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    idle.write_all(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
     assert!(idle.read(&mut [0; 1_024]).unwrap() > 0);
     std::thread::scope(|scope| {
         let waiter = scope.spawn(|| server.post("/v1/jobs/claim", body));
@@ -120,7 +120,7 @@ fn a_second_signal_ends_at_once() {
     // A request that never ends keeps the first signal busy.
     let mut slow = TcpStream::connect(server.address()).unwrap();
     slow.write_all(
-        b"POST /v1/jobs/claim HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
+        b"POST /v1/jobs/claim HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
           Content-Length: 100\r\n\r\n{",
     )
     .unwrap();

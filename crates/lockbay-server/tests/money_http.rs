@@ -407,7 +407,7 @@ fn a_client_that_goes_away_leaves_whole_movements_and_finds_them_again() {
     let head = |key: &str| {
         let length = body.len();
         format!(
-            "POST {ESCROW} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
+            "POST {ESCROW} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
              Idempotency-Key: {key}\r\nContent-Length: {length}\r\n\r\n{body}"
         )
     };

@@ -83,7 +83,7 @@ fn a_body_must_be_called_json_and_be_of_sane_size() {
     server.send("POST", "/v1/jobs/claim", &charset, claim.as_bytes()).ok();
     let large = vec![b' '; 2 * 1024 * 1024 + 1];
     server.send("POST", "/v1/jobs/claim", &[JSON], &large).problem(413, "invalid");
-    let mut chunked = b"POST /v1/jobs/claim HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+    let mut chunked = b"POST /v1/jobs/claim HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
         Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n200001\r\n"
         .to_vec();
     chunked.extend(std::iter::repeat_n(b' ', 0x20_0001));
@@ -218,7 +218,8 @@ fn a_client_that_goes_away_frees_its_place() {
     let server = Server::start_with(&["--store", "memory:"], &[("LOCKBAY_MAX_IN_FLIGHT", "1")]);
     server.post("/v1/jobs/claim", &format!("{{{CLAIM}}}")).ok();
     let wait = format!(r#"{{{CLAIM},"on_in_progress":"wait","wait_seconds":60}}"#);
-    let head = "POST /v1/jobs/claim HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n";
+    let head =
+        "POST /v1/jobs/claim HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n";
     // The one place may just be taken by a look at whether it is: then the client asks again.
     let client = eventually("the server is full", || {
         let mut client = TcpStream::connect(server.address()).unwrap();

@@ -545,7 +545,8 @@ fn a_client_that_goes_away_leaves_no_saga_behind_that_nobody_executes() {
     let body = waiting("t", 0.01);
     let knock = || {
         let mut client = TcpStream::connect(server.address()).unwrap();
-        let head = "POST /v1/sagas HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n";
+        let head =
+            "POST /v1/sagas HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n";
         write!(client, "{head}Content-Length: {}\r\n\r\n{body}", body.len()).unwrap();
     };
     (0..20).for_each(|_| knock());

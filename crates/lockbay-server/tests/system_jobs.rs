@@ -347,7 +347,7 @@ fn a_client_that_goes_away_before_its_answer_leaves_no_lease_and_no_claim_behind
             let mut client = TcpStream::connect(server.address()).unwrap();
             let length = body.len();
             let kind = "Content-Type: application/json";
-            write!(client, "POST {path} HTTP/1.1\r\nHost: x\r\n{kind}\r\nContent-Length: {length}\r\n\r\n{body}")
+            write!(client, "POST {path} HTTP/1.1\r\nHost: localhost\r\n{kind}\r\nContent-Length: {length}\r\n\r\n{body}")
                 .unwrap();
             client
         })

@@ -174,7 +174,7 @@ fn a_worker_that_hung_up_while_it_waited_keeps_nothing_from_the_next() {
     let body = poll_body(30.0);
     let mut stream = TcpStream::connect(server.address()).unwrap();
     let head = format!(
-        "POST /v1/tasks/poll HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        "POST /v1/tasks/poll HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     );
     stream.write_all(head.as_bytes()).unwrap();

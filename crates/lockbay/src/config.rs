@@ -29,6 +29,13 @@ pub const MAX_RETRIES: u32 = 1_000;
 /// What `alert_min_severity` can be.
 const SEVERITIES: [&str; 4] = ["info", "warning", "error", "critical"];
 
+/// What `auth` can be: tokens are needed from the first admin token on, or always.
+pub(crate) const AUTO: &str = "auto";
+/// See [`AUTO`].
+pub(crate) const REQUIRED: &str = "required";
+/// The most names in `allowed_hosts`.
+const MAX_HOSTS: usize = 64;
+
 /// A length of time: `90` (seconds), `90s`, `500ms`, `5m`, `2h`, `7d`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span(pub Duration);
@@ -187,6 +194,9 @@ pub const SETTINGS: &[Setting] = &[
     setting("body_timeout", "LOCKBAY_BODY_TIMEOUT", "how long a client may take to send a body; 30s"),
     setting("write_timeout", "LOCKBAY_WRITE_TIMEOUT", "how long a client may take nothing of what it is sent; 60s"),
     setting("max_peer_connections", "LOCKBAY_MAX_PEER_CONNECTIONS", "connections of one address at once, this machine's excepted; 1024"),
+    setting("auth", "LOCKBAY_AUTH", "when a token is needed: auto, from the first admin token on, or required, always; auto"),
+    setting("rate_limit", "LOCKBAY_RATE_LIMIT", "requests a second that each token, certificate or unknown address may make, 0 for no limit; 0"),
+    setting("allowed_hosts", "LOCKBAY_ALLOWED_HOSTS", "names under which the server is reached besides this machine's own, with commas between; none"),
 ];
 
 /// The settings of one instance.
@@ -254,6 +264,10 @@ pub struct Config {
     pub write_timeout: Span,
     #[serde(deserialize_with = "number")]
     pub max_peer_connections: u32,
+    pub auth: String,
+    #[serde(deserialize_with = "number")]
+    pub rate_limit: u32,
+    pub allowed_hosts: Option<String>,
 }
 
 impl Default for Config {
@@ -311,6 +325,9 @@ impl Default for Config {
             body_timeout: seconds(30),
             write_timeout: seconds(60),
             max_peer_connections: 1_024,
+            auth: AUTO.into(),
+            rate_limit: 0,
+            allowed_hosts: None,
         }
     }
 }
@@ -375,6 +392,7 @@ impl Config {
             "LOCKBAY_ACTOR",
             "LOCKBAY_URL",
             "LOCKBAY_TOKEN",
+            "LOCKBAY_ALLOW_PLAIN_HTTP",
             "LOCKBAY_HANDLERS_ALLOW_PRIVATE",
             "LOCKBAY_TRACE",
             "LOCKBAY_CA_CERT",
@@ -407,6 +425,29 @@ impl Config {
             None => Ok(names),
             Some(name) => Err(Error::invalid(format!(
                 "audit_masked_fields has names of lowercase letters and underscores, not {name:?}"
+            ))),
+        }
+    }
+
+    /// The names of `allowed_hosts`, in lowercase.
+    ///
+    /// # Errors
+    /// `Invalid` for one that cannot be the name or address of a host, or too many.
+    pub fn hosts(&self) -> Result<Vec<String>> {
+        let names = self.allowed_hosts.as_deref().unwrap_or_default().split(',').map(str::trim);
+        let names: Vec<String> =
+            names.filter(|name| !name.is_empty()).map(str::to_ascii_lowercase).collect();
+        if names.len() > MAX_HOSTS {
+            return Err(Error::invalid(format!("allowed_hosts has at most {MAX_HOSTS} names")));
+        }
+        let is_host = |name: &String| {
+            let letter = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte);
+            name.len() <= 253 && name.bytes().all(letter)
+        };
+        match names.iter().find(|name| !is_host(name)) {
+            None => Ok(names),
+            Some(name) => Err(Error::invalid(format!(
+                "allowed_hosts has names like lockbay.example.com, or with a port, not {name:?}"
             ))),
         }
     }
@@ -460,6 +501,11 @@ impl Config {
         check_payout_provider(&self.payout_provider)?;
         self.masked_fields()?;
         within("approval_ttl", self.approval_ttl, second * 10, day * 30)?;
+        self.hosts()?;
+        if ![AUTO, REQUIRED].contains(&self.auth.as_str()) {
+            let given = &self.auth;
+            return Err(Error::invalid(format!("auth is {AUTO} or {REQUIRED}, not {given:?}")));
+        }
         within("alert_group_wait", self.alert_group_wait, Duration::ZERO, day)?;
         if !SEVERITIES.contains(&self.alert_min_severity.as_str()) {
             let (known, given) = (SEVERITIES.join(", "), &self.alert_min_severity);

@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::access::Access;
 use crate::approval::Approvals;
 use crate::audit::{Audit, Keys};
 use crate::clock::{Clock, Tick};
@@ -91,6 +92,7 @@ struct Inner {
     tasks: Tasks,
     state: State,
     audit: Audit,
+    access: Access,
     search: Search,
     sweeper: Sweeper,
     schedules: Schedules,
@@ -290,6 +292,9 @@ impl LockBay {
         &self.0.audit
     }
 
+    /// Who may do what: tokens, and the sessions that they begin.
+    pub fn access(&self) -> &Access {
+        &self.0.access
     /// Jobs and sagas by the words in them.
     pub fn search(&self) -> &Search {
         &self.0.search

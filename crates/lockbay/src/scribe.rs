@@ -35,6 +35,10 @@ pub const MAX_REASON_BYTES: usize = 1_024;
 pub const MAX_REQUEST_ID_BYTES: usize = 128;
 /// The longest name of what changes. Keys of the store are no longer.
 const MAX_NAME_BYTES: usize = 1_024;
+/// Between who somebody has shown to be and what they are called.
+const FOR: &str = " (for ";
+/// What comes of the two is a name that every operation takes for an actor.
+const MAX_SHOWN_BYTES: usize = MAX_ACTOR_BYTES - 1;
 /// The longest text within a detail; of a longer one the beginning is entered.
 const MAX_TEXT_BYTES: usize = 1_024;
 /// A detail that comes to more is replaced by its digest. With all texts above, each byte written
@@ -59,6 +63,8 @@ pub struct Caller {
     pub actor: Option<String>,
     /// The request by which it was asked for.
     pub request_id: Option<String>,
+    /// Who they have shown to be, such as by a token. It stands before whatever name is given.
+    pub proven: Option<String>,
 }
 
 impl Caller {
@@ -73,7 +79,27 @@ impl Caller {
         if let Some(id) = &request_id {
             check_name("request id", id, MAX_REQUEST_ID_BYTES)?;
         }
-        Ok(Caller { actor, request_id })
+        Ok(Caller { actor, request_id, proven: None })
+    }
+
+    /// The name under which they are entered: what they have shown to be, with what they or the
+    /// operation call them behind it, if that is something else. Given what this gives, it gives it
+    /// back.
+    pub fn shown(&self, named: Option<&str>) -> Option<String> {
+        let named = named.or(self.actor.as_deref());
+        let Some(proven) = self.proven.as_deref() else { return named.map(str::to_owned) };
+        let is_shown = |named: &str| {
+            let rest = named.strip_prefix(proven);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(FOR) && rest.ends_with(')'))
+        };
+        match named {
+            None => Some(proven.to_owned()),
+            Some(named) if is_shown(named) => Some(named.to_owned()),
+            Some(named) => {
+                let room = MAX_SHOWN_BYTES.saturating_sub(proven.len() + FOR.len() + 1);
+                Some(format!("{proven}{FOR}{})", clipped(named, room)))
+            }
+        }
     }
 
     /// Does this in the caller's name. Tasks that are spawned inside do not inherit it.
@@ -318,8 +344,10 @@ impl Desk {
         line.remove(quote);
         field(&mut line, "action", entry.action, MAX_NAME_BYTES);
         let asked = caller.and_then(|caller| caller.actor.as_deref());
-        let actor = entry.actor.or(asked).or(entry.worker).unwrap_or(&self.instance);
-        field(&mut line, "actor", actor, MAX_ACTOR_BYTES);
+        let shown = caller.filter(|caller| caller.proven.is_some());
+        let shown = shown.and_then(|caller| caller.shown(entry.actor));
+        let actor = shown.as_deref().or(entry.actor).or(asked).or(entry.worker);
+        field(&mut line, "actor", actor.unwrap_or(&self.instance), MAX_ACTOR_BYTES);
         if let Some(reason) = entry.reason {
             field(&mut line, "reason", reason, MAX_REASON_BYTES);
         }
@@ -518,6 +546,28 @@ mod tests {
         for wrong in ["", "a\nb", &"x".repeat(257)] {
             Caller::new(Some(wrong.into()), None).unwrap_err();
         }
+    }
+
+    #[tokio::test]
+    async fn who_somebody_has_shown_to_be_stands_before_what_they_are_called() {
+        let scribe = scribe(&[]);
+        let mut entry = Entry::new("job", "1", "claimed");
+        entry.worker = Some("worker");
+        let proven = Caller { proven: Some("ops".into()), ..Caller::default() };
+        let called = Caller { actor: Some("ann".into()), ..proven.clone() };
+        let long = Caller { actor: Some("é".repeat(128)), ..proven.clone() };
+        let work = async { line(&scribe, &entry).1["actor"].clone() };
+        assert_eq!(proven.clone().scope(work).await, "ops");
+        entry.actor = Some("bob");
+        let work = async { line(&scribe, &entry).1["actor"].clone() };
+        assert_eq!(called.clone().scope(work).await, "ops (for bob)");
+        for caller in [&proven, &called, &long] {
+            let shown = caller.shown(None).unwrap();
+            assert!(shown.len() < MAX_ACTOR_BYTES && shown.starts_with("ops"), "{shown}");
+            assert_eq!(caller.shown(Some(&shown)).as_deref(), Some(&*shown), "said twice");
+        }
+        assert_eq!(proven.shown(Some("ops2 (for a)")).unwrap(), "ops (for ops2 (for a))");
+        assert_eq!(Caller::default().shown(Some("bob")).as_deref(), Some("bob"));
     }
 
     #[test]

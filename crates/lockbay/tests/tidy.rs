@@ -36,6 +36,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("leader.rs", &["clock", "error", "event", "keeper", "metrics", "scribe", "store"]),
     ("instance.rs", &["clock", "error", "store"]),
     ("lease.rs", &["clock", "error", "keeper", "metrics", "name", "scribe", "store"]),
+    ("access/", &["clock", "error", "hex", "name", "retire", "scribe", "store"]),
     (
         "audit/",
         &["clock", "error", "event", "hex", "leader", "metrics", "retire", "scribe", "store"],
@@ -75,8 +76,9 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "monitor/",
         &[
-            "audit", "clock", "config", "error", "event", "glob", "hex", "job", "keeper", "leader",
-            "lease", "metrics", "name", "retire", "saga", "schedule", "scribe", "store", "sweep",
+            "access", "approval", "audit", "clock", "config", "error", "event", "glob", "hex",
+            "job", "keeper", "leader", "lease", "metrics", "name", "retire", "saga", "schedule",
+            "scribe", "store", "sweep",
         ],
     ),
     ("testing/", &["clock", "config", "error", "json", "lockbay", "saga", "store"]),

@@ -49,6 +49,10 @@ const OURS: [&str; 39] = [
     "alert-silence",
     "alert-notice",
     "alert-notice-list",
+    "token",
+    "token-use",
+    "access-head",
+    "access-session",
 ];
 
 /// What the bare store is measured with.

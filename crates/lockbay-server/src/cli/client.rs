@@ -3,6 +3,7 @@
 //! Answers are kept as bytes, so that `--json` shows exactly what the server said. It never
 //! repeats a request by itself: after a broken connection the outcome may be unknown.
 
+use std::net::IpAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -122,7 +123,8 @@ fn next_step(kind: &str, status: u16, retry_after_ms: Option<u64>) -> String {
         ("fenced", _) => "stop: somebody else may have it; look before you go on".into(),
         ("key-reused", _) => "use another key for other parameters".into(),
         ("not-found", _) => "list what there is, and check the name".into(),
-        ("unauthorized" | "forbidden", _) => "give a token: --token or LOCKBAY_TOKEN".into(),
+        ("unauthorized", _) => "give a token that counts: --token or LOCKBAY_TOKEN".into(),
+        ("forbidden", _) => "use a token of the role that is named above".into(),
         ("unavailable", _) => "check the store with `lockbay doctor`, then try again".into(),
         ("unknown-outcome", _) => "look whether it was done before you repeat it".into(),
         ("rolled-back", _) => {
@@ -139,7 +141,16 @@ impl Client {
     pub(super) fn new(shared: &Shared) -> Result<Self, Failure> {
         let token = shared.token.clone().filter(|token| !token.is_empty());
         let (actor, json, sure) = (Some(shared.actor()), shared.json, shared.yes);
-        Ok(Client { token, actor, json, sure, ..Client::trusting(&shared.url, &shared.trust)? })
+        let client =
+            Client { token, actor, json, sure, ..Client::trusting(&shared.url, &shared.trust)? };
+        if client.token.is_some() && !shared.allow_plain_http && client.is_overheard() {
+            let host = client.base.host_str().unwrap_or_default();
+            return Err(Failure::Usage(format!(
+                "a token is not shown to {host} over plain http, where whoever listens reads it: \
+                 use https, a tunnel, or --allow-plain-http on a network that you trust"
+            )));
+        }
+        Ok(client)
     }
 
     /// A client of the server at this address, which shows it no token.
@@ -166,6 +177,14 @@ impl Client {
             .build()
             .map_err(|error| Failure::Failed(error.into()))?;
         Ok(Client { base, token: None, actor: None, http, json: false, sure: false })
+    }
+
+    /// Whether others may listen on the way to the server.
+    fn is_overheard(&self) -> bool {
+        let host = self.base.host_str().unwrap_or_default();
+        let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+        let is_here = host == "localhost" || address.is_ok_and(|address| address.is_loopback());
+        self.base.scheme() == "http" && !is_here
     }
 
     /// The address of a resource; each part is escaped.

@@ -1,7 +1,7 @@
 //! The command line: what can be said to `lockbay`, and the exit code it ends with.
 //!
 //! One file per group of commands. `serve`, `doctor` and `backup` (and `bench`, in a module of its
-//! own) open a store, and `demo`, in one too, starts its own servers; all others are clients of a server's HTTP API and know nothing that another program
+//! own) open a store, and `token` if it is told to, and `demo`, in one too, starts its own servers; all others are clients of a server's HTTP API and know nothing that another program
 //! could not know. Exit codes: 0 done, 1 refused or failed, 2 unreachable or wrong usage.
 
 mod alert_rules;
@@ -32,6 +32,7 @@ mod schedule;
 mod search;
 mod state;
 mod status;
+mod token;
 #[cfg(feature = "top")]
 mod top;
 mod trends;
@@ -76,6 +77,9 @@ struct Shared {
     /// The bearer token to show it
     #[arg(long, global = true, env = "LOCKBAY_TOKEN", hide_env_values = true)]
     token: Option<String>,
+    /// Show the token to another machine over plain http too, where whoever listens reads it
+    #[arg(long, global = true, env = "LOCKBAY_ALLOW_PLAIN_HTTP", hide_env_values = true)]
+    allow_plain_http: bool,
     /// Who asks, for the audit trail; nothing proves it [default: $USER]
     #[arg(long, global = true, env = "LOCKBAY_ACTOR", hide_env_values = true)]
     actor: Option<String>,
@@ -159,6 +163,9 @@ enum Command {
     /// Who changed what and when, and whether anything of that was touched
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// Who may do what: tokens and their roles
+    #[command(subcommand)]
+    Token(token::TokenCommand),
     /// Measure what the services reach here, beside the bare store doing the same writes
     Bench(bench::BenchArgs),
     /// Write completions for a shell
@@ -234,6 +241,7 @@ async fn obey(shared: &Shared, command: Command) -> Result<Ended, Failure> {
         Command::Cleanup(command) => cleanup::obey(&Client::new(shared)?, command).await,
         Command::Alerts(command) => alerts::obey(&Client::new(shared)?, command).await,
         Command::Audit(command) => audit::obey(shared, command).await,
+        Command::Token(command) => token::obey(shared, command).await,
         Command::Bench(args) => {
             bench::run(args, shared.json, &|| Client::new(shared)).await?;
             Ok(Ended::Done)

@@ -3,11 +3,11 @@
 //! Every route has a row in [`ACCESS`]; one without a row is for admins alone, and a test fails.
 //! Whoever asks stands in the extensions of the request as an [`Identity`].
 
-use axum::extract::Request;
-use axum::middleware::Next;
-use axum::response::Response;
+use std::net::SocketAddr;
+
 use lockbay::access::Role;
 use lockbay::access::Role::{Admin, Operator, Viewer};
+use lockbay::clock::Timestamp;
 
 use self::Need::{Least, Open};
 
@@ -42,17 +42,29 @@ pub(super) struct Identity {
     pub(super) role: Role,
     /// By what they are known.
     pub(super) means: Means,
+    /// When that ends.
+    pub(super) expires_at: Option<Timestamp>,
+    /// Under a session, what a page sends with every change.
+    pub(super) csrf_token: Option<String>,
 }
 
-/// The certificate that a client showed, verified, and what its owner may do. It stands in the
-/// extensions of each request of its connection.
-#[derive(Debug, Clone)]
+/// The address that a connection comes from, in the extensions of every request over it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peer(pub(super) SocketAddr);
+
+/// That the connection is encrypted, in the extensions of every request over it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Encrypted;
+
+/// A certificate that a client has shown and that was verified, in the extensions of every request
+/// over its connection. Whoever shows nothing else is known by it.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ClientCertificate {
-    /// The common name of its subject.
+    /// The name that the audit trail gets.
     pub(super) subject_cn: String,
-    /// SHA-256 over it, in hexadecimal digits.
+    /// What tells it from every other.
     pub(super) fingerprint: String,
-    /// What the settings allow its owner.
+    /// What its holder may do.
     pub(super) role: Role,
 }
 
@@ -177,11 +189,13 @@ pub(super) const ACCESS: &[(&str, &str, Need)] = &[
     ("GET", "/v1/metrics/history", Least(Viewer)),
     ("GET", "/v1/metrics/paths", Least(Viewer)),
     ("GET", "/v1/trends", Least(Viewer)),
-    // Approvals: of what somebody else asked for.
-    ("GET", "/v1/approvals", Least(Viewer)),
-    ("GET", "/v1/approvals/{approval_id}", Least(Viewer)),
-    ("POST", "/v1/approvals/{approval_id}/approve", Least(Operator)),
-    ("POST", "/v1/approvals/{approval_id}/reject", Least(Operator)),
+    // Who asks, and tokens. A session is begun by whoever has a token and nothing else.
+    ("GET", "/v1/session", Least(Viewer)),
+    ("POST", "/v1/session", Open),
+    ("DELETE", "/v1/session", Least(Viewer)),
+    ("GET", "/v1/tokens", Least(Admin)),
+    ("POST", "/v1/tokens", Least(Admin)),
+    ("DELETE", "/v1/tokens/{token_id}", Least(Admin)),
     // Audit.
     ("GET", "/v1/audit", Least(Viewer)),
     ("GET", "/v1/audit/verify", Least(Viewer)),
@@ -199,16 +213,127 @@ pub(super) fn need(method: &str, path: &str) -> Need {
     row.map_or(Least(Admin), |row| row.2)
 }
 
-/// Lets the request in, with who asks.
-pub(super) async fn admit(mut request: Request, next: Next) -> Response {
-    let identity = match request.extensions().get::<ClientCertificate>() {
-        None => Identity { actor: None, role: Admin, means: Means::Nothing },
-        Some(certificate) => Identity {
-            actor: Some(certificate.subject_cn.clone()),
-            role: certificate.role,
-            means: Means::Certificate(certificate.fingerprint.clone()),
-        },
-    };
-    request.extensions_mut().insert(identity);
-    next.run(request).await
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use super::*;
+
+    /// The routes that the sources declare, in either way: `.route("/x", get(a).post(b))`, and
+    /// `#[utoipa::path(get, path = "/x")]`.
+    fn routed(source: &str) -> Vec<(String, String)> {
+        let source = source.split("#[cfg(test)]").next().unwrap_or_default();
+        let mut routes = Vec::new();
+        for call in source.split(".route(").skip(1) {
+            let call = inside(call);
+            let (path, handlers) = call.split_once(',').unwrap();
+            let (path, handlers) = (path_of(source, path.trim()), handlers.trim());
+            let named = source.split(&format!("let {handlers} = ")).nth(1);
+            let call = named.map_or(handlers, |named| named.split(';').next().unwrap());
+            for method in ["get", "post", "put", "delete", "patch"] {
+                let word = format!("{method}(");
+                let is_call = |at: usize| {
+                    !call[..at].ends_with(|before: char| before.is_alphanumeric() || before == '_')
+                };
+                if call.match_indices(&word).any(|(at, _)| is_call(at)) {
+                    routes.push((method.to_uppercase(), path.clone()));
+                }
+            }
+        }
+        for described in source.split("utoipa::path(").skip(1) {
+            let method = described.trim_start().split([',', ' ', '\n']).next().unwrap();
+            let path = described.split("path = ").nth(1).unwrap();
+            let path = path_of(source, path.split([',', ')', '\n']).next().unwrap());
+            routes.push((method.to_uppercase(), path));
+        }
+        routes
+    }
+
+    /// The path that is written so: in quotes, or by the name of a constant.
+    fn path_of(source: &str, written: &str) -> String {
+        let constant = format!("const {written}: &str = ");
+        let written = match source.split(&constant).nth(1) {
+            Some(value) if !written.starts_with('"') => value.split(';').next().unwrap(),
+            Some(_) | None => written,
+        };
+        written.trim_matches('"').to_owned()
+    }
+
+    /// Up to the parenthesis that closes what has been opened.
+    fn inside(text: &str) -> &str {
+        let mut depth = 1;
+        for (at, letter) in text.char_indices() {
+            match letter {
+                '(' => depth += 1,
+                ')' => depth -= 1,
+                _ => {}
+            }
+            if depth == 0 {
+                return &text[..at];
+            }
+        }
+        text
+    }
+
+    #[test]
+    fn every_route_has_a_row_and_every_row_a_route() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/http");
+        let mut folders = vec![folder];
+        let mut routes = BTreeSet::new();
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if path.extension().is_some_and(|extension| extension == "rs") {
+                    routes.extend(routed(&std::fs::read_to_string(&path).unwrap()));
+                }
+            }
+        }
+        let rows = ACCESS.iter().map(|(method, path, _)| ((*method).into(), (*path).into()));
+        let rows: BTreeSet<(String, String)> = rows.collect();
+        assert_eq!(rows.len(), ACCESS.len(), "a row comes twice");
+        assert!(routes.len() > 90, "the routes are looked for in the wrong place");
+        let without_row: Vec<_> = routes.difference(&rows).collect();
+        let without_route: Vec<_> = rows.difference(&routes).collect();
+        assert!(without_row.is_empty(), "routes without a row in ACCESS: {without_row:?}");
+        assert!(without_route.is_empty(), "rows of ACCESS without a route: {without_route:?}");
+    }
+
+    #[test]
+    fn the_reader_of_routes_finds_both_kinds() {
+        let source = ".route(\"/a\", get(x).post(move |a| budget(a)))\n\
+            #[utoipa::path(\n    delete, path = \"/b/{c}\", tag = \"t\")]";
+        let found = routed(source);
+        let wanted = [("GET", "/a"), ("POST", "/a"), ("DELETE", "/b/{c}")];
+        assert_eq!(found, wanted.map(|(method, path)| (method.to_owned(), path.to_owned())));
+    }
+
+    #[test]
+    fn what_has_no_row_is_for_admins_and_head_is_like_get() {
+        assert_eq!(need("PATCH", "/v1/jobs"), Least(Admin));
+        assert_eq!(need("GET", "/v1/secret"), Least(Admin));
+        assert_eq!(need("HEAD", "/v1/jobs"), Least(Viewer));
+        assert_eq!(need("HEAD", "/health/live"), Open);
+        assert_eq!(need("HEAD", "/v1/sagas/bulk"), Least(Admin));
+    }
+
+    /// Reading is for viewers, but what tells of tokens and takes the trail away whole.
+    #[test]
+    fn a_change_is_never_for_viewers_and_reading_seldom_for_others() {
+        for (method, path, need) in ACCESS {
+            let safe =
+                ["POST /v1/alerts/rules/{name}/test", "POST /v1/session", "DELETE /v1/session"];
+            let named = format!("{method} {path}");
+            let reads = *method == "GET" || safe.contains(&named.as_str());
+            assert_eq!(
+                reads,
+                *need == Open || *need == Least(Viewer) || {
+                    ["GET /v1/tokens", "GET /v1/audit/export"].contains(&named.as_str())
+                },
+                "{named}"
+            );
+        }
+    }
 }

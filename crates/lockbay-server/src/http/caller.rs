@@ -1,6 +1,7 @@
 //! Who asks, and by which request: what the audit trail, the log and the answer say of it.
 //!
-//! Both names are given by the caller and prove nothing. The name of a request is accepted if it is
+//! Both names are given by the caller and prove nothing; who they have shown to be is found out later
+//! and stands before them. The name of a request is accepted if it is
 //! one, else it gets another; a name of an actor that is none is refused, because a change would be
 //! entered without it.
 
@@ -33,7 +34,7 @@ pub(super) async fn name_request(State(app): State<App>, request: Request, next:
     let status = tracing::field::Empty;
     let span = tracing::info_span!("request", id = %id, method = %request.method(), route, status);
     let actor = actor(request.headers());
-    let caller = Caller { actor: None, request_id: Some(id) };
+    let caller = Caller { request_id: Some(id), ..Caller::default() };
     let answer = async {
         match actor {
             Ok(actor) => {

@@ -9,12 +9,14 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::sse::{Event as Message, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::{Stream, stream};
 use lockbay::ErrorKind;
+use lockbay::access::Role;
 use lockbay::event::{Event, Heard, Tail, Told};
 use serde::Deserialize;
 use serde_json::json;
@@ -24,7 +26,10 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::App;
+use super::access::Identity;
+use super::admit::is_still_known;
 use super::extract::Query;
+use super::mask::Masked;
 use super::problem::Problem;
 
 /// Clients that listen at once. Each holds a connection; a service has a few dashboards, not
@@ -98,6 +103,7 @@ struct Wish {
 )]
 async fn events(
     State(app): State<App>,
+    Extension(identity): Extension<Identity>,
     headers: HeaderMap,
     Query(wish): Query<Wish>,
 ) -> Result<Response, Problem> {
@@ -109,8 +115,12 @@ async fn events(
     let instance = app.bay.instance_id().to_owned();
     let (tail, first) =
         begin(&app, &instance, headers.get("last-event-id").map(|id| id.as_bytes()));
+    let masked = (identity.role == Role::Viewer).then(|| app.gate.masked.clone());
     let listener = Listener {
         app,
+        identity,
+        headers,
+        masked,
         tail,
         instance,
         wanted,
@@ -120,7 +130,7 @@ async fn events(
     };
     let sse = Sse::new(listener.stream());
     // Proxies that collect answers before they pass them on are asked not to.
-    Ok(([("x-accel-buffering", "no")], sse).into_response())
+    Ok(([("x-accel-buffering", "no"), ("cache-control", "no-store")], sse).into_response())
 }
 
 fn names(text: &str) -> Result<Vec<&'static str>, Problem> {
@@ -161,6 +171,11 @@ enum First {
 
 struct Listener {
     app: App,
+    /// Who listens, and what they have shown: it must count as long as they do.
+    identity: Identity,
+    headers: HeaderMap,
+    /// What the listener does not get to see.
+    masked: Option<Masked>,
     tail: Tail,
     instance: String,
     wanted: Option<Vec<&'static str>>,
@@ -190,17 +205,18 @@ impl Listener {
         let clock = self.app.bay.clock().clone();
         let silent = clock.sleep(HEARTBEAT);
         let stopping = self.app.stopping.clone();
-        tokio::select! {
-            () = stopping.cancelled() => None,
-            heard = heard(&mut self.tail, self.wanted.as_deref()) => Some(match heard {
+        let message = tokio::select! {
+            () = stopping.cancelled() => return None,
+            heard = heard(&mut self.tail, self.wanted.as_deref()) => match heard {
                 Some(told) => self.told(&told),
                 None => {
                     self.cut_off = true;
                     self.gap("too_slow")
                 }
-            }),
-            () = silent => Some(self.at(self.tail.seen()).comment("heartbeat")),
-        }
+            },
+            () = silent => self.at(self.tail.seen()).comment("heartbeat"),
+        };
+        is_still_known(&self.app, &self.headers, &self.identity).await.then_some(message)
     }
 
     fn at(&self, number: u64) -> Message {
@@ -214,7 +230,10 @@ impl Listener {
     }
     fn told(&self, told: &Told) -> Message {
         // Events are plain structs of text and numbers, which can always be written.
-        let data = serde_json::to_string(told).unwrap_or_default();
+        let mut data = serde_json::to_string(told).unwrap_or_default();
+        if let Some(masked) = &self.masked {
+            data = masked.text(&data);
+        }
         self.at(told.sequence).event(told.event.name()).data(data)
     }
 

@@ -27,6 +27,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::access::{Encrypted, Peer};
 use super::peers::Peers;
 use super::tls::{Client, Tls};
 use super::wire::{Answer, Patience, Pulse, Wire};
@@ -63,6 +64,13 @@ struct Ground {
     stopping: CancellationToken,
 }
 
+/// Who is at the other end of a connection.
+struct End {
+    peer: Peer,
+    client: Client,
+    encrypted: bool,
+}
+
 /// Serves until the app is stopping, then lets every connection finish the request it is in.
 ///
 /// There are at most twice as many connections as requests in flight; more wait to be accepted.
@@ -97,7 +105,7 @@ pub(crate) async fn serve(listener: TcpListener, app: App, tls: Option<Arc<Tls>>
         let ground = ground.clone();
         connections.spawn(async move {
             let _kept = (permit, admitted);
-            ground.receive(stream).await;
+            ground.receive(stream, Peer(peer)).await;
         });
     }
     drop(listener);
@@ -132,7 +140,7 @@ fn end_with_silence(_: &TcpStream, _: Duration) {}
 
 impl Ground {
     /// One connection from its first byte to its last.
-    async fn receive(self, stream: TcpStream) {
+    async fn receive(self, stream: TcpStream, peer: Peer) {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY not set");
         }
@@ -141,7 +149,8 @@ impl Ground {
         match &self.tls {
             None => {
                 let wire = Wire::new(stream, self.clock.clone(), self.patience, pulse.clone());
-                self.converse(wire, pulse, Client::Unnamed).await;
+                let end = End { peer, client: Client::Unnamed, encrypted: false };
+                self.converse(wire, pulse, end).await;
             }
             Some(tls) => {
                 let within = self.patience.head;
@@ -153,7 +162,8 @@ impl Ground {
                 match agreed {
                     Some(Some(stream)) => {
                         let client = tls.client(stream.get_ref().1);
-                        self.converse(stream, pulse, client).await;
+                        let end = End { peer, client, encrypted: true };
+                        self.converse(stream, pulse, end).await;
                     }
                     Some(None) => {}
                     None => tracing::debug!("no agreement on TLS within {within:?}"),
@@ -186,14 +196,14 @@ impl Ground {
     }
 
     /// Every request of a connection, from the first to the last.
-    async fn converse<S>(&self, stream: S, pulse: Pulse, client: Client)
+    async fn converse<S>(&self, stream: S, pulse: Pulse, end: End)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let router = TowerToHyperService::new(self.router.clone());
         let answering = service_fn(|request: Request<Incoming>| {
             let serving = pulse.begin();
-            let answer = answer(&router, &client, request);
+            let answer = answer(&router, &end, request);
             async {
                 let answer = answer.await;
                 Ok::<_, Infallible>(answer.map(|body| Answer::new(body, serving)))
@@ -222,13 +232,17 @@ impl Ground {
 /// The answer to one request of this client.
 fn answer(
     router: &TowerToHyperService<Router>,
-    client: &Client,
+    end: &End,
     mut request: Request<Incoming>,
 ) -> impl Future<Output = Response<Body>> + use<> {
-    if let Client::Named(certificate) = client {
+    request.extensions_mut().insert(end.peer);
+    if end.encrypted {
+        request.extensions_mut().insert(Encrypted);
+    }
+    if let Client::Named(certificate) = &end.client {
         request.extensions_mut().insert(certificate.clone());
     }
-    let answer = match client {
+    let answer = match &end.client {
         Client::Unnamed | Client::Named(_) => Ok(router.call(request)),
         Client::Stranger(subject) => Err(Problem::forbidden(format!(
             "the settings give the client certificate of {subject:?} no role; nothing was done"

@@ -2,12 +2,13 @@
 //!
 //! One file per group of paths. A handler extracts, converts, calls the library, and converts the
 //! answer; it decides nothing. A request goes through here in this order: it gets its name, a panic
-//! becomes a problem, headers that every call shares are checked, the number of requests in flight is
-//! limited (probes are not, so that a busy server does not look dead), and then comes the handler.
+//! becomes a problem, headers that every call shares are checked, who asks is found out and whether
+//! they may, the number of requests in flight is limited (probes are not, so that a busy server does not look dead), and then comes the handler.
 
 mod abandoned;
 mod about;
 mod access;
+mod admit;
 mod alert;
 mod approval;
 mod audit;
@@ -28,7 +29,9 @@ mod job_operate;
 mod leader;
 mod lease;
 mod ledger;
+mod limit;
 mod listen;
+mod mask;
 mod metrics;
 mod notify;
 mod openapi;
@@ -41,12 +44,15 @@ mod saga_operate;
 mod schedule;
 mod schedule_preview;
 mod search;
+mod session;
 mod shape;
 mod state;
 mod task;
 mod tls;
+mod token;
 mod wire;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::extract::Request;
@@ -88,6 +94,8 @@ pub(crate) struct App {
     listeners: events::Listeners,
     /// Who reads the whole audit trail.
     audit_readers: audit::Readers,
+    /// What is asked of everybody.
+    gate: Arc<admit::Gate>,
     max_in_flight: usize,
 }
 
@@ -104,6 +112,7 @@ impl App {
         let limit = i64::try_from(max_in_flight).unwrap_or(i64::MAX);
         bay.metrics().set(Metric::MaxInFlight, limit);
         Ok(App {
+            gate: Arc::new(admit::Gate::new(&bay)),
             bay,
             four_eyes,
             stopping,
@@ -114,6 +123,14 @@ impl App {
             audit_readers: audit::Readers::default(),
             max_in_flight,
         })
+    }
+
+    /// As one that listens on this address.
+    pub(crate) fn listening_on(mut self, address: SocketAddr) -> Self {
+        let mut gate = admit::Gate::new(&self.bay);
+        gate.boundary = gate.boundary.listening_on(address.ip());
+        self.gate = Arc::new(gate);
+        self
     }
 
     /// How many requests are being served, those that wait included.
@@ -158,6 +175,8 @@ pub(crate) fn router(app: App) -> Router {
         .merge(notify::routes())
         .merge(report::routes())
         .merge(audit::routes())
+        .merge(session::routes())
+        .merge(token::routes())
         .layer(middleware::from_fn_with_state(app.clone(), guard::limit_in_flight));
     let (router, document) = OpenApiRouter::new()
         .merge(index_route())
@@ -171,9 +190,9 @@ pub(crate) fn router(app: App) -> Router {
         .layer(Extension(Served::new(document)))
         .fallback(no_such_route)
         .method_not_allowed_fallback(no_such_method)
-        .layer(middleware::from_fn(access::admit))
-        .layer(middleware::from_fn(guard::check_headers))
-        .layer(middleware::map_response(guard::mark_response))
+        .layer(middleware::from_fn_with_state(app.clone(), admit::admit))
+        .layer(middleware::from_fn_with_state(app.clone(), guard::check_headers))
+        .layer(middleware::from_fn(guard::mark_response))
         .layer(CatchPanicLayer::custom(guard::panicked))
         .layer(middleware::from_fn_with_state(app.clone(), caller::name_request))
         .with_state(app)

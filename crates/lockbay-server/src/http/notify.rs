@@ -5,6 +5,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use lockbay::Caller;
 use lockbay::clock::Timestamp;
 use lockbay::monitor::alert::Severity;
 use lockbay::monitor::notify::{
@@ -124,7 +125,7 @@ async fn create(
         from: body.from,
         until,
         window: body.window,
-        actor: body.actor,
+        actor: Caller::current().shown(Some(&body.actor)).unwrap_or(body.actor),
         reason: body.reason,
     };
     let silence = app.bay.notifications().silence(request).await?;
@@ -214,8 +215,9 @@ async fn end(
     if ending.id.is_some_and(|other| other != id) {
         return Err(Problem::invalid("the path and the query name different silences"));
     }
-    let actor = ending.actor.as_deref().unwrap_or(SOMEBODY);
-    let silence = app.bay.notifications().unsilence(&id, actor).await?;
+    let actor = Caller::current().shown(ending.actor.as_deref());
+    let actor = actor.unwrap_or_else(|| SOMEBODY.to_owned());
+    let silence = app.bay.notifications().unsilence(&id, &actor).await?;
     Ok(Json(Shown { silence, state: SilenceState::Ended }))
 }
 
@@ -360,7 +362,8 @@ async fn retry(
     Name(id): Name,
     JsonOrNothing(body): JsonOrNothing<RetryBody>,
 ) -> Result<Json<Kept>, Problem> {
-    Ok(Json(app.bay.notifications().retry(&id, body.actor.as_deref()).await?))
+    let actor = Caller::current().shown(body.actor.as_deref());
+    Ok(Json(app.bay.notifications().retry(&id, actor.as_deref()).await?))
 }
 
 #[derive(Serialize, ToSchema)]

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use lockbay::{Error, ErrorKind};
@@ -93,6 +93,11 @@ impl Problem {
         problem
     }
 
+    /// The caller has not shown who they are.
+    pub(crate) fn unauthorized(detail: impl Into<String>) -> Self {
+        Problem::new(ErrorKind::Unauthorized, detail)
+    }
+
     /// The caller may not ask for this.
     pub(crate) fn forbidden(detail: impl Into<String>) -> Self {
         let mut problem = Problem::new(ErrorKind::Unauthorized, detail);
@@ -160,6 +165,9 @@ impl IntoResponse for Problem {
         let mut response = (self.0.status, body).into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if self.0.status == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
         if self.0.retryable {
             let seconds = self.0.retry_after_ms.unwrap_or_default().div_ceil(1_000).max(1);
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));

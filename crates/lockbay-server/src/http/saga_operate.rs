@@ -288,10 +288,9 @@ async fn resolve(
     operate(&app, &identity, saga_id, decision, ReasonBody { reason, actor }).await
 }
 
-/// Who decides: whoever is known; among those who are not, by the body, else by the header.
-fn actor(identity: &Identity, named: Option<String>) -> String {
-    let named = named.filter(|_| identity.means == Means::Nothing);
-    named.or_else(|| Caller::current().actor).unwrap_or_else(|| UNNAMED.to_owned())
+/// Who decides: by what they have shown to be, the body, and else the header.
+fn actor(named: Option<String>) -> String {
+    Caller::current().shown(named.as_deref()).unwrap_or_else(|| UNNAMED.to_owned())
 }
 
 async fn operate(
@@ -307,7 +306,7 @@ async fn operate(
         return Ok(waits);
     }
     let sagas = app.bay.sagas().clone();
-    let actor = actor(identity, body.actor);
+    let actor = actor(body.actor);
     let work = async move { sagas.operate(&saga_id, &decision, &actor, &body.reason).await };
     // What was decided holds, whoever is there to hear of it.
     let operated = see_through(work, |_| async {}).await??;
@@ -472,7 +471,7 @@ async fn bulk(
     let bulk = match body.dry_run {
         true => would_operate(sagas, &filter, next, limit).await?,
         false => {
-            let actor = actor(&identity, body.actor);
+            let actor = actor(body.actor);
             let many = sagas.operate_all(&filter, next, limit, &decision, &actor, &body.reason);
             let many = many.await?;
             let mut bulk = Bulk::of(many.items.len(), many.next);

@@ -9,10 +9,11 @@ use super::ticks::SagaHandlers;
 use super::timed::Timed;
 use super::trail;
 use super::{Inner, Life};
+use crate::access::Access;
 use crate::approval::Approvals;
 use crate::audit::{Audit, AuditSettings, Keys};
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, REQUIRED};
 use crate::event::Bus;
 use crate::finance::{Finance, Mischief, SimulatedProvider};
 use crate::instance::Instances;
@@ -110,6 +111,8 @@ impl Ground {
         let audit = self.audit(&leadership);
         let approvals = Approvals::new(self.store(), self.clock.clone(), scribe());
         let search = self.search(&leadership, &jobs, &sagas);
+        let required = self.config.auth == REQUIRED;
+        let access = Access::new(self.store(), self.clock.clone(), scribe(), required);
         let services = Services {
             store: &self.store,
             clock: &self.clock,
@@ -121,6 +124,7 @@ impl Ground {
             state: &state,
             scribe: &self.scribe,
             audit: &audit,
+            access: &access,
         };
         let name = (self.instance_id.as_str(), self.config.instance_name.as_deref());
         let clock = self.clock.clone();
@@ -151,6 +155,7 @@ impl Ground {
             state,
             audit,
             search,
+            access,
             sweeper,
             schedules,
             alerts,

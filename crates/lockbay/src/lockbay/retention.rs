@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use crate::access::{Access, SESSION};
 use crate::audit::Audit;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -36,6 +37,7 @@ pub(super) struct Services<'a> {
     pub(super) state: &'a State,
     pub(super) scribe: &'a Scribe,
     pub(super) audit: &'a Audit,
+    pub(super) access: &'a Access,
 }
 
 pub(super) fn sweeper(config: &Config, services: &Services<'_>, instance_id: &str) -> Sweeper {
@@ -58,6 +60,8 @@ pub(super) fn sweeper(config: &Config, services: &Services<'_>, instance_id: &st
         (Scope::StateKeys, Arc::new(state_keys)),
         (Scope::Notices, letters(NoticeStatus::Delivered)),
         (Scope::DeadNotices, letters(NoticeStatus::Dead)),
+        (Scope::Tokens, services.access.ended_tokens()),
+        (Scope::AccessSessions, lapsed(SESSION, Grace::None)),
     ]
     .into();
     let holds: Arc<dyn Errand> = Arc::new(LapsedHolds(services.ledger.clone()));

@@ -77,11 +77,16 @@ pub enum Scope {
     Notices,
     /// Notices of alerts that a channel gave up. Named by their group.
     DeadNotices,
+    /// Tokens that expired or were revoked. Named by their names.
+    Tokens,
+    /// Sessions that have ended. Named by what SHA-256 makes of their secret; the rule's TTL does
+    /// not matter to them.
+    AccessSessions,
 }
 
 impl Scope {
     /// All of them.
-    pub const ALL: [Scope; 13] = [
+    pub const ALL: [Scope; 15] = [
         Scope::ExpiredState,
         Scope::StaleState,
         Scope::Leftovers,
@@ -95,6 +100,8 @@ impl Scope {
         Scope::ForeignKeys,
         Scope::Notices,
         Scope::DeadNotices,
+        Scope::Tokens,
+        Scope::AccessSessions,
     ];
 
     /// Whether what may go is found without looking at what stays.
@@ -108,6 +115,8 @@ impl Scope {
             | Scope::History
             | Scope::Notices
             | Scope::DeadNotices
+            | Scope::Tokens
+            | Scope::AccessSessions
             | Scope::Audit => true,
             Scope::StaleState | Scope::Leftovers | Scope::StateKeys | Scope::ForeignKeys => false,
         }
@@ -276,7 +285,7 @@ struct BuiltIn {
 }
 
 #[rustfmt::skip]
-const BUILT_IN: [BuiltIn; 12] = [
+const BUILT_IN: [BuiltIn; 13] = [
     BuiltIn { name: "temp_state", pattern: "temp_state:*", ttl: |_| HOUR, strategy: Strategy::Immediate, batch_size: 500, priority: 90,
         scopes: &[Scope::ExpiredState, Scope::StateKeys, Scope::ForeignKeys] },
     BuiltIn { name: "leader_election", pattern: "*", ttl: |_| HOUR, strategy: Strategy::Batch, batch_size: 200, priority: 80,
@@ -299,6 +308,8 @@ const BUILT_IN: [BuiltIn; 12] = [
         scopes: &[Scope::Notices] },
     BuiltIn { name: "dead_letters", pattern: "*", ttl: |_| DAY * 30, strategy: Strategy::Batch, batch_size: 200, priority: 14,
         scopes: &[Scope::DeadNotices] },
+    BuiltIn { name: "access", pattern: "*", ttl: |_| DAY * 90, strategy: Strategy::Batch, batch_size: 200, priority: 13,
+        scopes: &[Scope::Tokens, Scope::AccessSessions] },
     BuiltIn { name: "audit", pattern: "*", ttl: |times| times.audit, strategy: Strategy::Batch, batch_size: 100, priority: 10,
         scopes: &[Scope::Audit] },
 ];

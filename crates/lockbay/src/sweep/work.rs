@@ -150,6 +150,8 @@ impl Work<'_> {
                 | Scope::History
                 | Scope::Notices
                 | Scope::DeadNotices
+                | Scope::Tokens
+                | Scope::AccessSessions
                 | Scope::Audit
                 | Scope::StateKeys => {
                     if let Some(chore) = self.chores.retire.get(&scope) {
@@ -343,7 +345,9 @@ impl Task<'_> {
             | Scope::StateKeys
             | Scope::ForeignKeys
             | Scope::Notices
-            | Scope::DeadNotices => true,
+            | Scope::DeadNotices
+            | Scope::Tokens
+            | Scope::AccessSessions => true,
         }
     }
 }

@@ -1,6 +1,4 @@
-//! Who may do what.
-//!
-//! There are three roles, and each may do everything that the ones before it may.
+//! The three roles. Each may do everything that the ones before it may.
 
 use std::fmt;
 use std::str::FromStr;
