@@ -295,6 +295,8 @@ impl LockBay {
     /// Who may do what: tokens, and the sessions that they begin.
     pub fn access(&self) -> &Access {
         &self.0.access
+    }
+
     /// Jobs and sagas by the words in them.
     pub fn search(&self) -> &Search {
         &self.0.search
