@@ -9,7 +9,7 @@ use lockbay::store::{self, Commit, Kind, MAX_PAGE, Partition, Range, Store, Writ
 use super::{job, saga, state};
 
 /// What LockBay keeps in a store: the kinds of docs/store.md.
-const OURS: [&str; 39] = [
+const OURS: [&str; 43] = [
     "leader",
     "lease",
     "job",
