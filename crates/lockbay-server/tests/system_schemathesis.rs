@@ -50,9 +50,10 @@ fn every_answer_to_generated_requests_is_one_that_the_document_tells_of() {
     let told = String::from_utf8_lossy(&run.stdout);
     let errors = String::from_utf8_lossy(&run.stderr);
     assert!(run.status.success(), "{told}\n{errors}");
-    // None was left out, neither by a filter nor because it could not be understood.
-    for counted in [format!("Selected: {operations}/{operations}"), format!("Tested: {operations}")]
-    {
+    // None was left out, neither by a filter nor because it could not be understood; but for the
+    // document itself, which it has read by then.
+    let asked = operations - 1;
+    for counted in [format!("Selected: {asked}/{asked}"), format!("Tested: {asked}")] {
         assert!(told.contains(&counted), "not {counted}:\n{told}");
     }
     assert_eq!(server.get("/health/live").ok()["live"], true);
