@@ -9,7 +9,7 @@ use lockbay::store::{self, Commit, Kind, MAX_PAGE, Partition, Range, Store, Writ
 use super::{job, saga, state};
 
 /// What LockBay keeps in a store: the kinds of docs/store.md.
-const OURS: [&str; 43] = [
+const OURS: [&str; 49] = [
     "leader",
     "lease",
     "job",
@@ -53,6 +53,12 @@ const OURS: [&str; 43] = [
     "token-use",
     "access-head",
     "access-session",
+    "approval",
+    "approval-list",
+    "search-head",
+    "search-words",
+    "search-docs",
+    "instance",
 ];
 
 /// What the bare store is measured with.

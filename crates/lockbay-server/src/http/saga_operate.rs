@@ -17,7 +17,7 @@ use utoipa_axum::routes;
 
 use super::App;
 use super::abandoned::see_through;
-use super::access::{Identity, Means};
+use super::access::Identity;
 use super::approval::{Waiting, hold_decision, refuse_many};
 use super::extract::{JsonBody, Name, Names, Seconds, check_reason};
 use super::openapi::{Conflict, NotFound, Unprocessable, page_token};
@@ -452,7 +452,6 @@ struct RefusedOne {
 )]
 async fn bulk(
     State(app): State<App>,
-    Extension(identity): Extension<Identity>,
     JsonBody(body): JsonBody<BulkBody>,
 ) -> Result<Json<Bulk>, Problem> {
     check_reason(&body.reason)?;

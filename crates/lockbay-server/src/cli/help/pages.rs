@@ -139,6 +139,14 @@ pub(super) const PAGES: &[Page] = &[
     page("job retry", "It runs when it is claimed next, with the idempotency token that it had.", &[
             ("lockbay job retry j1 --reason 'the bank is back'", "a job that failed or was cancelled"),
         ]),
+    page("job bulk", "Each job is decided upon by itself; those that refuse are told, and the others go on.", &[
+            ("lockbay job bulk retry --status failed --type payment --reason 'the bank is back' --dry-run", "which jobs are meant"),
+            ("lockbay job bulk cancel --type import --status claimed --reason 'wrong file' --yes", "all claimed imports"),
+        ]),
+    page("search", "What was entered up to a moment ago is found by its words, and what is named to the letter at once. Masked fields are not looked through.", &[
+            ("lockbay search order-17", "jobs and sagas in which it stands"),
+            ("lockbay search 'ann eur' --kind saga", "both words, sagas alone"),
+        ]),
     page("saga list", "", &[
             ("lockbay saga list --status parked", "what waits for a person"),
             ("lockbay saga list --name payout --step send --older-than 10m", "what hangs in one step"),
@@ -211,6 +219,15 @@ pub(super) const PAGES: &[Page] = &[
             ("lockbay ledger trial-balance", "every currency comes to zero"),
         ]), &[(0, "it all adds up"), (1, "a currency does not come to zero"), UNASKED]),
     page("ledger postings", "", &[("lockbay ledger postings s1", "the movements of a saga")]),
+    judged(page("token create", "The secret is written to stdout, this once: nobody can find it out later. The first token of a store is an admin token, and from then on a server does nothing for whoever shows none. With --store it is made without a server, which is the way where none may run before it is closed.", &[
+            ("lockbay token create --role admin --name ann --expires 90d --store sqlite:lockbay-data/lockbay.db", "the first one, on the store itself"),
+            ("lockbay token create --role operator --name payouts > payouts.token", "one for a service, into a file"),
+            ("lockbay token create --role viewer --name wallboard --json", "with its id and end, for a program"),
+        ]), USUAL),
+    page("token list", "", &[("lockbay token list", "who may do what, without secrets")]),
+    page("token revoke", "Within a second every server refuses it, with the sessions that it began. The last admin token goes with --store alone.", &[
+            ("lockbay token revoke 1f3a --reason 'left the team'", "nobody takes it any more"),
+        ]),
     page("approval list", "", &[("lockbay approval list --status waiting", "what waits for somebody")]),
     page("approval show", "", &[("lockbay approval show apr_1", "what will be done, and who asked")]),
     judged(page("approval approve", "Who asked cannot allow it. What was allowed is done once; if that is not known, it can be allowed again.", &[
