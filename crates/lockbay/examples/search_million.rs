@@ -72,7 +72,7 @@ fn city(n: usize) -> &'static str {
 
 /// A word that one saga has.
 fn reference(n: usize) -> String {
-    format!("inv{:08x}", (n as u32).wrapping_mul(2_654_435_761))
+    format!("inv{:08x}", n.wrapping_mul(2_654_435_761) & 0xffff_ffff)
 }
 
 /// Runs sagas through the service, and returns the ids of some of them.
