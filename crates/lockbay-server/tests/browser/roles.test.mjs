@@ -8,12 +8,8 @@ import { seed } from './seed.mjs';
 
 after(closeAll);
 
-test('a viewer sees everything, may decide nothing, and is told why', async (context) => {
+test('a viewer sees everything, may decide nothing, and is told why', async () => {
   const server = await startServer();
-  if ((await server.send('GET', '/v1/session')).status === 404) {
-    context.skip('this server knows no sessions');
-    return;
-  }
   const admin = await server.post('/v1/tokens', { name: 'root', role: 'admin' });
   const bearer = { authorization: `Bearer ${admin.token}` };
   const ids = await seed(server, bearer);
