@@ -129,8 +129,10 @@ async fn events(
         _permit: permit,
     };
     let sse = Sse::new(listener.stream());
-    // Proxies that collect answers before they pass them on are asked not to.
-    Ok(([("x-accel-buffering", "no"), ("cache-control", "no-store")], sse).into_response())
+    // Proxies that collect answers before they pass them on are asked not to. The stream would say
+    // `no-cache` of itself, which lets others keep it.
+    let headers = [("x-accel-buffering", "no"), ("cache-control", "no-store")];
+    Ok((headers, sse).into_response())
 }
 
 fn names(text: &str) -> Result<Vec<&'static str>, Problem> {
