@@ -1,5 +1,7 @@
 //! What a second person has to approve, over a real socket.
 
+#![allow(clippy::unwrap_used)] // a test fails by panicking
+
 mod support;
 
 use serde_json::{Value, json};

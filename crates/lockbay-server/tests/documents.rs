@@ -7,6 +7,8 @@
 //! say is run by other tests. Blocks in Rust are compiled and run as tests of the library's
 //! documentation, and blocks in TOML are settings.
 
+#![allow(clippy::unwrap_used)] // a test fails by panicking
+
 mod support;
 
 use std::collections::BTreeMap;

@@ -241,7 +241,7 @@ mod tests {
             let mut found = Vec::new();
             for text in [json.to_string(), serde_json::to_string_pretty(&json).unwrap()] {
                 found.clear();
-                each_value(&text, &[masked.clone()], &mut |path, value| {
+                each_value(&text, std::slice::from_ref(&masked), &mut |path, value| {
                     let path: String = path.iter().map(|name| format!("/{name}")).collect();
                     found.push(format!("{path}={value}"));
                 });
