@@ -133,3 +133,30 @@ fn where_nobody_is_known_large_money_does_not_move() {
     assert_eq!(reply.status, 403, "{}", reply.text());
     assert!(reply.text().contains("lockbay token create"), "{}", reply.text());
 }
+
+#[test]
+fn approvals_are_listed_shown_and_answered_from_the_command_line() {
+    let house = House::new();
+    let typed = |who: &str, args: &[&str]| {
+        let args: Vec<&str> = args.iter().copied().chain(["--token", who, "--yes"]).collect();
+        let output = support::run(&house.server, &args);
+        let told = String::from_utf8_lossy(&output.stdout).into_owned();
+        (output.status.code(), told + &String::from_utf8_lossy(&output.stderr))
+    };
+    let deposit =
+        ["ledger", "deposit", "u1", "2500.00", "USD", "--idempotency-key", "from-a-terminal"];
+    let (code, told) = typed(&house.ana, &deposit);
+    assert_eq!(code, Some(0), "{told}");
+    let id = told.split_whitespace().find(|word| word.starts_with("apr_")).unwrap().to_owned();
+    let (_, listed) = typed(&house.ben, &["approval", "list", "--status", "waiting"]);
+    assert!(listed.contains(&id) && listed.contains("2500.00 USD"), "{listed}");
+    let (code, told) = typed(&house.ana, &["approval", "approve", &id, "--reason", "mine"]);
+    assert_eq!(code, Some(1), "{told}");
+    let (code, told) = typed(&house.ben, &["approval", "approve", &id, "--reason", "seen"]);
+    assert_eq!(code, Some(0), "{told}");
+    let (_, shown) = typed(&house.ben, &["approval", "show", &id]);
+    assert!(shown.contains("done") && shown.contains("ben"), "{shown}");
+    assert_eq!(house.available(), "2500.00");
+    let (code, told) = typed(&house.ben, &["approval", "reject", &id, "--reason", "late"]);
+    assert_eq!(code, Some(1), "{told}");
+}
