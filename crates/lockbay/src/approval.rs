@@ -282,21 +282,16 @@ impl Approvals {
     /// carries it out; `NotFound`.
     pub async fn allow(&self, id: &str, actor: &str, reason: &str) -> Result<Allowed> {
         let (mut approval, revision, now) = self.read(id).await?.ok_or_else(|| none(id))?;
-        let carried_out_until = approval.carried_out_until.filter(|until| *until > now);
         not_who_asked(&approval, actor)?;
-        match (approval.status, carried_out_until) {
-            (ApprovalStatus::Waiting, _) | (ApprovalStatus::Approved, None) => {}
-            (ApprovalStatus::Approved, Some(until)) => {
-                let message = format!("approval {id} is being carried out until {until}");
-                return Err(Error::new(ErrorKind::Held, message));
+        match approval.status {
+            ApprovalStatus::Approved if is_carried_out(&approval, now) => {
+                return Err(is_busy(&approval));
             }
-            (
-                ApprovalStatus::Done
-                | ApprovalStatus::Failed
-                | ApprovalStatus::Rejected
-                | ApprovalStatus::Expired,
-                _,
-            ) => return Err(over(&approval)),
+            ApprovalStatus::Waiting | ApprovalStatus::Approved => {}
+            ApprovalStatus::Done
+            | ApprovalStatus::Failed
+            | ApprovalStatus::Rejected
+            | ApprovalStatus::Expired => return Err(over(&approval)),
         }
         approval.status = ApprovalStatus::Approved;
         approval.carried_out_until = Some(now + CARRIED_OUT_WITHIN);
@@ -305,15 +300,24 @@ impl Approvals {
         Ok(Allowed { approval, revision })
     }
 
-    /// Refuses a request. Who asked may take it back this way.
+    /// Refuses a request. Who asked may take it back this way, and also one that was allowed and
+    /// could not be carried out is ended so.
     ///
     /// # Errors
-    /// `Refused` if it was answered before; `NotFound`.
+    /// `Refused` if it is over; `Held` while somebody carries it out; `NotFound`.
     pub async fn reject(&self, id: &str, actor: &str, reason: &str) -> Result<Approval> {
         let (mut approval, revision, now) = self.read(id).await?.ok_or_else(|| none(id))?;
-        if approval.status != ApprovalStatus::Waiting {
-            return Err(over(&approval));
+        match approval.status {
+            ApprovalStatus::Approved if is_carried_out(&approval, now) => {
+                return Err(is_busy(&approval));
+            }
+            ApprovalStatus::Waiting | ApprovalStatus::Approved => {}
+            ApprovalStatus::Done
+            | ApprovalStatus::Failed
+            | ApprovalStatus::Rejected
+            | ApprovalStatus::Expired => return Err(over(&approval)),
         }
+        approval.carried_out_until = None;
         approval.status = ApprovalStatus::Rejected;
         decided(&mut approval, actor, reason, now);
         self.change(&approval, revision, "approval_rejected", actor, reason).await?;
@@ -426,6 +430,12 @@ fn over(approval: &Approval) -> Error {
     Error::new(ErrorKind::Refused, format!("approval {id} is {status}{by} and stays so"))
 }
 
+fn is_busy(approval: &Approval) -> Error {
+    let id = &approval.approval_id;
+    let message = format!("somebody carries approval {id} out just now; look again in a moment");
+    Error::new(ErrorKind::Held, message)
+}
+
 fn none(id: &str) -> Error {
     Error::new(ErrorKind::NotFound, format!("there is no approval {id:?}"))
 }
@@ -436,12 +446,26 @@ fn decided(approval: &mut Approval, actor: &str, reason: &str, now: Timestamp) {
     approval.decision_reason = Some(reason.to_owned());
 }
 
-/// How it stands at this moment: one that nobody answered in time has expired without any write.
+/// How it stands at this moment: one that nobody answered in time, or carried out, has expired
+/// without any write.
 fn as_of(mut approval: Approval, now: Timestamp) -> Approval {
-    if approval.status == ApprovalStatus::Waiting && approval.expires_at <= now {
+    let open = match approval.status {
+        ApprovalStatus::Waiting => true,
+        ApprovalStatus::Approved => !is_carried_out(&approval, now),
+        ApprovalStatus::Done
+        | ApprovalStatus::Failed
+        | ApprovalStatus::Rejected
+        | ApprovalStatus::Expired => false,
+    };
+    if open && approval.expires_at <= now {
         approval.status = ApprovalStatus::Expired;
     }
     approval
+}
+
+/// Whether somebody carries it out just now.
+fn is_carried_out(approval: &Approval, now: Timestamp) -> bool {
+    approval.carried_out_until.is_some_and(|until| until > now)
 }
 
 fn entry<'a>(

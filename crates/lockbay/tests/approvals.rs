@@ -84,6 +84,24 @@ async fn what_was_refused_or_came_too_late_stays_so() {
 }
 
 #[tokio::test]
+async fn what_was_allowed_and_never_carried_out_can_be_ended_and_ends_by_itself() {
+    let world = World::new(8);
+    let bay = world.instance().bay;
+    let (ended, left) = (asked(bay.approvals()).await, asked(bay.approvals()).await);
+    for id in [&ended, &left] {
+        drop(bay.approvals().allow(id, "ben", "yes").await.unwrap());
+    }
+    let busy = bay.approvals().reject(&ended, "ana", "stop").await.unwrap_err();
+    assert_eq!(busy.kind(), ErrorKind::Held, "while it is carried out");
+    world.pass_by(Duration::from_secs(1), Duration::from_secs(31)).await;
+    let rejected = bay.approvals().reject(&ended, "ana", "stop").await.unwrap();
+    assert_eq!(rejected.status, ApprovalStatus::Rejected);
+    world.pass_by(DAY, DAY).await;
+    assert_eq!(bay.approvals().show(&left).await.unwrap().status, ApprovalStatus::Expired);
+    assert_eq!(kind_of(bay.approvals(), &left, "cid").await, ErrorKind::Refused);
+}
+
+#[tokio::test]
 async fn a_key_asks_once_and_belongs_to_who_asked_and_to_what() {
     let world = World::new(4);
     let (one, two) = (world.instance(), world.instance());

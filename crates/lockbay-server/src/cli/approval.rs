@@ -4,6 +4,7 @@ use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde::Deserialize;
 use serde_json::json;
+use serde_json::value::RawValue;
 
 use super::client::{Answer, Client, Failure, Page};
 use super::{Ended, output};
@@ -50,6 +51,8 @@ struct Approval {
     subject: String,
     amount: String,
     currency: String,
+    /// Everything that will be done.
+    request: Box<RawValue>,
     asked_by: String,
     reason: Option<String>,
     asked_at: String,
@@ -125,6 +128,7 @@ fn show(client: &Client, answer: &Answer) -> Result<Ended, Failure> {
         ("status", one.status),
         ("what", format!("{} {}", one.verb, one.subject)),
         ("amount", format!("{} {}", one.amount, one.currency)),
+        ("will be done", one.request.get().to_owned()),
         ("asked by", one.asked_by),
         ("asked at", one.asked_at),
         ("expires at", one.expires_at),
@@ -143,8 +147,13 @@ fn show(client: &Client, answer: &Answer) -> Result<Ended, Failure> {
 async fn approve(client: &Client, args: AnswerArgs) -> Result<Ended, Failure> {
     let one: Approval = read(client, &args.id).await?.read()?;
     let question = format!(
-        "Let {} {} {} of {} {} happen, as {} asked?",
-        one.verb, one.subject, args.id, one.amount, one.currency, one.asked_by
+        "Let this happen, as {} asked: {} {} of {} {}, {}?",
+        output::shown(&one.asked_by),
+        output::shown(&one.verb),
+        output::shown(&one.subject),
+        output::shown(&one.amount),
+        output::shown(&one.currency),
+        output::shown(one.request.get())
     );
     if !client.confirm(&question) {
         output::talk("nothing was done");

@@ -196,6 +196,11 @@ pub(super) const ACCESS: &[(&str, &str, Need)] = &[
     ("GET", "/v1/tokens", Least(Admin)),
     ("POST", "/v1/tokens", Least(Admin)),
     ("DELETE", "/v1/tokens/{token_id}", Least(Admin)),
+    // Approvals: of what somebody else asked for.
+    ("GET", "/v1/approvals", Least(Viewer)),
+    ("GET", "/v1/approvals/{approval_id}", Least(Viewer)),
+    ("POST", "/v1/approvals/{approval_id}/approve", Least(Operator)),
+    ("POST", "/v1/approvals/{approval_id}/reject", Least(Operator)),
     // Audit.
     ("GET", "/v1/audit", Least(Viewer)),
     ("GET", "/v1/audit/verify", Least(Viewer)),

@@ -16,6 +16,7 @@ use lockbay::ledger::{Amount, Currency, UserId};
 use lockbay::saga::{Decision, SagaInfo};
 use lockbay::{Caller, ErrorKind, LockBay};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -33,6 +34,12 @@ use super::shape;
 const APPROVALS: &str = "approvals";
 /// Beyond this length the name of who did it is cut.
 const MAX_ACTOR_BYTES: usize = 256;
+/// What is said of an amount that cannot be read.
+const UNREADABLE: &str = "unreadable";
+/// How often one decision about one saga as it stands can be asked for, answered, and asked for anew.
+const MAX_ASKED_ANEW: usize = 20;
+/// How the names of our own handlers begin, which move money.
+const OURS: &str = "finance.";
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -108,10 +115,12 @@ impl FourEyes {
 }
 
 /// What is kept until it was allowed.
-#[derive(Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize)]
 struct Request {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     deposit: Option<Deposit>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    cashout: Option<Cashout>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     decision: Option<Decided>,
 }
@@ -124,6 +133,16 @@ struct Deposit {
     idempotency_key: String,
 }
 
+/// A payout, as it was asked for.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Cashout {
+    pub(super) user_id: String,
+    pub(super) amount: String,
+    pub(super) currency: String,
+    pub(super) destination: String,
+    pub(super) idempotency_key: String,
+}
+
 #[derive(Serialize, Deserialize)]
 struct Decided {
     saga_id: String,
@@ -132,6 +151,8 @@ struct Decided {
     /// What a step gets from now on, or would have returned.
     given: Option<lockbay::Json>,
     reason: String,
+    /// When the saga had changed last, as whoever asked saw it.
+    seen: Timestamp,
 }
 
 /// What was asked for and now waits for somebody else.
@@ -144,6 +165,16 @@ pub(super) struct Waiting {
     /// Until when somebody can allow it.
     #[schema(value_type = String, format = DateTime)]
     expires_at: Timestamp,
+}
+
+/// A saga that was started, or what waits for somebody else.
+#[derive(ToSchema)]
+#[schema(as = StandingOrApproval)]
+#[serde(untagged)]
+#[allow(dead_code)] // described, never made
+pub(super) enum Held {
+    Started(super::saga::Standing),
+    Waits(Waiting),
 }
 
 /// Keeps a deposit until it was allowed; nothing if it may be made now.
@@ -163,26 +194,56 @@ pub(super) async fn hold_deposit(
         currency: amount.currency().code().into(),
         idempotency_key: key.to_owned(),
     };
+    let request = Request { deposit: Some(deposit), ..Request::default() };
+    let subject = user.as_str().to_owned();
+    hold(app, identity, "deposit", subject, amount, &request, key.to_owned()).await
+}
+
+/// Keeps a payout until it was allowed; nothing if it may be made now.
+pub(super) async fn hold_cashout(
+    app: &App,
+    identity: &Identity,
+    cashout: Cashout,
+    amount: &Amount,
+) -> Result<Option<Response>, Problem> {
+    if !app.four_eyes.covers(amount) {
+        return Ok(None);
+    }
+    let (subject, key) = (cashout.user_id.clone(), cashout.idempotency_key.clone());
+    let request = Request { cashout: Some(cashout), ..Request::default() };
+    hold(app, identity, "cashout", subject, amount, &request, key).await
+}
+
+/// Keeps what has a key of its own: once it was carried out, it is answered as repeated.
+async fn hold(
+    app: &App,
+    identity: &Identity,
+    verb: &str,
+    subject: String,
+    amount: &Amount,
+    request: &Request,
+    key: String,
+) -> Result<Option<Response>, Problem> {
     let wish = Wish {
-        verb: "deposit".into(),
-        subject: user.as_str().to_owned(),
+        verb: verb.into(),
+        subject,
         amount: amount.to_string(),
         currency: amount.currency().code().into(),
-        request: lockbay::Json::from_value(&Request { deposit: Some(deposit), decision: None })?,
+        request: lockbay::Json::from_value(request)?,
         asked_by: known(identity)?,
         reason: None,
         ttl: app.four_eyes.ttl,
-        key: Some(key.to_owned()),
+        key: Some(key),
     };
     let approval = app.bay.approvals().ask(wish).await?.approval;
     match approval.status {
         ApprovalStatus::Waiting | ApprovalStatus::Approved => Ok(Some(waits(&approval))),
-        // It was made under this key, and its answer is given again.
+        // It was done under this key, and its answer is given again.
         ApprovalStatus::Done => Ok(None),
         ApprovalStatus::Failed | ApprovalStatus::Rejected | ApprovalStatus::Expired => {
             let (id, status) = (&approval.approval_id, approval.status.name());
             let detail = format!(
-                "the approval {id} of this deposit is {status}; to ask again, send it with another \
+                "the approval {id} of this {verb} is {status}; to ask again, send it with another \
                  Idempotency-Key"
             );
             Err(Problem::forbidden(detail))
@@ -203,29 +264,68 @@ pub(super) async fn hold_decision(
         return Ok(None);
     }
     let saga = app.bay.sagas().show(saga_id).await?;
-    let amounts = amounts(&saga, given.as_ref());
-    let Some(amount) = amounts.into_iter().find(|amount| app.four_eyes.covers(amount)) else {
+    let Some((amount, currency)) = at_stake(&app.four_eyes, &saga, decision) else {
         return Ok(None);
     };
+    let seen = saga.updated_at;
+    let digest = given.as_ref().map(lockbay::Json::digest).transpose()?;
     let decided = Decided {
         saga_id: saga_id.to_owned(),
         verb: verb.into(),
         step,
         given,
         reason: reason.to_owned(),
+        seen,
     };
+    let named = format!("{saga_id} {verb} {:?} {digest:?} {seen}", decided.step);
+    let request = Request { decision: Some(decided), ..Request::default() };
     let wish = Wish {
         verb: format!("saga_{verb}"),
         subject: saga_id.to_owned(),
-        amount: amount.to_string(),
-        currency: amount.currency().code().into(),
-        request: lockbay::Json::from_value(&Request { deposit: None, decision: Some(decided) })?,
+        amount,
+        currency,
+        request: lockbay::Json::from_value(&request)?,
         asked_by: known(identity)?,
         reason: Some(reason.to_owned()),
         ttl: app.four_eyes.ttl,
         key: None,
     };
-    Ok(Some(waits(&app.bay.approvals().ask(wish).await?.approval)))
+    // Asked again while it waits, it is the same; after an answer it is asked anew.
+    for attempt in 0..MAX_ASKED_ANEW {
+        let key = Some(format!("{named} {attempt}"));
+        let asked = app.bay.approvals().ask(Wish { key, ..wish.clone() }).await;
+        match asked {
+            Ok(asked) => match asked.approval.status {
+                ApprovalStatus::Waiting | ApprovalStatus::Approved => {
+                    return Ok(Some(waits(&asked.approval)));
+                }
+                ApprovalStatus::Done
+                | ApprovalStatus::Failed
+                | ApprovalStatus::Rejected
+                | ApprovalStatus::Expired => {}
+            },
+            // With other words for the reason, it is another request.
+            Err(error) if error.kind() == ErrorKind::KeyReused => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let detail = "this has been asked and answered too often; nothing was done";
+    Err(Problem::forbidden(detail))
+}
+
+/// Steps that pay out may only be started where they can be held.
+pub(super) fn refuse_payouts<'a>(
+    app: &App,
+    handlers: impl Iterator<Item = &'a str>,
+) -> Result<(), Problem> {
+    let mut handlers = handlers;
+    match handlers.find(|handler| app.four_eyes.is_on() && handler.starts_with(OURS)) {
+        None => Ok(()),
+        Some(handler) => Err(Problem::forbidden(format!(
+            "four_eyes_above is set, so the handler {handler:?} is only used by /v1/sagas/escrow, \
+             release, refund and cashout; nothing was done"
+        ))),
+    }
 }
 
 /// Decisions about many at once say nothing of each one's money.
@@ -295,19 +395,83 @@ impl Decided {
     }
 }
 
-/// Every amount that a saga names in what its steps get.
-fn amounts(saga: &SagaInfo, given: Option<&lockbay::Json>) -> Vec<Amount> {
+/// Money that something names: an amount, or one that cannot be read.
+type Named = Option<Amount>;
+
+/// The amount and currency for which a second person is needed; nothing if none is. What cannot be
+/// read may be any amount.
+fn at_stake(
+    four_eyes: &FourEyes,
+    saga: &SagaInfo,
+    decision: &Decision,
+) -> Option<(String, String)> {
+    let own = saga.steps.iter().map(|step| &step.parameters).chain([&saga.context]);
+    let own: Vec<Named> = own.flat_map(money).collect();
+    let (given, replaced) = match decision {
+        Decision::Retry { step, parameters: Some(parameters) } => {
+            let mut steps = saga.steps.iter();
+            let before = steps.find(|one| one.name == *step).map(|step| money(&step.parameters));
+            (money(parameters), before.unwrap_or_default())
+        }
+        Decision::ResolveDone { result, .. } => (money(result), Vec::new()),
+        Decision::Retry { .. }
+        | Decision::Cancel
+        | Decision::Resume
+        | Decision::Skip { .. }
+        | Decision::ResolveUndone { .. }
+        | Decision::Abandon => (Vec::new(), Vec::new()),
+    };
+    // Parameters that do not say how much, in the place of some that did, may mean any amount.
+    let silent = given.is_empty() && !replaced.is_empty();
+    let unknown = silent || own.iter().chain(&given).any(Option::is_none);
+    let largest = |named: &[Named]| -> Option<Amount> {
+        let above = named.iter().flatten().filter(|amount| four_eyes.covers(amount));
+        above.max_by_key(|amount| amount.value()).copied()
+    };
+    if unknown {
+        return Some((UNREADABLE.to_owned(), UNREADABLE.to_owned()));
+    }
+    let amount = largest(&given).or_else(|| largest(&own))?;
+    Some((amount.to_string(), amount.currency().code().to_owned()))
+}
+
+/// All money that a value names, at any depth: wherever a member is called `amount` or `currency`.
+fn money(json: &lockbay::Json) -> Vec<Named> {
     #[derive(Deserialize)]
     struct Order {
         amount: lockbay::Json,
         currency: String,
     }
-    let read = |json: &lockbay::Json| -> Option<Amount> {
+    fn read(json: &lockbay::Json) -> Named {
+        // A member that comes twice is not read either.
         let order: Order = json.to_value().ok()?;
         Amount::from_json(&order.amount, Currency::parse(&order.currency).ok()?).ok()
-    };
-    let all = saga.steps.iter().map(|step| &step.parameters).chain([&saga.context]).chain(given);
-    all.filter_map(read).collect()
+    }
+    fn collect(value: &Value, text: Option<&lockbay::Json>, found: &mut Vec<Named>) {
+        match value {
+            Value::Object(members) => {
+                if members.keys().any(|name| is_money(name)) {
+                    found.push(match text {
+                        Some(text) => read(text),
+                        None => lockbay::Json::from_value(value).ok().as_ref().and_then(read),
+                    });
+                }
+                members.values().for_each(|value| collect(value, None, found));
+            }
+            Value::Array(items) => items.iter().for_each(|value| collect(value, None, found)),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        }
+    }
+    let mut found = Vec::new();
+    match json.to_value::<Value>() {
+        Ok(value) => collect(&value, Some(json), &mut found),
+        Err(_) => found.push(None),
+    }
+    found
+}
+
+fn is_money(name: &str) -> bool {
+    name.eq_ignore_ascii_case("amount") || name.eq_ignore_ascii_case("currency")
 }
 
 /// An approval as it is shown.
@@ -528,6 +692,13 @@ async fn perform(bay: &LockBay, request: &Request, actor: &str) -> lockbay::Resu
         let amount = Amount::parse(&deposit.amount, Currency::parse(&deposit.currency)?)?;
         let applied = bay.ledger().deposit(&user, &amount, &deposit.idempotency_key).await?;
         return Ok(format!("movement {}", applied.movement.movement_id));
+    }
+    if let Some(cashout) = &request.cashout {
+        let user = UserId::parse(&cashout.user_id)?;
+        let amount = Amount::parse(&cashout.amount, Currency::parse(&cashout.currency)?)?;
+        let key = Some(cashout.idempotency_key.clone());
+        let started = bay.finance().cashout(&user, &amount, &cashout.destination, key).await?;
+        return Ok(format!("saga {}", started.saga_id));
     }
     let unknown = "this version of LockBay does not know what was approved";
     let Some(decided) = &request.decision else {

@@ -4,10 +4,10 @@
 //! was lost must be safe to repeat. Amounts are read by their text. A saga that was accepted goes
 //! on whatever becomes of the request, so nothing here is undone when a client goes away.
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use lockbay::finance::Finance;
 use lockbay::ledger::{Amount, Currency, UserId};
 use lockbay::saga::Started;
@@ -17,6 +17,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::abandoned::see_through;
+use super::access::Identity;
+use super::approval::{Cashout, Held, hold_cashout};
 use super::extract::{JsonBody, RequiredKey};
 use super::openapi::{NotFound, RequiredIdempotencyKey, Unprocessable};
 use super::problem::Problem;
@@ -117,8 +119,8 @@ struct CashoutBody {
     responses(
         (
             status = 202,
-            description = "The saga is written down and goes on.",
-            body = Standing,
+            description = "The saga is written down and goes on, or waits for a second person.",
+            body = Held,
             headers(
                 ("Location" = String, description = "Where the saga is."),
                 ("Idempotency-Replayed" = bool, description = "Whether it was answered before."),
@@ -129,12 +131,24 @@ struct CashoutBody {
 )]
 async fn cashout(
     State(app): State<App>,
+    Extension(identity): Extension<Identity>,
     RequiredKey(key): RequiredKey,
     JsonBody(body): JsonBody<CashoutBody>,
 ) -> Result<Response, Problem> {
     let user = user("user_id", &body.user_id)?;
     let amount = amount(&body.amount, &body.currency)?;
-    let (key, to) = (Some(key_of("cashout", &key)), body.destination);
+    let (key, to) = (key_of("cashout", &key), body.destination);
+    let held = Cashout {
+        user_id: user.as_str().to_owned(),
+        amount: amount.to_string(),
+        currency: amount.currency().code().into(),
+        destination: to.clone(),
+        idempotency_key: key.clone(),
+    };
+    if let Some(waits) = hold_cashout(&app, &identity, held, &amount).await? {
+        return Ok(waits);
+    }
+    let key = Some(key);
     start(&app, move |finance| async move { finance.cashout(&user, &amount, &to, key).await }).await
 }
 

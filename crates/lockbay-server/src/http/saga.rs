@@ -18,6 +18,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::abandoned::see_through;
+use super::approval::refuse_payouts;
 use super::extract::{IdempotencyKey, JsonBody, Name, Query, Seconds, seconds_of};
 use super::openapi::{NotFound, Unprocessable, page_size, page_token};
 use super::page::{self, Page, Sorting, order_of};
@@ -175,6 +176,7 @@ async fn start(
     JsonBody(body): JsonBody<SagaBody>,
 ) -> Result<Response, Problem> {
     let request = body.into_request(key);
+    refuse_payouts(&app, request.steps.iter().map(|step| step.handler.as_str()))?;
     let sagas = app.bay.sagas().clone();
     // A saga that nobody waits for any more was still asked for.
     let keep = |_| async {};
