@@ -96,6 +96,8 @@ fn a_large_deposit_needs_two_people_and_is_made_once() {
 impl House {
     /// A saga whose one step failed for good, so that it is parked: what it gets, and its path.
     fn parked(&self, parameters: &Value) -> String {
+        let known = json!({ "handlers": ["send"], "holder": "w", "wait_seconds": 0 });
+        self.ask(&self.ana, "POST", "/v1/tasks/poll", &[], &known);
         let saga = json!({ "saga_name": "pay", "steps": [{ "name": "send", "handler": "send",
             "parameters": parameters, "max_retries": 0, "idempotent": false }] });
         let (status, started) = self.ask(&self.ana, "POST", "/v1/sagas", &[], &saga);

@@ -95,7 +95,7 @@ fn a_head_that_trickles_in_is_cut_off() {
     let victim = Victim::start();
     let mut clients: Vec<TcpStream> = (0..32).map(|_| victim.connect()).collect();
     for client in &mut clients {
-        client.write_all(b"GET /health/live HTTP/1.1\r\nHost: x\r\nX-A: ").unwrap();
+        client.write_all(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nX-A: ").unwrap();
     }
     victim.server.get("/health/live").ok();
     trickle(&mut clients[0], b"a");
@@ -108,7 +108,7 @@ fn a_head_that_trickles_in_is_cut_off() {
 #[test]
 fn a_second_head_that_trickles_in_is_cut_off_and_an_idle_connection_is_not() {
     let victim = Victim::start();
-    let ask = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n";
+    let ask = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let (mut slow, mut idle) = (victim.connect(), victim.connect());
     for client in [&mut slow, &mut idle] {
         client.write_all(ask).unwrap();
@@ -134,7 +134,7 @@ fn a_body_that_trickles_in_is_answered_408_and_nothing_was_done() {
     for (head, status) in heads.iter().zip([408, 413, 408]) {
         let mut client = victim.connect();
         let request = format!(
-            "POST /v1/jobs/claim HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n{head}"
+            "POST /v1/jobs/claim HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{head}"
         );
         client.write_all(request.as_bytes()).unwrap();
         let mut writer = client.try_clone().unwrap();
@@ -169,7 +169,7 @@ fn a_client_that_never_reads_its_answer_is_cut_off() {
     let mut clients: Vec<TcpStream> = (0..8).map(|_| victim.connect_deaf()).collect();
     for client in &mut clients {
         // Sent ahead, so that the answers are longer than what the system holds for both sides.
-        let ask = "GET /v1/state/long HTTP/1.1\r\nHost: x\r\n\r\n".repeat(64);
+        let ask = "GET /v1/state/long HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(64);
         client.write_all(ask.as_bytes()).unwrap();
     }
     victim.server.get("/health/live").ok();
@@ -182,7 +182,7 @@ fn a_client_that_never_reads_its_answer_is_cut_off() {
 fn a_listener_to_events_that_never_reads_is_cut_off() {
     let victim = Victim::start();
     let mut client = victim.connect_deaf();
-    client.write_all(b"GET /v1/events HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    client.write_all(b"GET /v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
     assert!(client.read(&mut [0; 64]).unwrap() > 0);
     let open_before = victim.open_files;
     let mut turn = 0_u64;
@@ -218,7 +218,7 @@ fn a_body_of_ten_mebibytes_is_refused_and_told_so() {
         .send("POST", "/v1/jobs/claim", &[support::http::JSON], &body)
         .problem(413, "invalid");
     // In pieces, so that nobody announced its length.
-    let mut request = b"POST /v1/jobs/claim HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+    let mut request = b"POST /v1/jobs/claim HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
         Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
         .to_vec();
     for piece in body.chunks(65_536) {
@@ -237,7 +237,8 @@ fn a_body_of_ten_mebibytes_is_refused_and_told_so() {
 #[test]
 fn a_head_that_is_too_large_is_answered_431_and_one_that_is_none_400() {
     let victim = Victim::start();
-    let head = |headers: &str| format!("GET /health/live HTTP/1.1\r\nHost: x\r\n{headers}\r\n");
+    let head =
+        |headers: &str| format!("GET /health/live HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n");
     let many: String = (0..100_000).map(|number| format!("x-{number}: y\r\n")).collect();
     let few: String = (0..101).map(|number| format!("x-{number}: y\r\n")).collect();
     let long = format!("x-long: {}\r\n", "y".repeat(1024 * 1024));
@@ -247,9 +248,13 @@ fn a_head_that_is_too_large_is_answered_431_and_one_that_is_none_400() {
         ("a header of 65 KiB", head(&longish), 431),
         ("100,000 headers", head(&many), 431),
         ("101 headers", head(&few), 431),
-        ("a long path", format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "y".repeat(70_000)), 431),
+        (
+            "a long path",
+            format!("GET /{} HTTP/1.1\r\nHost: localhost\r\n\r\n", "y".repeat(70_000)),
+            431,
+        ),
         ("no method", "\r\n\r\n \r\n\r\n".into(), 400),
-        ("no version", "GET /health/live\r\nHost: x\r\n\r\n".into(), 400),
+        ("no version", "GET /health/live\r\nHost: localhost\r\n\r\n".into(), 400),
         ("another protocol", "GET / SPDY/3\r\n\r\n".into(), 400),
         ("a header without a colon", head("nonsense\r\n"), 400),
         ("two lengths", head("Content-Length: 1\r\nContent-Length: 2\r\n"), 400),
@@ -281,12 +286,13 @@ fn requests_that_are_sent_ahead_are_answered_in_their_order() {
     for number in 0..500 {
         let body = format!(r#"{{"value":{number}}}"#);
         requests.push_str(&format!(
-            "PUT /v1/state/ahead HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
+            "PUT /v1/state/ahead HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
              Content-Length: {}\r\n\r\n{body}",
             body.len()
         ));
     }
-    requests.push_str("GET /v1/state/ahead HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    requests
+        .push_str("GET /v1/state/ahead HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     client.write_all(requests.as_bytes()).unwrap();
     let answers = String::from_utf8(read_to_end(&mut client)).unwrap();
     assert_eq!(answers.matches("HTTP/1.1 200 OK").count(), 501, "{answers}");
@@ -328,8 +334,8 @@ fn connections_that_say_nothing_or_break_off_leave_nothing_behind() {
     for cut in [
         &b"G"[..],
         b"GET /health/live HTTP/1.1\r\n",
-        b"POST /v1/jobs/claim HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{",
-        b"POST /v1/jobs/claim HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nff\r\n{",
+        b"POST /v1/jobs/claim HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n{",
+        b"POST /v1/jobs/claim HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nff\r\n{",
     ] {
         let mut client = victim.connect();
         client.write_all(cut).unwrap();

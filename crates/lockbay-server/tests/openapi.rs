@@ -316,6 +316,9 @@ fn jobs_answer_as_described() {
         let page = api.ask("GET", &format!("/v1/jobs{query}"), "").json();
         assert!(!page["items"].as_array().unwrap().is_empty(), "{query}");
     }
+    let bulk = r#"{"decision":"retry","filter":{"job_type":"pay"},"reason":"why","dry_run":true}"#;
+    assert_eq!(api.ask("POST", "/v1/jobs/bulk", bulk).status, 200);
+    assert_eq!(api.ask("POST", "/v1/jobs/bulk", &bulk.replace("true", "false")).status, 200);
     assert_eq!(api.silent(&["jobs"]), BTreeSet::new());
 }
 

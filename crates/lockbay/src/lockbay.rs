@@ -582,19 +582,20 @@ impl LockBay {
         }
     }
 
-    /// Judges alerts while this instance leads, and tells of them, and takes the trial balance that
-    /// one of them is about, if monitoring is on.
     /// Without monitoring nobody looks, and nothing is written that nobody asked for.
     fn announce(&self, stop: &CancellationToken) -> JoinHandle<()> {
-        let (instances, stop) = (self.0.instances.clone(), stop.clone());
         let wanted = self.0.config.monitoring;
-        tokio::spawn(async move {
+        let (instances, stop) = (self.0.instances.clone(), stop.clone());
+        let announced = async move {
             if wanted {
-                instances.announce(stop).await;
+                instances.announce(stop).await
             }
-        })
+        };
+        tokio::spawn(announced)
     }
 
+    /// Judges alerts while this instance leads, and tells of them, and takes the trial balance that
+    /// one of them is about, if monitoring is on.
     fn watch_alerts(&self, stop: &CancellationToken) -> Vec<JoinHandle<()>> {
         if !self.0.config.monitoring {
             return Vec::new();

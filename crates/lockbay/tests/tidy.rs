@@ -88,9 +88,10 @@ const ROOMS: &[(&str, &[&str])] = &[
 ];
 
 const EVERYTHING: &[&str] = &[
-    "audit", "clock", "config", "error", "event", "finance", "glob", "hex", "instance", "job",
-    "json", "keeper", "leader", "lease", "ledger", "lockbay", "metrics", "monitor", "name",
-    "retire", "saga", "schedule", "scribe", "search", "state", "store", "sweep", "testing",
+    "access", "approval", "audit", "clock", "config", "error", "event", "finance", "glob", "hex",
+    "instance", "job", "json", "keeper", "leader", "lease", "ledger", "lockbay", "metrics",
+    "monitor", "name", "retire", "saga", "schedule", "scribe", "search", "state", "store", "sweep",
+    "testing",
 ];
 
 /// What some file uses against the table, and why that is borne for now.

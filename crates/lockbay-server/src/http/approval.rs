@@ -566,6 +566,8 @@ async fn list(State(app): State<App>, Query(listing): Query<Listing>) -> Result<
 }
 
 /// Show one approval
+///
+/// With everything that will be done, who asked, and who answered.
 #[utoipa::path(
     get,
     path = "/v1/approvals/{approval_id}",

@@ -74,7 +74,7 @@ struct Listing {
     until: Option<String>,
     /// `newest` first if nothing is said.
     #[param(inline)]
-    order: Option<Sorting>,
+    order: Option<EntryOrder>,
     #[param(schema_with = page_size)]
     page_size: Option<usize>,
     /// The `next_page_token` of the page before.
@@ -84,7 +84,7 @@ struct Listing {
 
 #[derive(Debug, Clone, Copy, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-enum Sorting {
+enum EntryOrder {
     Oldest,
     #[default]
     Newest,
@@ -110,8 +110,8 @@ fn time(name: &str, text: Option<&str>) -> Result<Option<Timestamp>, Problem> {
 async fn list(State(app): State<App>, Query(asked): Query<Listing>) -> Result<Response, Problem> {
     let limit = page::size(asked.page_size)?;
     let order = match asked.order.unwrap_or_default() {
-        Sorting::Oldest => Order::Forwards,
-        Sorting::Newest => Order::Backwards,
+        EntryOrder::Oldest => Order::Forwards,
+        EntryOrder::Newest => Order::Backwards,
     };
     let list = format!(
         "audit {order:?} {:?} {:?} {:?} {:?} {:?}",

@@ -50,6 +50,8 @@ struct Document {
     schedule_metrics: Value,
     #[schema(schema_with = shape::audit)]
     audit_metrics: Value,
+    #[schema(schema_with = shape::search)]
+    search_metrics: Value,
 }
 
 /// Show what this instance has done
@@ -83,6 +85,7 @@ async fn metrics(State(app): State<App>, _: Query<Nothing>) -> Json<Document> {
         state_manager_metrics: state(&app),
         schedule_metrics: with_the_rest(&app, "schedule_metrics", json!({})),
         audit_metrics: with_the_rest(&app, "audit_metrics", json!({})),
+        search_metrics: with_the_rest(&app, "search_metrics", json!({})),
     })
 }
 

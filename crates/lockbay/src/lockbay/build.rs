@@ -110,9 +110,7 @@ impl Ground {
         let alerts = self.alerts(&leadership, &history, &notifier);
         let audit = self.audit(&leadership);
         let approvals = Approvals::new(self.store(), self.clock.clone(), scribe());
-        let search = self.search(&leadership, &jobs, &sagas);
-        let required = self.config.auth == REQUIRED;
-        let access = Access::new(self.store(), self.clock.clone(), scribe(), required);
+        let (search, access) = (self.search(&leadership, &jobs, &sagas), self.access());
         let services = Services {
             store: &self.store,
             clock: &self.clock,
@@ -178,6 +176,11 @@ impl Ground {
         let interval = self.config.alert_interval.0;
         let (source, audience) = (Arc::new(history.clone()), Arc::new(notifier.clone()));
         Alerts::new(footing, source, audience, interval)
+    }
+
+    fn access(&self) -> Access {
+        let required = self.config.auth == REQUIRED;
+        Access::new(self.store(), self.clock.clone(), self.scribe.clone(), required)
     }
 
     fn store(&self) -> Arc<dyn Store> {

@@ -33,6 +33,8 @@ pub(in crate::http) enum CleanupScope {
     ForeignKeys,
     Notices,
     DeadNotices,
+    Tokens,
+    AccessSessions,
 }
 
 /// What a rule does to keys of others that have an expiry.

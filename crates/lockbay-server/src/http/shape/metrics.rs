@@ -75,6 +75,10 @@ pub(in crate::http) fn schedules() -> RefOr<Schema> {
     group("schedule_metrics").into()
 }
 
+pub(in crate::http) fn search() -> RefOr<Schema> {
+    group("search_metrics").into()
+}
+
 pub(in crate::http) fn audit() -> RefOr<Schema> {
     group("audit_metrics").into()
 }
