@@ -171,7 +171,7 @@ fn a_certificate_that_has_ended_counts_no_more_on_a_connection_that_goes_on() {
     let setup = asks_for_certificates("optional", "ops:operator");
     let to = setup.server.address();
     let now = Clock::system().now().as_micros() / 1_000_000;
-    let brief = setup.authority.client_until("ops", now + 4);
+    let brief = setup.authority.client_until("ops", now + 6);
     let client = TlsClient::new(&setup.authority, Some(&brief));
     let mut kept = client.connect(to).unwrap();
     let mut stream = client.connect(to).unwrap();
