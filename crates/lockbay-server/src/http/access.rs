@@ -243,7 +243,9 @@ mod tests {
                 }
             }
         }
-        for described in source.split("utoipa::path(").skip(1) {
+        // Prose that tells of it writes dots.
+        let described = source.split("utoipa::path(").skip(1);
+        for described in described.filter(|described| !described.starts_with("...")) {
             let method = described.trim_start().split([',', ' ', '\n']).next().unwrap();
             let path = described.split("path = ").nth(1).unwrap();
             let path = path_of(source, path.split([',', ')', '\n']).next().unwrap());
