@@ -6,7 +6,7 @@ mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::time::Duration;
 
@@ -648,6 +648,154 @@ fn the_command_line_makes_lists_and_revokes_tokens() {
     assert_eq!(overheard.status.code(), Some(2));
     let said = text(&overheard.stderr);
     assert!(said.contains("--allow-plain-http") && !said.contains(&admin[21..]), "{said}");
+}
+
+/// Begins a request whose body is held back, and waits until the server wants it.
+fn hold_back(server: &Server, path: &str, length: usize) -> TcpStream {
+    let mut stream = TcpStream::connect(server.address()).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    write!(
+        stream,
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+         Content-Type: application/json\r\nContent-Length: {length}\r\n\
+         Expect: 100-continue\r\n\r\n"
+    )
+    .unwrap();
+    let mut told = [0; 25];
+    stream.read_exact(&mut told).unwrap();
+    assert_eq!(&told, b"HTTP/1.1 100 Continue\r\n\r\n");
+    stream
+}
+
+/// What is answered at last.
+fn answer(mut stream: TcpStream) -> String {
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn whoever_was_let_in_while_the_server_was_open_makes_no_token_once_it_is_closed() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = sqlite(dir.path());
+    let (server, other) =
+        (Server::start(&["--store", &store]), Server::start(&["--store", &store]));
+    let body = json!({ "role": "admin", "name": "late" }).to_string();
+    let mut late = [&server, &other].map(|server| hold_back(server, "/v1/tokens", body.len()));
+    let (admin, _) = make(&server, None, "admin", "boss");
+    for stream in &mut late {
+        stream.write_all(body.as_bytes()).unwrap();
+    }
+    for answered in late.map(answer) {
+        assert!(answered.starts_with("HTTP/1.1 401") && !answered.contains("lbk_"), "{answered}");
+    }
+    let shown = bearer(&admin);
+    let tokens = server.send("GET", "/v1/tokens", &[("Authorization", &shown)], b"").ok();
+    assert_eq!(tokens["items"].as_array().unwrap().len(), 1, "{tokens}");
+}
+
+#[test]
+fn those_who_log_in_slowly_take_nobodys_place() {
+    let closed = Closed::start(&["--store", "memory:"], &[("LOCKBAY_MAX_IN_FLIGHT", "4")]);
+    let slow: Vec<TcpStream> =
+        (0..5).map(|_| hold_back(&closed.server, "/v1/session", 100)).collect();
+    closed.get("viewer", "/v1/leases").ok();
+    Browser::login(&closed.server, &closed.tokens["viewer"]);
+    // They have seconds, and a body of theirs is short.
+    for answered in slow.into_iter().map(answer) {
+        assert!(answered.starts_with("HTTP/1.1 408"), "{answered}");
+    }
+    let long = json!({ "token": "x".repeat(1_024) }).to_string();
+    closed.server.post("/v1/session", &long).problem(413, "invalid");
+}
+
+#[test]
+fn a_session_is_entered_in_the_name_of_its_token_whatever_name_is_given() {
+    let closed = memory();
+    let body = json!({ "token": closed.tokens["viewer"] }).to_string();
+    let login = |cookie: &str| {
+        let headers = [JSON, ("X-Actor", "boss"), ("Cookie", cookie)];
+        let reply = closed.server.send("POST", "/v1/session", &headers, body.as_bytes());
+        reply.ok();
+        reply.header("set-cookie").unwrap().split(';').next().unwrap().to_owned()
+    };
+    login(&login("a=b"));
+    let entries = closed.get("admin", "/v1/audit?page_size=1000").ok();
+    let actors = |action: &str| -> Vec<String> {
+        let of_sessions = |entry: &&Value| {
+            entry["entity"].as_str().unwrap().starts_with("access-session/")
+                && entry["action"] == action
+        };
+        let items = entries["items"].as_array().unwrap().iter().filter(of_sessions);
+        items.map(|entry| entry["actor"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(actors("begun"), ["eye (for boss)", "eye (for boss)"], "{entries}");
+    assert_eq!(actors("ended"), ["eye (for boss)"], "{entries}");
+}
+
+#[test]
+fn to_begin_sessions_is_limited_with_the_requests_of_the_token() {
+    let closed = Closed::start(&["--store", "memory:"], &[("LOCKBAY_RATE_LIMIT", "3")]);
+    let body = json!({ "token": closed.tokens["viewer"] }).to_string();
+    let limited = eventually("the limit is reached", || {
+        let reply = closed.server.post("/v1/session", &body);
+        (reply.status != 200).then_some(reply)
+    });
+    let problem = limited.problem(429, "busy");
+    assert!(problem["detail"].as_str().unwrap().contains("rate_limit"), "{problem}");
+    closed.get("operator", "/v1/leases").ok();
+}
+
+#[test]
+fn a_command_goes_nowhere_that_a_server_sends_it_to() {
+    let there = Server::start(&["--store", "memory:"]);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let here = format!("http://{}", listener.local_addr().unwrap());
+    let elsewhere = there.url();
+    let sends_away = std::thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        let mut reader = BufReader::new(&stream);
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            assert!(reader.read_line(&mut head).unwrap() > 0, "{head}");
+        }
+        let answer = format!(
+            "HTTP/1.1 307 Temporary Redirect\r\nLocation: {elsewhere}/v1/jobs\r\n\
+             Content-Length: 0\r\nConnection: close\r\n\r\n"
+        );
+        (&stream).write_all(answer.as_bytes()).unwrap();
+    });
+    let sent =
+        lockbay().args(["--url", &here, "--token", "lbk_x", "job", "list"]).output().unwrap();
+    sends_away.join().unwrap();
+    let said = String::from_utf8_lossy(&sent.stderr);
+    assert!(sent.status.code() == Some(2) && said.contains("307"), "{sent:?}");
+}
+
+#[test]
+fn a_command_reads_its_token_from_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let closed = memory();
+    let file = dir.path().join("token");
+    let command = |environment: &[(&str, &str)], args: &[&str]| {
+        let mut command = lockbay();
+        command.env("LOCKBAY_URL", closed.server.url()).envs(environment.iter().copied());
+        command.args(args).args(["job", "list"]).output().unwrap()
+    };
+    std::fs::write(&file, format!("{}\n", closed.tokens["viewer"])).unwrap();
+    let path = file.to_str().unwrap();
+    let from_file = [("LOCKBAY_TOKEN_FILE", path)];
+    for listed in [command(&from_file, &[]), command(&[], &["--token-file", path])] {
+        assert!(listed.status.success(), "{listed:?}");
+    }
+    // One that is given is taken.
+    assert_eq!(command(&from_file, &["--token", "lbk_x"]).status.code(), Some(1));
+    std::fs::write(&file, "\n").unwrap();
+    for path in [path, "/nowhere/token"] {
+        let refused = command(&[("LOCKBAY_TOKEN_FILE", path)], &[]);
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(refused.status.code() == Some(2) && said.contains(path), "{said}");
+    }
 }
 
 /// Whatever an Authorization header or a cookie holds, it lets nobody in and breaks nothing.

@@ -9,7 +9,9 @@ use std::net::TcpStream;
 use std::process::Stdio;
 use std::time::Duration;
 
-use support::http::{send, send_bytes};
+use lockbay::clock::Clock;
+use serde_json::{Value, json};
+use support::http::{JSON, send, send_bytes};
 use support::tls::{Authority, Files, Given, TlsClient};
 use support::{PATIENCE, Server, eventually, eventually_within, lockbay};
 
@@ -127,6 +129,91 @@ fn where_certificates_are_optional_who_shows_none_is_nobody_and_not_refused() {
     }
     assert!(ask(Some(&Authority::new().client(&["ops"]))).is_err(), "of another authority");
 }
+
+#[test]
+fn a_cookie_that_does_not_count_leaves_the_owner_of_a_certificate_what_that_says() {
+    let setup = asks_for_certificates("optional", "eye:viewer");
+    let to = setup.server.address();
+    let eye = TlsClient::new(&setup.authority, Some(&setup.authority.client(&["eye"])));
+    let nobody = TlsClient::new(&setup.authority, None);
+    let unknown = format!("lockbay_session={}", "0".repeat(64));
+    let looks = || {
+        for cookie in ["lockbay_session=x", &unknown] {
+            let cookie = [("Cookie", cookie)];
+            let who = eye.send(to, "GET", "/v1/session", &cookie, "").unwrap().ok();
+            assert_eq!(
+                (&who["authentication"], &who["role"], &who["actor"]),
+                (&json!("certificate"), &json!("viewer"), &json!("eye"))
+            );
+            let refused = eye.send(to, "POST", "/v1/leader/resign", &cookie, "").unwrap();
+            refused.problem(403, "forbidden");
+        }
+    };
+    looks();
+    let first = r#"{"role":"admin","name":"boss"}"#;
+    let mine = eye.send(to, "POST", "/v1/tokens", &[JSON, ("Cookie", &unknown)], first).unwrap();
+    mine.problem(403, "forbidden");
+    assert_eq!(nobody.send(to, "POST", "/v1/tokens", &[JSON], first).unwrap().status, 201);
+    looks();
+    // Not even when the address has shown too much that does not count.
+    let cookie = [("Cookie", unknown.as_str())];
+    let limited = eventually("the address is slowed down", || {
+        let reply = nobody.send(to, "GET", "/v1/session", &cookie, "").unwrap();
+        (reply.status != 401).then_some(reply)
+    });
+    limited.problem(429, "busy");
+    looks();
+}
+
+/// A connection lasts longer than the certificate that it began with.
+#[test]
+fn a_certificate_that_has_ended_counts_no_more_on_a_connection_that_goes_on() {
+    let setup = asks_for_certificates("optional", "ops:operator");
+    let to = setup.server.address();
+    let now = Clock::system().now().as_micros() / 1_000_000;
+    let brief = setup.authority.client_until("ops", now + 6);
+    let client = TlsClient::new(&setup.authority, Some(&brief));
+    let mut kept = client.connect(to).unwrap();
+    let mut stream = client.connect(to).unwrap();
+    let ask = |kept: &mut dyn ReadWrite, path: &str| {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        kept.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        while !answer.contains("\r\n\r\n") || answer.matches(['{']).count() == 0 {
+            let mut piece = [0; 4_096];
+            let read = kept.read(&mut piece).unwrap();
+            assert!(read > 0, "{answer}");
+            answer.push_str(&String::from_utf8_lossy(&piece[..read]));
+        }
+        answer
+    };
+    let heard = ask(&mut stream, "/v1/events?events=job_failed");
+    assert!(heard.starts_with("HTTP/1.1 200") && heard.contains("listening"), "{heard}");
+    let who = ask(&mut kept, "/v1/session");
+    assert!(who.contains("\"certificate\"") && !who.contains("\"expires_at\":null"), "{who}");
+    let ended = eventually("the certificate has ended", || {
+        let who = ask(&mut kept, "/v1/session");
+        (!who.starts_with("HTTP/1.1 200")).then_some(who)
+    });
+    assert!(ended.starts_with("HTTP/1.1 401") && ended.contains("ended at"), "{ended}");
+
+    // The next event is not for its owner any more.
+    let nobody = TlsClient::new(&setup.authority, None);
+    let change = |path: &str, body: Value| {
+        nobody.send(to, "POST", path, &[JSON], &body.to_string()).unwrap().ok()
+    };
+    let claim = json!({ "job_type": "t", "job_key": "k", "parameters": {} });
+    let job = change("/v1/jobs/claim", claim);
+    let failed = json!({ "claim_token": job["claim_token"], "error": "e", "retryable": false });
+    change(&format!("/v1/jobs/{}/fail", job["job_id"].as_str().unwrap()), failed);
+    let mut rest = Vec::new();
+    let _ = stream.read_to_end(&mut rest);
+    let rest = String::from_utf8_lossy(&rest);
+    assert!(!rest.contains("job_failed"), "{rest}");
+}
+
+trait ReadWrite: Read + Write {}
+impl<T: Read + Write> ReadWrite for T {}
 
 #[test]
 fn without_roles_a_required_certificate_opens_the_door_and_names_nobody() {

@@ -395,3 +395,26 @@ proptest! {
         });
     }
 }
+
+#[tokio::test]
+async fn of_those_who_have_shown_nothing_one_makes_the_first_token_and_nobody_a_second() {
+    let world = World::new(31);
+    let (one, two) = (world.instance(), world.instance());
+    let (a, b) = (wish("a", Role::Admin), wish("b", Role::Admin));
+    // Both were let in while the store was open.
+    assert_eq!(two.bay.access().standing().await.unwrap(), Standing::Open);
+    let viewer = one.bay.access().create_first(&wish("v", Role::Viewer)).await.unwrap_err();
+    assert_eq!(viewer.kind(), ErrorKind::Refused);
+    let made = tokio::join!(one.bay.access().create_first(&a), two.bay.access().create_first(&b));
+    let refused = match made {
+        (Ok(_), Err(refused)) | (Err(refused), Ok(_)) => refused,
+        both => panic!("one of them: {both:?}"),
+    };
+    assert_eq!(refused.kind(), ErrorKind::Unauthorized);
+    for role in [Role::Admin, Role::Viewer] {
+        let late = two.bay.access().create_first(&wish("late", role)).await.unwrap_err();
+        assert_eq!(late.kind(), ErrorKind::Unauthorized);
+    }
+    assert_eq!(two.bay.access().standing().await.unwrap(), Standing::Closed);
+    assert_eq!(one.bay.access().list(None, 10).await.unwrap().0.len(), 1);
+}

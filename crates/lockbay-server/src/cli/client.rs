@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use lockbay::clock::Clock;
 use reqwest::header::CONTENT_TYPE;
+use reqwest::redirect::Policy;
 use reqwest::{Method, RequestBuilder, StatusCode, Url};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -123,7 +124,9 @@ fn next_step(kind: &str, status: u16, retry_after_ms: Option<u64>) -> String {
         ("fenced", _) => "stop: somebody else may have it; look before you go on".into(),
         ("key-reused", _) => "use another key for other parameters".into(),
         ("not-found", _) => "list what there is, and check the name".into(),
-        ("unauthorized", _) => "give a token that counts: --token or LOCKBAY_TOKEN".into(),
+        ("unauthorized", _) => {
+            "give a token that counts: --token, LOCKBAY_TOKEN or LOCKBAY_TOKEN_FILE".into()
+        }
         ("forbidden", _) => "use a token of the role that is named above".into(),
         ("unavailable", _) => "check the store with `lockbay doctor`, then try again".into(),
         ("unknown-outcome", _) => "look whether it was done before you repeat it".into(),
@@ -139,7 +142,7 @@ fn next_step(kind: &str, status: u16, retry_after_ms: Option<u64>) -> String {
 impl Client {
     /// A client of the server that the arguments name.
     pub(super) fn new(shared: &Shared) -> Result<Self, Failure> {
-        let token = shared.token.clone().filter(|token| !token.is_empty());
+        let token = shared.token()?;
         let (actor, json, sure) = (Some(shared.actor()), shared.json, shared.yes);
         let client =
             Client { token, actor, json, sure, ..Client::trusting(&shared.url, &shared.trust)? };
@@ -171,6 +174,8 @@ impl Client {
         let http = reqwest::Client::builder()
             // Left to itself it would read the certificates of the system first, for nothing.
             .tls_backend_preconfigured(tls)
+            // A server of ours sends nobody elsewhere, and what is shown to it is not for others.
+            .redirect(Policy::none())
             .no_proxy() // a proxy of the environment would be asked for our loopback
             .connect_timeout(CONNECT_WITHIN)
             .timeout(ANSWER_WITHIN)

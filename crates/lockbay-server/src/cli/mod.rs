@@ -38,6 +38,7 @@ mod top;
 mod trends;
 mod trust;
 
+use std::io::Read;
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -58,6 +59,9 @@ struct Cli {
     command: Command,
 }
 
+/// How much of a file is read that holds a token.
+const MAX_TOKEN_FILE_BYTES: u64 = 4_096;
+
 /// What every command takes.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Every command")]
@@ -77,6 +81,15 @@ struct Shared {
     /// The bearer token to show it
     #[arg(long, global = true, env = "LOCKBAY_TOKEN", hide_env_values = true)]
     token: Option<String>,
+    /// A file that holds it, unless it is given: other users see the arguments of a command
+    #[arg(
+        long,
+        global = true,
+        env = "LOCKBAY_TOKEN_FILE",
+        hide_env_values = true,
+        value_name = "FILE"
+    )]
+    token_file: Option<String>,
     /// Show the token to another machine over plain http too, where whoever listens reads it
     #[arg(long, global = true, env = "LOCKBAY_ALLOW_PLAIN_HTTP", hide_env_values = true)]
     allow_plain_http: bool,
@@ -91,6 +104,28 @@ struct Shared {
 }
 
 impl Shared {
+    /// The token to show, if there is one.
+    fn token(&self) -> Result<Option<String>, Failure> {
+        let named = |text: &String| !text.is_empty();
+        if let Some(token) = self.token.clone().filter(named) {
+            return Ok(Some(token));
+        }
+        let Some(path) = self.token_file.clone().filter(named) else { return Ok(None) };
+        let wrong = |why: String| {
+            Failure::Usage(format!("--token-file or LOCKBAY_TOKEN_FILE, {path:?}: {why}"))
+        };
+        let file = std::fs::File::open(&path).map_err(|error| wrong(error.to_string()))?;
+        let mut text = String::new();
+        file.take(MAX_TOKEN_FILE_BYTES)
+            .read_to_string(&mut text)
+            .map_err(|error| wrong(error.to_string()))?;
+        let token = text.trim();
+        if token.is_empty() {
+            return Err(wrong("there is no token in it".into()));
+        }
+        Ok(Some(token.to_owned()))
+    }
+
     /// Who asks.
     fn actor(&self) -> String {
         let named = |name: &String| !name.is_empty();

@@ -27,7 +27,7 @@ pub(super) enum Means {
     Nothing,
     /// By a token in the Authorization header; its id.
     Token(String),
-    /// By the cookie of a session, which a token began; its id.
+    /// By the cookie of a session; the id of the token that began it.
     Session(String),
     /// By a client certificate; its fingerprint.
     Certificate(String),
@@ -66,6 +66,8 @@ pub(super) struct ClientCertificate {
     pub(super) fingerprint: String,
     /// What its holder may do.
     pub(super) role: Role,
+    /// When it ends, if ever.
+    pub(super) not_after: Option<Timestamp>,
 }
 
 /// Every route and its least role, by the path as it was routed.
@@ -246,7 +248,9 @@ mod tests {
                 }
             }
         }
-        for described in source.split("utoipa::path(").skip(1) {
+        // Prose that tells of it writes dots.
+        let described = source.split("utoipa::path(").skip(1);
+        for described in described.filter(|described| !described.starts_with("...")) {
             let method = described.trim_start().split([',', ' ', '\n']).next().unwrap();
             let path = described.split("path = ").nth(1).unwrap();
             let path = path_of(source, path.split([',', ')', '\n']).next().unwrap());

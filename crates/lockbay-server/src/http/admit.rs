@@ -2,7 +2,8 @@
 //!
 //! What a request shows is judged in this order: a token in the Authorization header, the cookie of
 //! a session, a client certificate, nothing. Whatever is shown must count, on an open server too:
-//! who believes to be known and is not should learn that. Routes that ask for nothing look at
+//! who believes to be known and is not should learn that. A cookie alone is sent by itself, so that
+//! an old one counts as nothing, and what else is shown decides. Routes that ask for nothing look at
 //! nothing, so that probes never wait for the store.
 
 use std::net::SocketAddr;
@@ -129,42 +130,68 @@ async fn identify(app: &App, request: &Parts) -> Result<Identity, Refusal> {
             },
         };
     }
-    if let Some(cookie) = cookie(headers) {
-        may_try(app, extensions, || access.last_known_session(&cookie).is_some())?;
-        return match access.check_session(&cookie).await {
-            Ok(Some(session)) => {
-                comes_from_our_page(request, &session)?;
-                Ok(Identity::of_session(&session))
+    let certificate = extensions.get::<ClientCertificate>();
+    let cookie = cookie(headers);
+    if let Some(cookie) = &cookie {
+        match may_try(app, extensions, || access.last_known_session(cookie).is_some()) {
+            Ok(()) => {
+                if let Some(identity) = of_cookie(app, request, cookie).await? {
+                    return Ok(identity);
+                }
             }
-            // A cookie comes by itself: where nobody needs one, an old one locks nobody out.
-            Ok(None) if standing(app, request).await? == Standing::Open => {
-                Ok(Identity::nobody(Role::Admin))
-            }
-            Ok(None) => Err(Refusal { problem: refused(app, extensions, ENDED), cookie: true }),
-            Err(error) => {
-                let last = access.last_known_session(&cookie).filter(|_| tells_of_itself(request));
-                let as_viewer = |session: Session| Identity {
-                    role: Role::Viewer,
-                    ..Identity::of_session(&session)
-                };
-                last.map(as_viewer).ok_or_else(|| cannot_tell(error).into())
-            }
-        };
+            // Its holder is known without it.
+            Err(_) if certificate.is_some() => {}
+            Err(problem) => return Err(problem.into()),
+        }
     }
-    if let Some(certificate) = extensions.get::<ClientCertificate>() {
-        return Ok(Identity::of_certificate(certificate));
+    if let Some(certificate) = certificate {
+        return Ok(of_certificate(app, certificate)?);
     }
-    match standing(app, request).await? {
-        Standing::Open => Ok(Identity::nobody(Role::Admin)),
+    match (standing(app, request).await?, cookie) {
+        (Standing::Open, _) => Ok(Identity::nobody(Role::Admin)),
+        (Standing::Closed, Some(_)) => {
+            Err(Refusal { problem: refused(app, extensions, ENDED), cookie: true })
+        }
         // Nobody tried anything, so that it is not counted as a failure.
-        Standing::Closed => Err(Problem::unauthorized(NOTHING).into()),
+        (Standing::Closed, None) => Err(Problem::unauthorized(NOTHING).into()),
     }
+}
+
+/// Who this cookie makes known; nobody if it holds no session that counts.
+async fn of_cookie(app: &App, request: &Parts, cookie: &str) -> Result<Option<Identity>, Problem> {
+    let access = app.bay.access();
+    match access.check_session(cookie).await {
+        Ok(Some(session)) => {
+            comes_from_our_page(request, &session)?;
+            Ok(Some(Identity::of_session(&session)))
+        }
+        Ok(None) => Ok(None),
+        Err(error) => {
+            let last = access.last_known_session(cookie).filter(|_| tells_of_itself(request));
+            let session = last.ok_or_else(|| cannot_tell(error))?;
+            Ok(Some(Identity { role: Role::Viewer, ..Identity::of_session(&session) }))
+        }
+    }
+}
+
+/// Who this certificate makes known. It was looked at when the connection began, which may be long
+/// ago.
+fn of_certificate(app: &App, certificate: &ClientCertificate) -> Result<Identity, Problem> {
+    let now = app.bay.clock().now();
+    let Some(end) = certificate.not_after.filter(|end| *end <= now) else {
+        return Ok(Identity::of_certificate(certificate));
+    };
+    let name = &certificate.subject_cn;
+    Err(Problem::unauthorized(format!(
+        "the client certificate of {name:?} ended at {end}: connect again with another"
+    )))
 }
 
 const NOTHING: &str = "this server does nothing for whoever shows no token: send it as \
                        Authorization: Bearer lbk_…, which `lockbay token create` makes";
 const MALFORMED: &str = "the Authorization header is not of the form Bearer lbk_…, said once";
-const UNKNOWN: &str = "this token does not count: it is unknown, has expired or was revoked";
+pub(super) const UNKNOWN: &str =
+    "this token does not count: it is unknown, has expired or was revoked";
 const ENDED: &str = "this session has ended: log in again";
 
 /// Whether whoever was let in would be again, for answers that go on and on. While the store cannot
@@ -180,7 +207,10 @@ pub(super) async fn is_still_known(app: &App, headers: &HeaderMap, identity: &Id
             let cookie = cookie(headers).unwrap_or_default();
             access.check_session(&cookie).await.map(|known| known.is_some())
         }
-        Means::Certificate(_) => Ok(true),
+        Means::Certificate(_) => {
+            let now = app.bay.clock().now();
+            Ok(identity.expires_at.is_none_or(|end| now < end))
+        }
     };
     known.unwrap_or(true)
 }
@@ -284,11 +314,7 @@ fn comes_from_our_page(request: &Parts, session: &Session) -> Result<(), Problem
 
 /// Whether the role suffices, and the limit of requests is not reached.
 fn may(app: &App, identity: &Identity, role: Role, request: &Parts) -> Result<(), Problem> {
-    if let Some(wait) = app.gate.limits.requested(&identity.means, peer(&request.extensions)) {
-        let limit = app.bay.config().rate_limit;
-        let detail = format!("more than {limit} requests a second, the setting rate_limit");
-        return Err(Problem::new(ErrorKind::Busy, detail).retry_after(wait));
-    }
+    within_rate(app, &identity.means, &request.extensions)?;
     if identity.role >= role {
         return Ok(());
     }
@@ -297,6 +323,14 @@ fn may(app: &App, identity: &Identity, role: Role, request: &Parts) -> Result<()
     Err(Problem::forbidden(format!(
         "{method} here needs the role {role}, and {who:?} has the role {has}; nothing was done"
     )))
+}
+
+/// Counts a request, and refuses one that is too many.
+pub(super) fn within_rate(app: &App, by: &Means, extensions: &Extensions) -> Result<(), Problem> {
+    let Some(wait) = app.gate.limits.requested(by, peer(extensions)) else { return Ok(()) };
+    let limit = app.bay.config().rate_limit;
+    let detail = format!("more than {limit} requests a second, the setting rate_limit");
+    Err(Problem::new(ErrorKind::Busy, detail).retry_after(wait))
 }
 
 impl Identity {
@@ -321,7 +355,7 @@ impl Identity {
         Identity {
             actor: Some(session.known.name.clone()),
             role: session.known.role,
-            means: Means::Session(session.session_id.clone()),
+            means: Means::Session(session.known.token_id.clone()),
             expires_at: Some(session.expires_at),
             csrf_token: Some(session.csrf_token.clone()),
         }
@@ -332,7 +366,7 @@ impl Identity {
             actor: Some(certificate.subject_cn.clone()),
             role: certificate.role,
             means: Means::Certificate(certificate.fingerprint.clone()),
-            expires_at: None,
+            expires_at: certificate.not_after,
             csrf_token: None,
         }
     }
@@ -362,6 +396,23 @@ mod tests {
         }
         let two = headers(&[("authorization", b"Bearer a"), ("authorization", b"Bearer a")]);
         assert_eq!(bearer(&two), None);
+    }
+
+    #[test]
+    fn sessions_are_told_apart_by_nothing_but_the_token_that_began_them() {
+        let known = Known {
+            token_id: "t".into(),
+            name: "ops".into(),
+            role: Role::Operator,
+            expires_at: None,
+        };
+        let session = Session {
+            known: Arc::new(known),
+            session_id: "s".into(),
+            expires_at: lockbay::clock::Timestamp::from_micros(1),
+            csrf_token: "c".into(),
+        };
+        assert_eq!(Identity::of_session(&session).means, Means::Session("t".into()));
     }
 
     #[test]

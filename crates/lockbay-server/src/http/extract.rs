@@ -12,6 +12,7 @@ use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use futures_util::StreamExt;
+use lockbay::clock::Clock;
 use serde::de::{DeserializeOwned, Visitor};
 use serde::{Deserialize, Deserializer};
 
@@ -20,6 +21,9 @@ use super::problem::Problem;
 
 /// The largest body that is read.
 pub(crate) const MAX_BODY_BYTES: usize = 2 * 1024 * 1024;
+/// The largest body of somebody who is not known, and how long it may take to come.
+const MAX_SHORT_BODY_BYTES: usize = 1_024;
+const SHORT_BODY_WITHIN: Duration = Duration::from_secs(3);
 /// How much of a body that is too large is thrown away before the answer, so that a client that
 /// sends before it reads gets to see the answer.
 const MAX_DRAINED_BYTES: usize = 16 * 1024 * 1024;
@@ -34,10 +38,23 @@ impl<T: DeserializeOwned> FromRequest<App> for JsonBody<T> {
         let (parts, body) = request.into_parts();
         no_query(&parts)?;
         let bytes = read_body(&parts.headers, body, app).await?;
-        if bytes.is_empty() {
-            return Err(Problem::invalid("the body is empty; this call takes a JSON object"));
-        }
-        parse(&parts.headers, &bytes).map(JsonBody)
+        an_object(&parts.headers, &bytes).map(JsonBody)
+    }
+}
+
+/// As [`JsonBody`], from somebody who is not known: it is short, and comes soon.
+pub(super) struct ShortBody<T>(pub(super) T);
+
+impl<T: DeserializeOwned> FromRequest<App> for ShortBody<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
+        let (parts, body) = request.into_parts();
+        no_query(&parts)?;
+        let within = app.bay.config().body_timeout.0.min(SHORT_BODY_WITHIN);
+        let clock = app.bay.clock();
+        let bytes = read_within(&parts.headers, body, clock, MAX_SHORT_BODY_BYTES, within).await?;
+        an_object(&parts.headers, &bytes).map(ShortBody)
     }
 }
 
@@ -81,21 +98,39 @@ impl FromRequest<App> for NoBody {
 #[serde(deny_unknown_fields)]
 pub(super) struct Nothing {}
 
+fn an_object<T: DeserializeOwned>(headers: &HeaderMap, bytes: &[u8]) -> Result<T, Problem> {
+    if bytes.is_empty() {
+        return Err(Problem::invalid("the body is empty; this call takes a JSON object"));
+    }
+    parse(headers, bytes)
+}
+
 fn no_query(parts: &Parts) -> Result<(), Problem> {
     parse_query::<Nothing>(parts).map(drop)
 }
 
 async fn read_body(headers: &HeaderMap, body: Body, app: &App) -> Result<Bytes, Problem> {
+    let (clock, within) = (app.bay.clock(), app.bay.config().body_timeout.0);
+    read_within(headers, body, clock, MAX_BODY_BYTES, within).await
+}
+
+/// A body of at most so many bytes, if it comes in time.
+async fn read_within(
+    headers: &HeaderMap,
+    body: Body,
+    clock: &Clock,
+    most: usize,
+    within: Duration,
+) -> Result<Bytes, Problem> {
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
     let announced = announced.and_then(|text| text.parse::<usize>().ok());
-    let (clock, within) = (app.bay.clock(), app.bay.config().body_timeout.0);
-    if announced.is_some_and(|length| length > MAX_BODY_BYTES) {
+    if announced.is_some_and(|length| length > most) {
         clock.timeout(within, drain(body)).await;
-        return Err(too_large());
+        return Err(too_large(most));
     }
-    match clock.timeout(within, to_bytes(body, MAX_BODY_BYTES)).await {
+    match clock.timeout(within, to_bytes(body, most)).await {
         Some(Ok(bytes)) => Ok(bytes),
-        Some(Err(error)) if is_too_large(&error) => Err(too_large()),
+        Some(Err(error)) if is_too_large(&error) => Err(too_large(most)),
         Some(Err(error)) => Err(Problem::invalid(format!("the body could not be read: {error}"))),
         None => Err(Problem::refused(
             StatusCode::REQUEST_TIMEOUT,
@@ -127,10 +162,10 @@ fn is_too_large(error: &axum::Error) -> bool {
     false
 }
 
-fn too_large() -> Problem {
+fn too_large(most: usize) -> Problem {
     Problem::refused(
         StatusCode::PAYLOAD_TOO_LARGE,
-        format!("a body has at most {MAX_BODY_BYTES} bytes; nothing was done"),
+        format!("this body has at most {most} bytes; nothing was done"),
     )
 }
 

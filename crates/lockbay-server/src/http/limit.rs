@@ -52,8 +52,8 @@ impl Limits {
         let requests = self.requests.as_ref()?;
         let who = match by {
             Means::Nothing => network(from?),
-            Means::Token(id) => format!("token {id}"),
-            Means::Session(id) => format!("session {id}"),
+            // As many sessions as somebody may begin: they share what their token has.
+            Means::Token(id) | Means::Session(id) => format!("token {id}"),
             Means::Certificate(fingerprint) => format!("certificate {fingerprint}"),
         };
         requests.count(who)
@@ -185,6 +185,8 @@ mod tests {
         let wait = limits.requested(&a, None).unwrap();
         assert!(wait > Duration::ZERO && wait <= Duration::from_millis(200), "{wait:?}");
         assert_eq!(limits.requested(&b, None), None);
+        // A session of the token has no more room than the token itself.
+        assert!(limits.requested(&Means::Session("a".into()), None).is_some());
         clock.advance(wait);
         assert_eq!(limits.requested(&a, None), None);
         let unlimited = Limits::new(&clock, 0);

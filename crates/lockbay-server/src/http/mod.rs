@@ -3,7 +3,9 @@
 //! One file per group of paths. A handler extracts, converts, calls the library, and converts the
 //! answer; it decides nothing. A request goes through here in this order: it gets its name, a panic
 //! becomes a problem, headers that every call shares are checked, who asks is found out and whether
-//! they may, the number of requests in flight is limited (probes are not, so that a busy server does not look dead), and then comes the handler.
+//! they may, the number of requests in flight is limited (probes are not, so that a busy server does
+//! not look dead, and logging in, which is open to all, has limits of its own), and then comes the
+//! handler.
 
 mod abandoned;
 mod about;
@@ -94,6 +96,8 @@ pub(crate) struct App {
     listeners: events::Listeners,
     /// Who reads the whole audit trail.
     audit_readers: audit::Readers,
+    /// Who logs in.
+    logins: session::Logins,
     /// What is asked of everybody.
     gate: Arc<admit::Gate>,
     max_in_flight: usize,
@@ -121,6 +125,7 @@ impl App {
             trials: Arc::new(Semaphore::new(ledger::MAX_TRIALS)),
             listeners: events::Listeners::default(),
             audit_readers: audit::Readers::default(),
+            logins: session::Logins::default(),
             max_in_flight,
         })
     }
@@ -184,6 +189,7 @@ pub(crate) fn router(app: App) -> Router {
         .merge(docs::routes())
         .merge(openapi::routes())
         .merge(limited)
+        .merge(session::login())
         .merge(health::routes())
         .split_for_parts();
     router

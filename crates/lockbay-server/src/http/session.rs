@@ -1,27 +1,49 @@
 //! `/v1/session`: who asks, and the sessions of browsers.
 
+use std::sync::Arc;
+
 use axum::extract::{Request, State};
 use axum::http::header::SET_COOKIE;
 use axum::http::{Extensions, HeaderMap, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use lockbay::ErrorKind;
+use lockbay::{Caller, ErrorKind};
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::App;
 use super::access::{Encrypted, Identity, Means};
-use super::admit::{NO_COOKIE, SESSION_COOKIE, cookie, may_try, refused};
-use super::extract::{JsonBody, Nothing, Query};
+use super::admit::{NO_COOKIE, SESSION_COOKIE, UNKNOWN, cookie, may_try, refused, within_rate};
+use super::extract::{Nothing, Query, ShortBody};
 use super::problem::Problem;
 
 /// How long a browser keeps the cookie; the session ends by itself when it is not used.
 const COOKIE_SECONDS: u32 = 12 * 3_600;
 
 pub(super) fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(show_session, begin_session, end_session))
+    OpenApiRouter::new().routes(routes!(show_session, end_session))
+}
+
+/// Logging in is open to everybody, so that it has limits of its own and takes nobody's place among
+/// the requests in flight.
+pub(super) fn login() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(begin_session))
+}
+
+/// Sessions that begin at one moment. A body that is still on its way is none of them.
+const MAX_LOGINS: usize = 16;
+
+/// Who begins a session, of whom there may be few at once.
+#[derive(Clone)]
+pub(super) struct Logins(Arc<Semaphore>);
+
+impl Default for Logins {
+    fn default() -> Self {
+        Logins(Arc::new(Semaphore::new(MAX_LOGINS)))
+    }
 }
 
 /// Who asks, as this server knows them.
@@ -90,27 +112,33 @@ struct Login {
     responses(
         (status = 200, body = Session, description = "The session; the cookie is set"),
         (status = 401, description = "A token that does not count"),
-        (status = 429, description = "Too many of those from this address"),
+        (status = 429, description = "Too many of those from this address, or of requests"),
     ),
 )]
 async fn begin_session(
     State(app): State<App>,
     extensions: Peered,
-    JsonBody(login): JsonBody<Login>,
+    ShortBody(login): ShortBody<Login>,
 ) -> Result<Response, Problem> {
     let Peered { extensions, headers } = extensions;
+    let _turn = app.logins.0.try_acquire().map_err(|_| {
+        let detail = format!("{MAX_LOGINS} sessions begin already, as many as may at one moment");
+        Problem::new(ErrorKind::Busy, detail)
+    })?;
     let access = app.bay.access();
     may_try(&app, &extensions, || access.last_known(&login.token).is_some())?;
+    let unknown = || refused(&app, &extensions, UNKNOWN);
+    let known = access.check(&login.token).await.map_err(cannot_begin)?.ok_or_else(unknown)?;
+    // Otherwise whoever has a token would get room for more requests with each session.
+    within_rate(&app, &Means::Token(known.token_id.clone()), &extensions)?;
     let begun = access.begin_session(&login.token).await.map_err(cannot_begin)?;
-    let Some(begun) = begun else {
-        let detail = "this token does not count: it is unknown, has expired or was revoked";
-        return Err(refused(&app, &extensions, detail));
-    };
+    let begun = begun.ok_or_else(unknown)?;
     // The one that this browser had before is of no use to it any more.
-    if let Some(old) = cookie(&headers)
-        && let Err(error) = access.end_session(&old).await
-    {
-        tracing::debug!(%error, "an earlier session goes on until it is idle");
+    if let Some(old) = cookie(&headers) {
+        let caller = Caller { proven: Some(known.name.clone()), ..Caller::current() };
+        if let Err(error) = caller.scope(access.end_session(&old)).await {
+            tracing::debug!(%error, "an earlier session goes on until it is idle");
+        }
     }
     let secure = if is_encrypted(&extensions, &headers) { "; Secure" } else { "" };
     let cookie = format!(

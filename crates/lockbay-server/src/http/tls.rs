@@ -28,6 +28,8 @@ use crate::pem::Pem;
 const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// A certificate that ends sooner is warned about.
 const ENDS_SOON: Duration = Duration::from_secs(14 * 86_400);
+/// The last day of 9999, which says of a certificate that it has no end (RFC 5280), in seconds.
+const NO_END: u64 = 253_402_214_400;
 
 /// Whether clients show a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -245,7 +247,13 @@ impl Rules {
             (Some(role), _) => {
                 let fingerprint = Sha256::digest(leaf);
                 let fingerprint = fingerprint.iter().map(|byte| format!("{byte:02x}")).collect();
-                Client::Named(ClientCertificate { subject_cn: subject, fingerprint, role })
+                let not_after = end_of(leaf);
+                Client::Named(ClientCertificate {
+                    subject_cn: subject,
+                    fingerprint,
+                    role,
+                    not_after,
+                })
             }
             (None, ClientAuth::Required) => Client::Stranger(subject),
             (None, ClientAuth::Optional | ClientAuth::None) => Client::Unnamed,
@@ -299,15 +307,19 @@ fn common_name(leaf: &CertificateDer<'_>) -> Option<String> {
     (is_plain && names.next().is_none()).then(|| name.to_owned())
 }
 
+/// When a certificate ends; none if it has no end.
+fn end_of(leaf: &CertificateDer<'_>) -> Option<Timestamp> {
+    let (_, certificate) = X509Certificate::from_der(leaf).ok()?;
+    let end = u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or_default();
+    (end < NO_END).then(|| Timestamp::from_micros(end.saturating_mul(1_000_000)))
+}
+
 /// Says that the certificate of the server is over, or will be soon.
 fn warn_of_end(files: &Files, now: Timestamp) {
     let cert = files.cert.about();
     let leaf = files.cert.certificates().ok().and_then(|chain| chain.into_iter().next());
-    let Some(leaf) = leaf else { return };
-    let Ok((_, certificate)) = X509Certificate::from_der(&leaf) else { return };
-    let end = certificate.validity().not_after;
-    let until = u64::try_from(end.timestamp()).unwrap_or_default().saturating_mul(1_000_000);
-    let left = Timestamp::from_micros(until).since(now);
+    let Some(end) = leaf.as_ref().and_then(end_of) else { return };
+    let left = end.since(now);
     if left.is_zero() {
         tracing::warn!(%end, "the certificate is over, and clients will refuse it: {cert}");
     } else if left < ENDS_SOON {

@@ -1,9 +1,9 @@
 //! `/v1/tokens`: making, listing and revoking tokens.
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use lockbay::access::{Access, Expiry, Issued, LastAdmin, NewToken, Role, TokenInfo};
 use lockbay::clock::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -13,6 +13,7 @@ use utoipa_axum::routes;
 
 use super::App;
 use super::abandoned::see_through;
+use super::access::{Identity, Means};
 use super::extract::{JsonBody, Name, Query, Seconds, check_reason};
 use super::page::{self, Page};
 use super::problem::Problem;
@@ -121,6 +122,7 @@ impl From<TokenInfo> for Token {
 )]
 async fn create_token(
     State(app): State<App>,
+    Extension(identity): Extension<Identity>,
     JsonBody(wish): JsonBody<Wish>,
 ) -> Result<Response, Problem> {
     let expiry = match (wish.expires_in_seconds, wish.expires_at) {
@@ -136,7 +138,14 @@ async fn create_token(
     let wish = NewToken { name: wish.name, role: wish.role, expiry };
     let work = {
         let access = access.clone();
-        async move { access.create(&wish).await }
+        // Who was let in while nobody is known may find the store closed by now.
+        let is_anybody = identity.means == Means::Nothing;
+        async move {
+            match is_anybody {
+                true => access.create_first(&wish).await,
+                false => access.create(&wish).await,
+            }
+        }
     };
     let issued = see_through(work, move |issued| give_back(access, issued)).await??;
     let shown = NewlyIssued { token: issued.token, info: issued.info.into() };

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
@@ -54,11 +54,23 @@ impl Authority {
         self.give(common_names, Vec::new())
     }
 
+    /// The same until this moment, in seconds since 1970.
+    pub(crate) fn client_until(&self, common_name: &str, end: u64) -> Given {
+        self.give_until(&[common_name], Vec::new(), Some(end))
+    }
+
     fn give(&self, common_names: &[&str], names: Vec<String>) -> Given {
+        self.give_until(common_names, names, None)
+    }
+
+    fn give_until(&self, common_names: &[&str], names: Vec<String>, end: Option<u64>) -> Given {
         let mut params = CertificateParams::new(names).expect("names");
         params.distinguished_name = rcgen::DistinguishedName::new();
         for name in common_names {
             params.distinguished_name.push(DnType::CommonName, *name);
+        }
+        if let Some(end) = end {
+            params.not_after = date_time_ymd(1970, 1, 1) + Duration::from_secs(end);
         }
         let key = KeyPair::generate().expect("a key");
         let cert = params.signed_by(&key, &self.issuer).expect("a certificate");
@@ -147,6 +159,29 @@ impl TlsClient {
     pub(crate) fn get(&self, to: SocketAddr, path: &str) -> Result<Reply> {
         let mut stream = self.connect(to)?;
         let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes())?;
+        let mut answer = Vec::new();
+        let read = stream.read_to_end(&mut answer);
+        read_reply(&answer, read)
+    }
+
+    /// Asks for this with these headers.
+    pub(crate) fn send(
+        &self,
+        to: SocketAddr,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Result<Reply> {
+        let mut stream = self.connect(to)?;
+        let lines: String =
+            headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let length = body.len();
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+             Content-Length: {length}\r\n{lines}\r\n{body}"
+        );
         stream.write_all(request.as_bytes())?;
         let mut answer = Vec::new();
         let read = stream.read_to_end(&mut answer);

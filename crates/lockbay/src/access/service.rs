@@ -95,6 +95,15 @@ pub enum LastAdmin {
     MayGo,
 }
 
+/// Who asks for a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asker {
+    /// Somebody who may: by a token of their own, or because they reach the store itself.
+    Known,
+    /// Whoever comes while nobody is known.
+    Anybody,
+}
+
 impl NewToken {
     fn lifetime(&self, now: Timestamp) -> Result<Option<Duration>> {
         let life = match self.expiry {
@@ -133,6 +142,20 @@ impl Access {
     /// `Invalid` for a name or an end that cannot be; `Refused` if the store is open and this is no
     /// admin token; `Busy` if others change tokens all the time.
     pub async fn create(&self, wish: &NewToken) -> Result<Issued> {
+        self.make(wish, Asker::Known).await
+    }
+
+    /// Makes the first admin token of an open store, for somebody who has shown nothing. The commit
+    /// itself makes sure that the store is open still, so that of two who ask at once one gets a
+    /// token, and nobody does who was let in before it was closed.
+    ///
+    /// # Errors
+    /// As [`create`](Access::create) has them; `Unauthorized` if there is an admin token, or was.
+    pub async fn create_first(&self, wish: &NewToken) -> Result<Issued> {
+        self.make(wish, Asker::Anybody).await
+    }
+
+    async fn make(&self, wish: &NewToken, asker: Asker) -> Result<Issued> {
         check_name("name of a token", &wish.name, MAX_TOKEN_NAME)?;
         if wish.name.trim() != wish.name {
             return Err(Error::invalid("the name of a token neither begins nor ends with a space"));
@@ -140,6 +163,14 @@ impl Access {
         for _ in 0..TRIES {
             let read = self.0.store.get(&[head_key()]).await?;
             let head = read.records.into_iter().flatten().next();
+            if head.is_some() && asker == Asker::Anybody {
+                self.0.head_changed();
+                return Err(Error::new(
+                    ErrorKind::Unauthorized,
+                    "there is an admin token by now, so that whoever shows none makes no other; \
+                     nothing was done",
+                ));
+            }
             if head.is_none() && wish.role != Role::Admin {
                 return Err(Error::new(
                     ErrorKind::Refused,

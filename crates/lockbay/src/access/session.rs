@@ -17,7 +17,7 @@ use super::service::{Access, Inner};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::hex::hex;
-use crate::scribe::Entry;
+use crate::scribe::{Caller, Entry};
 use crate::store::{Commit, Deadline, Guard, Partition, Record, Reply, Revision, Store, Write};
 
 /// How long a session lasts that is not used.
@@ -107,6 +107,12 @@ impl Access {
     /// As the store has them.
     pub async fn begin_session(&self, token: &str) -> Result<Option<Begun>> {
         let Some(known) = self.check(token).await? else { return Ok(None) };
+        // Whatever name they give, it is the token that they have shown.
+        let caller = Caller { proven: Some(known.name.clone()), ..Caller::current() };
+        caller.scope(self.begin(known)).await.map(Some)
+    }
+
+    async fn begin(&self, known: Arc<Known>) -> Result<Begun> {
         let secret = Secret::draw(&self.0.clock);
         let id = id_of(&secret);
         let value = encode(&StoredSession { token_id: known.token_id.clone() })?;
@@ -123,7 +129,7 @@ impl Access {
             Reply::Committed { revision, .. } => {
                 let end = revision.time() + SESSION_LIFE;
                 let session = session(&secret, known, end);
-                Ok(Some(Begun { cookie: secret.digits(), session }))
+                Ok(Begun { cookie: secret.digits(), session })
             }
             Reply::Conflict { .. } => {
                 Err(Error::new(ErrorKind::Internal, "two sessions drew the same secret"))

@@ -66,6 +66,7 @@ impl Reads {
             Reads::Server => &[
                 ("LOCKBAY_URL", "the server, unless --url names it"),
                 ("LOCKBAY_TOKEN", "the token it is shown, unless --token is given"),
+                ("LOCKBAY_TOKEN_FILE", "else a file that holds the token"),
                 ("LOCKBAY_ACTOR", "who asks, for the audit trail; else USER"),
                 ("NO_COLOR", "no colours, if it is set to anything"),
             ],
@@ -124,6 +125,6 @@ Exit codes:
 
 Environment:
   LOCKBAY_URL     the server, http://127.0.0.1:5000 if nothing is said
-  LOCKBAY_TOKEN   the token it is shown
+  LOCKBAY_TOKEN   the token it is shown, or in LOCKBAY_TOKEN_FILE a file that holds it
   LOCKBAY_ACTOR   who asks, for the audit trail; else USER
   NO_COLOR        no colours, if it is set to anything";

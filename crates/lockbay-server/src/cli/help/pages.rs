@@ -221,7 +221,7 @@ pub(super) const PAGES: &[Page] = &[
     page("ledger postings", "", &[("lockbay ledger postings s1", "the movements of a saga")]),
     judged(page("token create", "The secret is written to stdout, this once: nobody can find it out later. The first token of a store is an admin token, and from then on a server does nothing for whoever shows none. With --store it is made without a server, which is the way where none may run before it is closed.", &[
             ("lockbay token create --role admin --name ann --expires 90d --store sqlite:lockbay-data/lockbay.db", "the first one, on the store itself"),
-            ("lockbay token create --role operator --name payouts > payouts.token", "one for a service, into a file"),
+            ("lockbay token create --role operator --name payouts", "one for a service; stdout is the token alone, for a file that --token-file names"),
             ("lockbay token create --role viewer --name wallboard --json", "with its id and end, for a program"),
         ]), USUAL),
     page("token list", "", &[("lockbay token list", "who may do what, without secrets")]),
