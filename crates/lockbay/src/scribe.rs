@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::Result;
 use crate::hex::hex;
+use crate::mask;
 use crate::name::check_name;
 use crate::store::{Key, Kind, Partition, Revision, Write};
 
@@ -152,7 +153,7 @@ impl Masks {
     }
 
     fn covers(&self, name: &str) -> bool {
-        self.names.iter().any(|masked| masked == name)
+        mask::covers(&self.names, name)
     }
 
     /// The same text gives the same mask, and nobody without the secret finds the text by trying.
@@ -580,6 +581,8 @@ mod tests {
                 .with("legs", legs)
         };
         let masked = scribe(&["destination", "count"]);
+        let cased = Entry::new("payout", "1", "simulated").with("Destination", "DE-1");
+        assert!(!line(&masked, &cased).0.contains("DE-1"), "however it is written");
         let (text, json) = line(&masked, &entry("DE-1"));
         assert!(!text.contains("DE-1") && !text.contains(":5"), "{text}");
         let mask = &json["detail"]["destination"];
