@@ -15,7 +15,6 @@ use sha2::{Digest, Sha256};
 
 use crate::error::Result;
 use crate::hex::hex;
-use crate::mask;
 use crate::name::check_name;
 use crate::store::{Key, Kind, Partition, Revision, Write};
 
@@ -153,7 +152,7 @@ impl Masks {
     }
 
     fn covers(&self, name: &str) -> bool {
-        mask::covers(&self.names, name)
+        crate::mask::covers(&self.names, name)
     }
 
     /// The same text gives the same mask, and nobody without the secret finds the text by trying.
