@@ -476,6 +476,21 @@ fn an_address_that_shows_too_many_wrong_tokens_is_slowed_down_and_who_is_known_i
 }
 
 #[test]
+fn viewers_see_no_query_of_the_address_of_a_handler() {
+    let closed = Closed::start(&["--store", "memory:"], &[]);
+    let url = "https://pay.example.com/hook?key=4711";
+    let put = closed.send("operator", "PUT", "/v1/handlers/pay", &json!({ "url": url }));
+    assert_eq!(put.ok()["url"], url);
+    let shown = |role| closed.send(role, "GET", "/v1/handlers", &Value::Null).ok();
+    assert!(shown("operator").to_string().contains(url));
+    let viewed = shown("viewer");
+    let handlers = viewed["items"].as_array().unwrap();
+    let pay = handlers.iter().find(|handler| handler["name"] == "pay").unwrap();
+    assert_eq!(pay["url"], "https://pay.example.com/hook");
+    assert!(!viewed.to_string().contains("4711"), "{viewed}");
+}
+
+#[test]
 fn viewers_do_not_see_masked_fields_and_numbers_stay_as_they_are() {
     let masked = [("LOCKBAY_AUDIT_MASKED_FIELDS", "destination,iban")];
     let closed = Closed::start(&["--store", "memory:"], &masked);

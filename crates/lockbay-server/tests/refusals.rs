@@ -262,3 +262,38 @@ fn a_refusal_that_waiting_cannot_change_is_not_called_retryable() {
         assert_eq!(refused.problem(409, "held")["retryable"], false);
     }
 }
+
+/// The token of a place in a list, as whoever reads the source can make one.
+fn forged(list: &str, place: &str) -> String {
+    let bytes = list.bytes().chain([0]).chain(place.bytes());
+    let checksum = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    let place: String = place.bytes().map(|byte| format!("{byte:02x}")).collect();
+    format!("{checksum:016x}{place}")
+}
+
+#[test]
+fn a_forged_place_far_behind_the_end_is_an_empty_page_or_a_refusal() {
+    let server = server();
+    let saga = r#"{"saga_name":"s","defer_handlers":true,"steps":[
+        {"name":"a","handler":"nobody","parameters":{},"timeout_seconds":60}]}"#;
+    let saga = server.post("/v1/sagas", saga).json()["saga_id"].as_str().unwrap().to_owned();
+    let (past, history) = (format!("history {saga}"), format!("/v1/sagas/{saga}/history?"));
+    let lists = [
+        ("alerts", "/v1/alerts?"),
+        ("alert rules", "/v1/alerts/rules?"),
+        ("silences", "/v1/alerts/silences?"),
+        ("cleanup rules", "/v1/cleanup/rules?"),
+        ("audit checkpoints", "/v1/audit/checkpoints?"),
+        ("audit history \"job/1\"", "/v1/audit/history?entity=job/1&"),
+        (past.as_str(), history.as_str()),
+    ];
+    for (list, path) in lists {
+        for place in ["0", "7", "18446744073709551614", "18446744073709551615", "x", ""] {
+            let reply = server.get(&format!("{path}page_token={}", forged(list, place)));
+            assert!(matches!(reply.status, 200 | 400 | 404), "{list} {place}: {}", reply.text());
+            assert!(!reply.text().contains("a page_token is the"), "{list}: not its name");
+        }
+    }
+}

@@ -67,6 +67,7 @@ pub mod leader;
 pub mod lease;
 pub mod ledger;
 mod lockbay;
+pub mod mask;
 pub mod metrics;
 pub mod monitor;
 mod name;

@@ -152,7 +152,7 @@ impl Masks {
     }
 
     fn covers(&self, name: &str) -> bool {
-        self.names.iter().any(|masked| masked == name)
+        crate::mask::covers(&self.names, name)
     }
 
     /// The same text gives the same mask, and nobody without the secret finds the text by trying.
@@ -573,7 +573,7 @@ mod tests {
     #[test]
     fn a_masked_field_is_compared_and_not_read_at_any_depth() {
         let entry = |to: &str| {
-            let legs = vec![Detail::default().with("destination", to.to_owned())];
+            let legs = vec![Detail::default().with("Destination", to.to_owned())];
             Entry::new("payout", "1", "simulated")
                 .with("destination", to.to_owned())
                 .with("count", 5_u64)
@@ -583,7 +583,7 @@ mod tests {
         let (text, json) = line(&masked, &entry("DE-1"));
         assert!(!text.contains("DE-1") && !text.contains(":5"), "{text}");
         let mask = &json["detail"]["destination"];
-        assert_eq!(*mask, json["detail"]["legs"][0]["destination"]);
+        assert_eq!(*mask, json["detail"]["legs"][0]["Destination"]);
         assert_eq!(*mask, line(&masked, &entry("DE-1")).1["detail"]["destination"]);
         assert_ne!(*mask, line(&masked, &entry("DE-2")).1["detail"]["destination"]);
         // HMAC-SHA256 with the key "key" of "DE-1".

@@ -10,7 +10,7 @@ use std::time::Duration;
 use lockbay::clock::Clock;
 use lockbay::config::{Config, Span};
 use lockbay::job::{Claim, ClaimRequest, JobFilter, Retry};
-use lockbay::saga::{HandlerCheck, SagaFilter, SagaRequest, StepSpec};
+use lockbay::saga::{Decision, HandlerCheck, SagaFilter, SagaRequest, StepSpec};
 use lockbay::search::{Found, Hit, Look};
 use lockbay::store::faulty::{Cut, Faulty};
 use lockbay::store::memory::Memory;
@@ -177,6 +177,68 @@ async fn search_that_cannot_work_says_why() {
         let refused = bay.search().find("word", &Look::Any, None, 10).await.unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::Refused);
         assert!(refused.to_string().contains(why), "{refused}");
+    }
+}
+
+/// What viewers see masked is not found by anybody, or they could find it by trying.
+#[tokio::test]
+async fn what_is_masked_is_not_found_however_its_name_is_written() {
+    let masked = |names: &str| Config { audit_masked_fields: names.into(), ..config() };
+    let bay = start(masked("iban,destination,ibannumber"), fresh());
+    leads(&bay).await;
+    let hidden = r#"{"iban":"secret","a":{"IBAN":{"x":["secret"]}},"Destination":"secret",
+        "ibanNumber":"secret","\u0069Ban":"secret","ibans":"open","my_iban":"open"}"#;
+    let (job, _) = claim(&bay, "pay", "a", hidden).await;
+    let saga = start_saga(&bay, "escrow", hidden, None).await;
+    bay.search().index_now().await.unwrap();
+    assert_eq!(any(&bay, "open").await, [saga.as_str(), job.as_str()]);
+    assert!(any(&bay, "secret").await.is_empty());
+    // What a record has at its top has names too.
+    let bay = start(masked("metadata,reason,job_type"), fresh());
+    leads(&bay).await;
+    claim(&bay, "pay", "a", "null").await;
+    let saga = start_saga(&bay, "escrow", r#"{"a":"hidden"}"#, None).await;
+    bay.sagas().operate(&saga, &Decision::Abandon, "ann", "whatever").await.unwrap();
+    bay.search().index_now().await.unwrap();
+    assert_eq!(any(&bay, "escrow").await, [saga.as_str()]);
+    for query in ["pay", "hidden", "whatever"] {
+        assert!(any(&bay, query).await.is_empty(), "{query}");
+    }
+}
+
+/// All that the index holds of words, as text.
+async fn words(store: &dyn Store) -> String {
+    let range = Range::new(Partition::FIRST, Kind::new("search-words"), "");
+    let page = store.scan(&range, 1_000).await.unwrap();
+    assert!(!page.more);
+    page.records.iter().map(|record| String::from_utf8_lossy(&record.value)).collect()
+}
+
+#[tokio::test]
+async fn an_index_made_with_other_masked_names_is_made_anew() {
+    let masked = |names: &str| Config { audit_masked_fields: names.into(), ..config() };
+    let memory = Memory::new(Clock::system());
+    let mut found = Vec::new();
+    for (names, is_hidden) in
+        [("", false), ("destination", true), ("destination,iban", true), ("iban", false)]
+    {
+        let store: Arc<dyn Store> = Arc::new(memory.client());
+        let bay = start(masked(names), Arc::clone(&store));
+        leads(&bay).await;
+        for number in 0..20 {
+            let parameters = format!(r#"{{"Destination":"hideout","all":"{number} everything"}}"#);
+            found.push(claim(&bay, "pay", &format!("{names} {number}"), &parameters).await.0);
+        }
+        bay.search().index_now().await.unwrap();
+        let mut shown = ids(&bay, "everything", &Look::Any, 50).await;
+        shown.sort();
+        found.sort();
+        assert_eq!(shown, found, "{names}");
+        let hidden = ids(&bay, "hideout", &Look::Any, 50).await.len();
+        assert_eq!(hidden, if is_hidden { 0 } else { found.len() }, "{names}");
+        bay.search().index_now().await.unwrap();
+        assert_eq!(words(&*store).await.contains("hideout"), !is_hidden, "{names}: in the store");
+        bay.shutdown().await;
     }
 }
 

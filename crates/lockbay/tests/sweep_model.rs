@@ -24,7 +24,7 @@ use lockbay::sweep::{Mode, RunRequest};
 use lockbay::{Json, LockBay};
 use support::stepped::{Instance, World};
 
-const SEEDS: u64 = 40;
+const SEEDS: u64 = 14;
 const ROUNDS: u32 = 60;
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3_600);

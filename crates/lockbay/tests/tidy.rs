@@ -23,6 +23,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("json.rs", &["error"]),
     ("name.rs", &["error"]),
     ("hex.rs", &[]),
+    ("mask.rs", &[]),
     ("glob.rs", &["error"]),
     ("config.rs", &["error", "name"]),
     ("config/", &["error"]),
@@ -31,7 +32,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("store/", &["clock", "error"]),
     ("keeper.rs", &["clock", "metrics", "store"]),
     ("retire.rs", &["clock", "error", "store"]),
-    ("scribe.rs", &["error", "hex", "name", "store"]),
+    ("scribe.rs", &["error", "hex", "mask", "name", "store"]),
     ("approval.rs", &["clock", "error", "hex", "json", "name", "scribe", "store"]),
     ("leader.rs", &["clock", "error", "event", "keeper", "metrics", "scribe", "store"]),
     ("instance.rs", &["clock", "error", "store"]),
@@ -68,7 +69,10 @@ const ROOMS: &[(&str, &[&str])] = &[
     ),
     (
         "search/",
-        &["clock", "error", "hex", "job", "json", "leader", "metrics", "saga", "scribe", "store"],
+        &[
+            "clock", "error", "hex", "job", "json", "leader", "mask", "metrics", "saga", "scribe",
+            "store",
+        ],
     ),
     ("finance/", &["clock", "error", "json", "ledger", "name", "saga", "scribe", "store"]),
     ("ledger/", &["clock", "error", "json", "metrics", "name", "scribe", "store"]),
@@ -89,7 +93,7 @@ const ROOMS: &[(&str, &[&str])] = &[
 
 const EVERYTHING: &[&str] = &[
     "access", "approval", "audit", "clock", "config", "error", "event", "finance", "glob", "hex",
-    "instance", "job", "json", "keeper", "leader", "lease", "ledger", "lockbay", "metrics",
+    "instance", "job", "json", "keeper", "leader", "lease", "ledger", "lockbay", "mask", "metrics",
     "monitor", "name", "retire", "saga", "schedule", "scribe", "search", "state", "store", "sweep",
     "testing",
 ];

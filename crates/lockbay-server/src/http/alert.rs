@@ -60,7 +60,8 @@ struct Listing {
 )]
 async fn list(State(app): State<App>, Query(listing): Query<Listing>) -> Result<Response, Problem> {
     let alerts = app.bay.alerts().list(listing.state).await?;
-    paged(ALERTS, alerts, listing.page_size, listing.page_token.as_deref())
+    let page = page::of_all(ALERTS, alerts, listing.page_size, listing.page_token.as_deref())?;
+    Ok(page.into_response())
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -90,22 +91,8 @@ async fn rules(
     Query(listing): Query<RuleListing>,
 ) -> Result<Response, Problem> {
     let rules = app.bay.alerts().rules().await?;
-    paged(RULES, rules, listing.page_size, listing.page_token.as_deref())
-}
-
-/// All of them fit into memory; a page goes on behind so many.
-fn paged<T: Serialize>(
-    list: &'static str,
-    mut items: Vec<T>,
-    size: Option<usize>,
-    token: Option<&str>,
-) -> Result<Response, Problem> {
-    let limit = page::size(size)?;
-    let passed = page::place(list, token)?.and_then(|place| place.parse().ok()).unwrap_or(0usize);
-    let next = (items.len() > passed.saturating_add(limit)).then(|| (passed + limit).to_string());
-    items.truncate(passed.saturating_add(limit));
-    items.drain(..passed.min(items.len()));
-    Ok(Page::new(list, items, next).into_response())
+    let page = page::of_all(RULES, rules, listing.page_size, listing.page_token.as_deref())?;
+    Ok(page.into_response())
 }
 
 /// Show an alert rule

@@ -54,15 +54,9 @@ struct Listing {
     responses((status = 200, body = Page<shape::CleanupRule>, description = "A page of rules.")),
 )]
 async fn list(State(app): State<App>, Query(listing): Query<Listing>) -> Result<Response, Problem> {
-    // All rules fit into memory; a page goes on behind so many of them.
-    let limit = page::size(listing.page_size)?;
-    let place = page::place(LIST, listing.page_token.as_deref())?;
-    let passed = place.and_then(|place| place.parse().ok()).unwrap_or(0usize);
-    let mut rules = app.bay.sweeper().rules().await?;
-    let next = (rules.len() > passed + limit).then(|| (passed + limit).to_string());
-    rules.truncate(passed + limit);
-    rules.drain(..passed.min(rules.len()));
-    Ok(Page::new(LIST, rules, next).into_response())
+    let rules = app.bay.sweeper().rules().await?;
+    let page = page::of_all(LIST, rules, listing.page_size, listing.page_token.as_deref())?;
+    Ok(page.into_response())
 }
 
 /// Show a retention rule

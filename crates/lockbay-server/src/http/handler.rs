@@ -1,11 +1,12 @@
 //! `/v1/handlers`: how the steps of sagas reach those who do them, for every instance.
 //!
-//! A secret goes in and never comes out again.
+//! A secret goes in and never comes out again; of an address viewers see no query.
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::Uri;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use lockbay::access::Role;
 use lockbay::saga::{Endpoint, HandlerInfo, Route};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -13,6 +14,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::App;
+use super::access::Identity;
 use super::extract::{JsonBody, Name, Nothing, Query, Seconds};
 use super::openapi::{Conflict, NotFound, Unprocessable, page_size, page_token};
 use super::page::{self, Page};
@@ -113,7 +115,8 @@ async fn set(
 
 /// List handlers
 ///
-/// Those that are built in, and those that are registered. Secrets are not shown.
+/// Those that are built in, and those that are registered. Secrets are not shown, and to viewers
+/// the query of a `url` is not either, which may hold a key.
 #[utoipa::path(
     get,
     path = "/v1/handlers",
@@ -122,10 +125,18 @@ async fn set(
     params(Listing),
     responses((status = 200, description = "A page of handlers.", body = Page<shape::Handler>)),
 )]
-async fn list(State(app): State<App>, Query(listing): Query<Listing>) -> Result<Response, Problem> {
+async fn list(
+    State(app): State<App>,
+    Extension(identity): Extension<Identity>,
+    Query(listing): Query<Listing>,
+) -> Result<Response, Problem> {
     let limit = page::size(listing.page_size)?;
     let next = page::place(LIST, listing.page_token.as_deref())?;
     let (handlers, next) = app.bay.sagas().handlers(next, limit).await?;
+    let handlers = match identity.role {
+        Role::Viewer => handlers.into_iter().map(HandlerInfo::without_secrets).collect(),
+        Role::Operator | Role::Admin => handlers,
+    };
     Ok(Page::new(LIST, handlers, next).into_response())
 }
 

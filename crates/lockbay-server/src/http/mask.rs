@@ -8,7 +8,7 @@
 use axum::body::{Body, to_bytes};
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
-use lockbay::ErrorKind;
+use lockbay::{ErrorKind, mask};
 
 use super::problem::Problem;
 
@@ -79,7 +79,7 @@ impl Masked {
 
     /// Whether this name is masked; it stands in its quotes. Letters in whatever case are the same.
     fn hides(&self, name: &str) -> bool {
-        let masked = |name: &str| self.0.iter().any(|masked| masked.eq_ignore_ascii_case(name));
+        let masked = |name: &str| mask::covers(&self.0, name);
         if name.contains('\\') {
             return serde_json::from_str::<String>(name).is_ok_and(|name| masked(&name));
         }

@@ -156,14 +156,10 @@ struct Listing {
     responses((status = 200, body = Page<shape::Silence>, description = "A page of silences.")),
 )]
 async fn list(State(app): State<App>, Query(listing): Query<Listing>) -> Result<Response, Problem> {
-    // All silences fit into memory; a page goes on behind so many of them.
-    let limit = page::size(listing.page_size)?;
-    let place = page::place(SILENCES, listing.page_token.as_deref())?;
-    let passed = place.and_then(|place| place.parse().ok()).unwrap_or(0usize);
     let silences = app.bay.notifications().silences().await?;
-    let next = (silences.len() > passed + limit).then(|| (passed + limit).to_string());
-    let shown = silences.into_iter().skip(passed).take(limit).map(Shown::from).collect();
-    Ok(Page::new(SILENCES, shown, next).into_response())
+    let shown: Vec<Shown> = silences.into_iter().map(Shown::from).collect();
+    let page = page::of_all(SILENCES, shown, listing.page_size, listing.page_token.as_deref())?;
+    Ok(page.into_response())
 }
 
 /// Show a silence

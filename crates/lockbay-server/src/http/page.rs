@@ -87,6 +87,23 @@ pub(super) fn place(list: &str, token: Option<&str>) -> Result<Option<String>, P
     }
 }
 
+/// A page of a list of which all fits into memory; it goes on behind so many. A token is no secret,
+/// so that number is whatever somebody wrote.
+pub(super) fn of_all<T: Serialize>(
+    list: &str,
+    mut items: Vec<T>,
+    asked: Option<usize>,
+    token: Option<&str>,
+) -> Result<Page<T>, Problem> {
+    let limit = size(asked)?;
+    let passed = place(list, token)?.and_then(|place| place.parse().ok()).unwrap_or(0usize);
+    let end = passed.saturating_add(limit);
+    let next = (items.len() > end).then(|| end.to_string());
+    items.truncate(end);
+    items.drain(..passed.min(items.len()));
+    Ok(Page::new(list, items, next))
+}
+
 /// How many digits of a token are its checksum.
 const CHECKSUM_DIGITS: usize = 16;
 

@@ -97,6 +97,13 @@ pub struct HandlerInfo {
 pub(crate) type Wrap = Arc<dyn Fn(Arc<dyn Step>) -> Arc<dyn Step> + Send + Sync>;
 
 impl HandlerInfo {
+    /// The same with no more of its address than the audit trail tells: without user and query, in
+    /// which a key may stand.
+    #[must_use]
+    pub fn without_secrets(self) -> Self {
+        HandlerInfo { url: self.url.as_deref().map(shown), ..self }
+    }
+
     fn local(name: &str) -> Self {
         HandlerInfo {
             name: name.to_owned(),

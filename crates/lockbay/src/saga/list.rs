@@ -198,13 +198,14 @@ impl Sagas {
         let limit = limit.clamp(1, MAX_PAGE);
         let (logged, more) = log_page(&*self.0.store, id, from, limit).await?;
         let name = |step: usize| head.definition.steps.get(step).map(|step| step.name.clone());
-        let numbers = from..;
-        let items: Vec<HistoryEntry> = numbers
-            .zip(logged)
-            .map(|(number, (logged, revision))| told(number + 1, logged, revision, name))
+        // A number is taken only where there is an entry: it may be the last that there is.
+        let items: Vec<HistoryEntry> = logged
+            .into_iter()
+            .zip(from..)
+            .map(|((logged, revision), number)| told(number + 1, logged, revision, name))
             .collect();
         let count = u64::try_from(items.len()).unwrap_or(u64::MAX);
-        Ok(HistoryPage { items, next: more.then(|| (from + count).to_string()) })
+        Ok(HistoryPage { items, next: more.then(|| from.saturating_add(count).to_string()) })
     }
 
     /// Sagas that match, at most `limit` of them, going on after `next` of an earlier page. What is

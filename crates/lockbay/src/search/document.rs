@@ -15,12 +15,16 @@ use super::words::{each_value, each_word, is_indexed};
 use crate::hex::hex;
 use crate::job::JobInfo;
 use crate::json::Json;
+use crate::mask;
 use crate::saga::SagaInfo;
 
 /// The most words of one record, in its order: what stands behind them is not found.
 const MAX_WORDS: usize = 512;
-/// The name of masked errors.
+/// The names of errors and of reasons.
 const ERROR: &str = "error";
+const REASON: &str = "reason";
+/// The version of what is read of a record and of what a word is, with which segments are marked.
+const RULE: u32 = 2;
 
 /// Who is called with each value: its name, the names within it, and the value.
 type Call<'a> = &'a mut dyn FnMut(&[&str], &[String], &str);
@@ -63,6 +67,14 @@ pub(super) fn facet(name: &str, value: &str) -> String {
     format!(":{name}:{digits}")
 }
 
+/// By which rule records are read now; a segment that was written by another one is written anew.
+pub(super) fn rule(masked: &[String]) -> String {
+    let names: BTreeSet<String> = masked.iter().map(|name| name.to_ascii_lowercase()).collect();
+    let names = names.into_iter().collect::<Vec<_>>().join(",");
+    let digest: [u8; 32] = Sha256::digest(format!("{RULE} {names}")).into();
+    hex(digest.get(..8).unwrap_or_default())
+}
+
 /// The facet of all records of a kind.
 pub(super) fn facet_of(kind: DocKind) -> String {
     match kind {
@@ -87,11 +99,12 @@ impl Document for JobInfo {
     }
 
     fn each(&self, masked: &[String], call: Call<'_>) {
+        let call: Call<'_> = &mut |name, path, value| unmasked(masked, call, name, path, value);
         call(&["job_id"], &[], &self.job_id);
         call(&["job_type"], &[], &self.job_type);
         call(&["job_key"], &[], &self.job_key);
         within(&["parameters"], &self.parameters, masked, call);
-        if let Some(error) = shown(&self.error, masked) {
+        if let Some(error) = &self.error {
             call(&[ERROR], &[], error);
         }
     }
@@ -110,6 +123,7 @@ impl Document for SagaInfo {
     }
 
     fn each(&self, masked: &[String], call: Call<'_>) {
+        let call: Call<'_> = &mut |name, path, value| unmasked(masked, call, name, path, value);
         call(&["saga_id"], &[], &self.saga_id);
         call(&["saga_name"], &[], &self.saga_name);
         within(&["metadata"], &self.metadata, masked, call);
@@ -118,17 +132,22 @@ impl Document for SagaInfo {
             call(&["steps", &step.name, "name"], &[], &step.name);
             call(&["steps", &step.name, "handler"], &[], &step.handler);
             within(&["steps", &step.name, "parameters"], &step.parameters, masked, call);
-            if let Some(error) = shown(&step.error, masked) {
+            if let Some(error) = &step.error {
                 call(&["steps", &step.name, ERROR], &[], error);
             }
         }
-        if let Some(reason) = shown(&self.reason, masked) {
-            call(&["reason"], &[], reason);
+        if let Some(reason) = &self.reason {
+            call(&[REASON], &[], reason);
         }
     }
 }
 
-/// An error, or a reason, which may hold one, unless errors are masked.
-fn shown<'a>(error: &'a Option<String>, masked: &[String]) -> Option<&'a str> {
-    error.as_deref().filter(|_| !masked.iter().any(|name| name == ERROR))
+/// Calls on, unless the value is masked as a whole. The name of a step is not a name of JSON.
+fn unmasked(masked: &[String], call: Call<'_>, name: &[&str], path: &[String], value: &str) {
+    let named = |name: Option<&&str>| name.is_some_and(|name| mask::covers(masked, name));
+    // A reason may hold an error.
+    let holds_error = name.last() == Some(&REASON) && mask::covers(masked, ERROR);
+    if !named(name.first()) && !named(name.last()) && !holds_error {
+        call(name, path, value);
+    }
 }

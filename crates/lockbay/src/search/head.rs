@@ -45,6 +45,9 @@ pub(super) struct Segment {
     pub(super) last_us: u64,
     /// When it was last looked through for records that are gone.
     pub(super) checked_us: u64,
+    /// By which rule its records were read.
+    #[serde(default)]
+    pub(super) rule: String,
 }
 
 impl Head {
@@ -78,14 +81,15 @@ impl Head {
         numbers.iter().all(|number| self.segments.iter().any(|segment| segment.number == *number))
     }
 
-    /// Segments of about one size, enough to become one. The smallest size first.
-    pub(super) fn to_merge(&self) -> Option<Vec<Segment>> {
-        let mut sizes: Vec<u32> = self.segments.iter().filter_map(Segment::size).collect();
+    /// Segments of this rule and of about one size, enough to become one. The smallest size first.
+    pub(super) fn to_merge(&self, rule: &str) -> Option<Vec<Segment>> {
+        let ours: Vec<&Segment> = self.segments.iter().filter(|ours| ours.rule == rule).collect();
+        let mut sizes: Vec<u32> = ours.iter().filter_map(|segment| segment.size()).collect();
         sizes.sort_unstable();
         sizes.dedup();
         sizes.into_iter().find_map(|size| {
-            let alike = self.segments.iter().filter(|segment| segment.size() == Some(size));
-            let alike: Vec<Segment> = alike.take(MERGED).cloned().collect();
+            let alike = ours.iter().filter(|segment| segment.size() == Some(size));
+            let alike: Vec<Segment> = alike.take(MERGED).map(|alike| (*alike).clone()).collect();
             (alike.len() == MERGED).then_some(alike)
         })
     }
@@ -137,14 +141,16 @@ mod tests {
                     first_us: 0,
                     last_us: 0,
                     checked_us: 0,
+                    rule: String::new(),
                 });
             }
-            head.to_merge().map(|segments| segments[0].docs)
+            head.to_merge("").map(|segments| segments[0].docs)
         };
         assert_eq!(add(1_000_000, 20), None);
         assert_eq!(add(60_000, 7), None);
         assert_eq!(add(60_000, 1), Some(60_000));
         assert_eq!(add(3, 7), Some(60_000));
         assert_eq!(add(7, 1), Some(3), "of one size, and the smallest first");
+        assert_eq!(head.to_merge("another"), None, "those of another rule are written anew first");
     }
 }

@@ -27,7 +27,7 @@ use crate::store::{Fence, Partition, log};
 /// sagas together.
 const MAX_LINES: usize = 16_384;
 const MAX_BYTES: usize = 8 * 1024 * 1024;
-const MAX_DOCS: usize = 2_048;
+pub(super) const MAX_DOCS: usize = 2_048;
 /// Records of lines read at once.
 const PAGE: usize = 32;
 /// Jobs and sagas read at once.
@@ -48,12 +48,12 @@ struct Round {
 
 /// What lines tell of.
 #[derive(Default)]
-struct Touched {
-    jobs: BTreeSet<String>,
+pub(super) struct Touched {
+    pub(super) jobs: BTreeSet<String>,
     /// Sagas of which it is only told that they started.
     started: BTreeSet<String>,
     /// Sagas whose logs are to be read.
-    changed: BTreeSet<String>,
+    pub(super) changed: BTreeSet<String>,
     lines: usize,
     until: u64,
     more: bool,
@@ -76,7 +76,7 @@ struct Detail {
 }
 
 impl Touched {
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.jobs.len() + self.started.len() + self.changed.len()
     }
 
@@ -106,7 +106,7 @@ impl Touched {
 
 /// A segment in the making, as a whole in memory.
 #[derive(Default)]
-struct Draft {
+pub(super) struct Draft {
     docs: BTreeMap<Doc, BTreeSet<String>>,
 }
 
@@ -116,7 +116,7 @@ impl Draft {
     }
 
     /// Writes it, and adds it to the head.
-    async fn write(self, pen: &mut Pen<'_>, head: &mut Head) -> Result<()> {
+    pub(super) async fn write(self, pen: &mut Pen<'_>, head: &mut Head, rule: &str) -> Result<()> {
         let (Some((first, _)), Some((last, _))) =
             (self.docs.first_key_value(), self.docs.last_key_value())
         else {
@@ -146,7 +146,8 @@ impl Draft {
             pen.block(number, block);
         }
         let (docs, checked_us) = (docs.len() as u64, pen.now.as_micros());
-        head.segments.push(Segment { number, docs, first_us, last_us, checked_us });
+        let rule = rule.to_owned();
+        head.segments.push(Segment { number, docs, first_us, last_us, checked_us, rule });
         Ok(())
     }
 }
@@ -231,7 +232,7 @@ impl Inner {
         let (entries, more) = (touched.lines as u64, touched.more);
         let mut head = pen.head.clone();
         head.until = touched.until;
-        self.draft(touched).await?.write(&mut pen, &mut head).await?;
+        self.draft(touched).await?.write(&mut pen, &mut head, &self.rule).await?;
         pen.turn_to(head).await?;
         self.metrics.add(Metric::SearchEntriesIndexed, entries);
         Ok(Round { entries, more })
@@ -273,7 +274,7 @@ impl Inner {
     }
 
     /// Reads what was touched, a few records at a time.
-    async fn draft(&self, touched: Touched) -> Result<Draft> {
+    pub(super) async fn draft(&self, touched: Touched) -> Result<Draft> {
         let mut draft = Draft::default();
         let jobs: Vec<&str> = touched.jobs.iter().map(String::as_str).collect();
         for ids in jobs.chunks(READ_AT_ONCE) {

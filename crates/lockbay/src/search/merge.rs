@@ -34,11 +34,16 @@ impl Inner {
     /// Does what there is to do for the segments, if anything.
     pub(super) async fn tidy(&self, fence: &Fence, breaks: Breaks) -> Result<()> {
         let mut pen = Pen::begin(&*self.store, fence).await?;
-        self.clear_waste(&mut pen).await?;
-        while let Some(segments) = pen.head.to_merge() {
-            let docs: u64 = segments.iter().map(|segment| segment.docs).sum();
-            let look = if docs < WORTH_LOOKING { Look::ForNone } else { Look::ForAll };
-            self.merge(&mut pen, &segments, look, breaks).await?;
+        loop {
+            self.clear_waste(&mut pen).await?;
+            while let Some(segments) = pen.head.to_merge(&self.rule) {
+                let docs: u64 = segments.iter().map(|segment| segment.docs).sum();
+                let look = if docs < WORTH_LOOKING { Look::ForNone } else { Look::ForAll };
+                self.merge(&mut pen, &segments, look, breaks).await?;
+            }
+            let other = pen.head.segments.iter().find(|other| other.rule != self.rule).cloned();
+            let Some(other) = other else { break };
+            self.renew(&mut pen, &other, breaks).await?;
         }
         self.recheck(&mut pen, breaks).await
     }
@@ -181,7 +186,7 @@ impl Inner {
             Look::ForAll => pen.now.as_micros(),
             Look::ForNone => segments.iter().map(|old| old.checked_us).min().unwrap_or_default(),
         };
-        Ok((table.finish(pen, checked_us), renumbered))
+        Ok((table.finish(pen, checked_us, &self.rule), renumbered))
     }
 
     /// Writes the words with the numbers that records have now.
@@ -266,10 +271,11 @@ impl Table {
     }
 
     /// The segment; nothing if no record is in it.
-    fn finish(mut self, pen: &mut Pen<'_>, checked_us: u64) -> Option<Segment> {
+    fn finish(mut self, pen: &mut Pen<'_>, checked_us: u64, rule: &str) -> Option<Segment> {
         self.end_piece(pen);
         let (number, docs, last_us) = (self.segment, self.written.into(), self.last_us);
-        self.first_us.map(|first_us| Segment { number, docs, first_us, last_us, checked_us })
+        let rule = rule.to_owned();
+        self.first_us.map(|first_us| Segment { number, docs, first_us, last_us, checked_us, rule })
     }
 }
 

@@ -6,7 +6,8 @@
 //! against the query as it is now. Its state is one head and the segments that it names.
 //!
 //! The way through the files: [`index`] follows the log and writes segments with [`pen`]; [`merge`]
-//! keeps them few and drops what is gone; [`find`] looks into them with [`read`]. [`words`] says
+//! keeps them few and drops what is gone; [`renew`] writes them anew after a change of what is
+//! masked; [`find`] looks into them with [`read`]. [`words`] says
 //! what a word is, [`document`] what of a record is read, [`query`] what matches, [`segment`] how
 //! words and numbers are bytes; these four decide, and touch nothing.
 //!
@@ -26,6 +27,7 @@ mod merge;
 mod pen;
 mod query;
 mod read;
+mod renew;
 mod segment;
 mod words;
 
@@ -128,6 +130,8 @@ struct Inner {
     sagas: Sagas,
     refusal: Option<Refusal>,
     masked: Vec<String>,
+    /// By which rule records are read; it follows from what is masked.
+    rule: String,
     /// One indexes at a time.
     indexing: tokio::sync::Mutex<()>,
 }
@@ -140,6 +144,7 @@ impl Search {
         SearchSettings { refusal, masked }: SearchSettings,
     ) -> Self {
         let indexing = tokio::sync::Mutex::default();
+        let rule = document::rule(&masked);
         Search(Arc::new(Inner {
             store,
             clock,
@@ -149,6 +154,7 @@ impl Search {
             sagas,
             refusal,
             masked,
+            rule,
             indexing,
         }))
     }

@@ -3,6 +3,8 @@
 //! Pure. A word is a run of letters and digits in lowercase, so `Order_48-A` is three of them. Of a
 //! JSON document the values are read, and not the names of members: those are alike everywhere.
 
+use crate::mask;
+
 /// Shorter words are not in the index; they count where a record is held against a query.
 pub(crate) const MIN_WORD_CHARS: usize = 2;
 /// Of a longer word the beginning is indexed and looked for.
@@ -74,7 +76,7 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn read(&mut self, masked: &[String], call: &mut dyn FnMut(&[String], &str)) {
-        let is_masked = |name: &String| masked.contains(name);
+        let is_masked = |name: &String| mask::covers(masked, name);
         let mut awaits_name = false;
         while let Some(byte) = self.json.as_bytes().get(self.at).copied() {
             match byte {
@@ -196,6 +198,10 @@ mod tests {
         assert_eq!(values(json, &[]), owned(&all));
         assert_eq!(values(json, &["b"]), owned(&[("a.d", "-2.50"), ("g", "z")]));
         assert_eq!(values(json, &["a", "e"]), owned(&[("g", "z")]));
+        assert_eq!(
+            values(r#"{"iD":{"x":1},"ID":[2],"\u0069d":3,"ids":4}"#, &["id"]),
+            owned(&[("ids", "4")])
+        );
         assert_eq!(values(r#""top""#, &[]), owned(&[("", "top")]));
         assert_eq!(values("17", &["x"]), owned(&[("", "17")]));
     }
@@ -210,7 +216,7 @@ mod tests {
         leaf.prop_recursive(4, 40, 5, |inner| {
             prop_oneof![
                 prop::collection::vec(inner.clone(), 0..5).prop_map(Into::into),
-                prop::collection::btree_map("[a-d\"]{0,3}", inner, 0..5)
+                prop::collection::btree_map("[a-dA-D\"]{0,3}", inner, 0..5)
                     .prop_map(|members| serde_json::Value::Object(members.into_iter().collect())),
             ]
         })
@@ -225,7 +231,9 @@ mod tests {
                 items.iter().for_each(|item| by_tree(item, path, masked, out));
             }
             serde_json::Value::Object(members) => {
-                for (name, member) in members.iter().filter(|(name, _)| *name != masked) {
+                for (name, member) in
+                    members.iter().filter(|(name, _)| !name.eq_ignore_ascii_case(masked))
+                {
                     by_tree(member, &format!("{path}/{name}"), masked, out);
                 }
             }
