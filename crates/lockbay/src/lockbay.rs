@@ -582,9 +582,8 @@ impl LockBay {
         }
     }
 
-    /// Judges alerts while this instance leads, and tells of them, and takes the trial balance that
-    /// one of them is about, if monitoring is on.
-    /// Without monitoring nobody looks, and nothing is written that nobody asked for.
+    /// Tells others that this instance is alive, if monitoring is on: without it nobody looks, and
+    /// nothing is written that nobody asked for.
     fn announce(&self, stop: &CancellationToken) -> JoinHandle<()> {
         let (instances, stop) = (self.0.instances.clone(), stop.clone());
         let wanted = self.0.config.monitoring;
@@ -595,6 +594,8 @@ impl LockBay {
         })
     }
 
+    /// Judges alerts while this instance leads, and tells of them, and takes the trial balance that
+    /// one of them is about, if monitoring is on.
     fn watch_alerts(&self, stop: &CancellationToken) -> Vec<JoinHandle<()>> {
         if !self.0.config.monitoring {
             return Vec::new();
