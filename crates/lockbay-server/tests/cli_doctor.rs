@@ -62,6 +62,14 @@ fn a_store_that_is_not_there_is_told_and_not_made() {
     accept.args(["doctor", "--accept-store", "--yes", "--store", &url]).stdin(Stdio::null());
     assert_eq!(accept.output().unwrap().status.code(), Some(2));
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+    // A file without a byte is no store, and does not become one.
+    let empty = directory.path().join("empty.db");
+    fs::write(&empty, "").unwrap();
+    let (_, report) = doctor(&["--store", &format!("sqlite:{}", empty.display())], &[]);
+    let check = found(&report, "store", "warning");
+    assert!(check["finding"].as_str().unwrap().contains("empty"), "{check}");
+    assert_eq!(fs::metadata(&empty).unwrap().len(), 0);
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
 }
 
 #[test]

@@ -127,6 +127,9 @@ fn many_jobs_are_decided_upon_at_once_and_each_refusal_is_told() {
     let refusals = refused["refused"].as_array().unwrap();
     assert_eq!(refusals.len(), 5);
     assert!(refusals[0]["detail"].as_str().unwrap().contains("claimed"), "{refused}");
+    let body = json!({ "decision": "retry", "filter": filter, "reason": "r", "dry_run": true });
+    let dry = bulk(body).ok();
+    assert_eq!((&dry["would_operate"], &dry["refused"]), (&json!([]), &refused["refused"]));
     let body = json!({ "decision": "cancel", "filter": filter, "reason": "r", "limit": 3 });
     let first = bulk(body).ok();
     assert_eq!(first["operated"].as_array().unwrap().len(), 3);
@@ -143,6 +146,28 @@ fn many_jobs_are_decided_upon_at_once_and_each_refusal_is_told() {
     ] {
         assert_eq!(bulk(wrong.clone()).status, 400, "{wrong}");
     }
+}
+
+#[test]
+fn a_bulk_retry_without_a_status_lets_each_job_run_again_once() {
+    let server = server();
+    for n in 0..3 {
+        let id = claim(&server, "pay", &format!("k{n}"), "ann")["job_id"].clone();
+        let path = format!("/v1/jobs/{}/cancel", id.as_str().unwrap());
+        server.post(&path, r#"{"reason":"r"}"#).ok();
+    }
+    let (mut operated, mut token) = (0, Value::Null);
+    loop {
+        let body = json!({ "decision": "retry", "filter": { "job_type": "pay" }, "reason": "r",
+            "limit": 1, "page_token": token });
+        let page = server.post("/v1/jobs/bulk", &body.to_string()).ok();
+        operated += page["operated"].as_array().unwrap().len();
+        token = page["next_page_token"].clone();
+        if token.is_null() {
+            break;
+        }
+    }
+    assert_eq!(operated, 3);
 }
 
 #[test]

@@ -582,7 +582,7 @@ impl LockBay {
         }
     }
 
-    /// Without monitoring nobody looks, and nothing is written that nobody asked for.
+    /// Tells others that this instance is alive, if monitoring is on: without it nobody looks.
     fn announce(&self, stop: &CancellationToken) -> JoinHandle<()> {
         let wanted = self.0.config.monitoring;
         let (instances, stop) = (self.0.instances.clone(), stop.clone());

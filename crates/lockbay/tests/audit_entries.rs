@@ -133,9 +133,10 @@ async fn each_change_of_a_job_is_one_entry_that_names_the_one_before() {
         jobs.fail(&job.job_id, &job.claim_token, "no money", Retry::Never).await.unwrap();
         trail.says_nothing().await;
 
-        jobs.retry(&job.job_id).await.unwrap();
+        jobs.retry(&job.job_id, "try again").await.unwrap();
         let retried = trail.says_one("job/… retried").await;
         assert_eq!((retried.previous, &*retried.actor), (Some(entry.revision), "one"));
+        assert_eq!(retried.json["reason"], "try again");
         let job = claimed(bay, "a").await;
         let again = trail.says_one("job/… claimed").await;
         assert_eq!(again.previous, Some(retried.revision));

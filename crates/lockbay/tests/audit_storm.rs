@@ -91,7 +91,7 @@ impl Storm {
             (8, Some(job)) => drop(jobs.give_back(&job.job_id, &job.claim_token).await),
             (_, Some(job)) => match self.dice(3) {
                 0 => drop(jobs.cancel(&job.job_id, "no").await),
-                _ => drop(jobs.retry(&job.job_id).await),
+                _ => drop(jobs.retry(&job.job_id, "try again").await),
             },
         }
     }

@@ -290,9 +290,9 @@ async fn a_final_failure_is_not_repeated_until_an_operator_says_so() {
     a.jobs().fail(&job.job_id, &job.claim_token, "card stolen", Retry::Never).await.unwrap();
     world.clock.advance(Duration::from_secs(3600));
     assert_eq!(replayed(&a, request("k")).await.error.as_deref(), Some("card stolen"));
-    a.jobs().retry(&job.job_id).await.unwrap();
+    a.jobs().retry(&job.job_id, "try again").await.unwrap();
     assert_eq!(claimed(&a, request("k")).await.attempt, 2);
-    assert_eq!(kind(a.jobs().retry(&job.job_id).await), ErrorKind::Held);
+    assert_eq!(kind(a.jobs().retry(&job.job_id, "try again").await), ErrorKind::Held);
 }
 
 #[tokio::test]

@@ -41,6 +41,13 @@ async fn memory() -> LockBay {
     bay
 }
 
+/// One that keeps the lead while much is indexed on a busy machine.
+async fn patient(store: Arc<dyn Store>) -> LockBay {
+    let bay = start(Config { leader_ttl: Span(Duration::from_secs(60)), ..config() }, store);
+    leads(&bay).await;
+    bay
+}
+
 async fn leads(bay: &LockBay) {
     eventually("it leads", async || bay.is_leader().then_some(())).await;
 }
@@ -165,6 +172,63 @@ async fn filters_and_words_go_together() {
         let refused = bay.search().find(wrong, &Look::Any, None, 10).await.unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::Invalid, "{wrong}");
     }
+}
+
+#[tokio::test]
+async fn words_and_an_idempotency_key_find_the_saga_that_it_started() {
+    let bay = memory().await;
+    let saga = start_saga(&bay, "escrow", r#"{"city":"berlin"}"#, Some("my key")).await;
+    start_saga(&bay, "escrow", r#"{"city":"berlin"}"#, Some("another")).await;
+    bay.search().index_now().await.unwrap();
+    let keyed = SagaFilter { key: Some("my key".into()), ..SagaFilter::default() };
+    let look = Look::Sagas(keyed);
+    assert_eq!(ids(&bay, "berlin", &look, 10).await, [saga.as_str()]);
+    assert_eq!(ids(&bay, "", &look, 10).await, [saga]);
+    assert!(ids(&bay, "paris", &look, 10).await.is_empty());
+}
+
+/// Large records end a page before its number of items does, whatever leads to them.
+#[tokio::test]
+async fn a_page_of_large_records_ends_by_their_bytes_and_a_brief_one_does_not() {
+    let bay = patient(fresh()).await;
+    let mut jobs = Vec::new();
+    for number in 0..11 {
+        let large = "x".repeat(1_000_000);
+        let parameters = format!(r#"{{"city":"berlin","large":"{large}","n":{number}}}"#);
+        jobs.push(claim(&bay, &format!("pay{number}"), "order-17", &parameters).await.0);
+    }
+    jobs.reverse();
+    bay.search().index_now().await.unwrap();
+    for query in ["berlin", "order-17"] {
+        let page = bay.search().find(query, &Look::Any, None, 100).await.unwrap();
+        assert!(page.next.is_some(), "{query}");
+        assert_eq!(page.items.iter().map(id).collect::<Vec<_>>(), jobs[..9], "{query}");
+        assert_eq!(ids(&bay, query, &Look::Any, 100).await, jobs, "{query}");
+        let brief = bay.search().find_brief(query, &Look::Any, None, 100).await.unwrap();
+        let found: Vec<_> = brief.items.into_iter().map(|brief| brief.id).collect();
+        assert_eq!((found, brief.next), (jobs.clone(), None), "{query}");
+    }
+}
+
+#[tokio::test]
+async fn a_beginning_of_too_many_words_hides_nothing_that_a_whole_word_leads_to() {
+    let store = fresh();
+    // Nobody indexes until all is there, so that one segment has it.
+    let quiet = LockBay::with_store(config(), Arc::clone(&store), Clock::system());
+    for number in 0..100 {
+        let words: Vec<String> =
+            (0..500).map(|word| format!("ab{number:03}{word:03}{}", "b".repeat(56))).collect();
+        let parameters = format!(r#"{{"words":"{}"}}"#, words.join(" "));
+        claim(&quiet, "pay", &format!("k{number}"), &parameters).await;
+    }
+    let (hidden, _) = claim(&quiet, "pay", "last", r#"{"words":"berlin abzurd"}"#).await;
+    let bay = patient(store).await;
+    bay.search().index_now().await.unwrap();
+    let many = bay.search().find("ab*", &Look::Any, None, 1).await.unwrap();
+    assert!(many.truncated, "so many words that not all of them are looked up");
+    let page = bay.search().find("berlin ab*", &Look::Any, None, 10).await.unwrap();
+    assert_eq!(page.items.iter().map(id).collect::<Vec<_>>(), [hidden]);
+    assert!(!page.truncated);
 }
 
 #[tokio::test]

@@ -25,7 +25,7 @@ use support::stepped::{Instance, World};
 const SEEDS: u64 = 3;
 const ROUNDS: usize = 50;
 const QUERIES: usize = 60;
-const WORDS: [&str; 14] = [
+const WORDS: [&str; 15] = [
     "order",
     "refund",
     "ann",
@@ -40,6 +40,7 @@ const WORDS: [&str; 14] = [
     "ann@example.com",
     "bert",
     "be",
+    "timeout", // of the reason of a saga whose time was over
 ];
 
 struct Model {
@@ -106,7 +107,7 @@ impl Model {
             }
             (4, Some(job)) => match self.dice(3) {
                 0 => drop(bay.jobs().cancel(&job.job_id, "no").await),
-                1 => drop(bay.jobs().retry(&job.job_id).await),
+                1 => drop(bay.jobs().retry(&job.job_id, "try again").await),
                 _ => drop(bay.jobs().complete(&job.job_id, &job.claim_token, Json::null()).await),
             },
             (5, _) if !self.sagas.is_empty() => {
@@ -123,6 +124,7 @@ impl Model {
                 let request = SagaRequest {
                     metadata: self.payload(),
                     handlers: HandlerCheck::Deferred,
+                    timeout: Some(Duration::from_secs(20)),
                     ..SagaRequest::new(self.word(), vec![step])
                 };
                 if let Ok(started) = bay.sagas().start(request).await {

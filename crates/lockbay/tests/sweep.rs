@@ -681,7 +681,7 @@ async fn a_built_in_rule_that_was_deleted_stays_deleted_and_can_be_put_again() {
     // A rule that somebody put is gone when it is deleted.
     sweeper.put_rule(Rule::new("mine", "m:*", HOUR)).await.unwrap();
     sweeper.delete_rule("mine").await.unwrap();
-    assert_eq!(names().await.len(), 12);
+    assert_eq!(names().await.len(), 13);
 }
 
 #[tokio::test]

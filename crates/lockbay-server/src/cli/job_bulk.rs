@@ -97,8 +97,9 @@ pub(super) async fn bulk(client: &Client, args: &BulkArgs) -> Result<Ended, Fail
         ));
     }
     if args.dry_run {
-        show(client, &all_pages(client, args, Mode::Look).await?)?;
-        return Ok(Ended::Done);
+        let (all, failure) = all_pages(client, args, Mode::Look).await;
+        show(client, &all, failure.is_some())?;
+        return failure.map_or(Ok(Ended::Done), Err);
     }
     let first = page(client, args, Mode::Look, None).await?;
     let more = if first.next_page_token.is_some() { " or more" } else { "" };
@@ -107,8 +108,11 @@ pub(super) async fn bulk(client: &Client, args: &BulkArgs) -> Result<Ended, Fail
         output::talk("nothing was done");
         return Ok(Ended::No);
     }
-    let all = all_pages(client, args, Mode::Decide).await?;
-    show(client, &all)?;
+    let (all, failure) = all_pages(client, args, Mode::Decide).await;
+    show(client, &all, failure.is_some())?;
+    if let Some(failure) = failure {
+        return Err(failure);
+    }
     Ok(if all.refused.is_empty() { Ended::Done } else { Ended::No })
 }
 
@@ -121,19 +125,23 @@ impl Verb {
     }
 }
 
-/// Goes on page by page until there is no more.
-async fn all_pages(client: &Client, args: &BulkArgs, mode: Mode) -> Result<Bulk, Failure> {
+/// Goes on page by page until there is no more, or one fails: what came of those before is told
+/// all the same.
+async fn all_pages(client: &Client, args: &BulkArgs, mode: Mode) -> (Bulk, Option<Failure>) {
     let mut all = Bulk::default();
     let mut next = None;
     loop {
-        let page = page(client, args, mode, next).await?;
+        let page = match page(client, args, mode, next).await {
+            Ok(page) => page,
+            Err(failure) => return (all, Some(failure)),
+        };
         all.matched += page.matched;
         all.would_operate.extend(page.would_operate);
         all.operated.extend(page.operated);
         all.refused.extend(page.refused);
         next = page.next_page_token;
         if next.is_none() {
-            return Ok(all);
+            return (all, None);
         }
         if mode == Mode::Decide {
             output::talk(&format!("{} so far", all.matched));
@@ -167,7 +175,10 @@ async fn page(
     client.change(&what, Method::POST, url, Some(body)).await?.read()
 }
 
-fn show(client: &Client, all: &Bulk) -> Result<(), Failure> {
+fn show(client: &Client, all: &Bulk, is_cut_off: bool) -> Result<(), Failure> {
+    if is_cut_off && all.matched == 0 {
+        return Ok(());
+    }
     if client.json {
         let text = serde_json::to_string(all).map_err(|error| Failure::Failed(error.into()))?;
         output::data(&text);

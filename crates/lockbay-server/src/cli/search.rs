@@ -54,12 +54,16 @@ pub(super) async fn search(client: &Client, args: SearchArgs) -> Result<Ended, F
         return Ok(Ended::Done);
     }
     let Results { items, next_page_token, indexed_until, truncated } = answer.read()?;
-    if items.is_empty() && next_page_token.is_none() {
-        output::talk(&format!("nothing matches of what was entered up to {indexed_until}"));
-        return Ok(Ended::Done);
-    }
     if truncated {
-        output::talk("the last word begins so many words that not all of them were looked up");
+        output::talk(
+            "a beginning of a word begins so many words that not all of them were looked up: give \
+             more of its letters",
+        );
+    }
+    if items.is_empty() && next_page_token.is_none() {
+        let found = if truncated { "nothing was found" } else { "nothing matches" };
+        output::talk(&format!("{found} of what was entered up to {indexed_until}"));
+        return Ok(Ended::Done);
     }
     if let Some(token) = next_page_token {
         output::talk(&format!("there may be more: --page-token {token}"));

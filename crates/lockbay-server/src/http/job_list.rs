@@ -40,7 +40,7 @@ struct Listing {
     job_key: Option<String>,
     /// Only those that have all of these words; see `/v1/search`.
     q: Option<String>,
-    /// Only those that were created after this moment.
+    /// Only those that were created at this moment or later.
     #[param(value_type = Option<String>, format = DateTime)]
     created_after: Option<Timestamp>,
     /// Only those that were created before this moment.
@@ -144,7 +144,6 @@ struct Cancelled {
     request_body = ReasonBody,
     responses((status = 200, description = "It is cancelled.", body = Cancelled), NotFound, Conflict),
 )]
-
 async fn cancel(
     State(app): State<App>,
     Name(job_id): Name,
@@ -179,14 +178,13 @@ struct Reopened {
     request_body = ReasonBody,
     responses((status = 200, description = "It may run again.", body = Reopened), NotFound, Conflict),
 )]
-
 async fn retry(
     State(app): State<App>,
     Name(job_id): Name,
     JsonBody(body): JsonBody<ReasonBody>,
 ) -> Result<Json<Reopened>, Problem> {
     check_reason(&body.reason)?;
-    app.bay.jobs().retry(&job_id).await?;
+    app.bay.jobs().retry(&job_id, &body.reason).await?;
     tracing::info!(job_id, reason = body.reason, "job_retried");
     Ok(Json(Reopened { job_id, status: JobStatus::Failed, will_retry: true }))
 }

@@ -101,9 +101,9 @@ impl JobBulkBody {
 /// What came of a decision about many jobs.
 #[derive(Serialize, ToSchema)]
 struct JobBulk {
-    /// How many jobs this call has looked at
+    /// How many jobs this call has found to decide upon
     matched: usize,
-    /// What a dry run would have decided upon
+    /// What a dry run would have decided upon, as the jobs stand; what it would not is refused
     #[serde(skip_serializing_if = "Option::is_none")]
     would_operate: Option<Vec<JobStanding>>,
     operated: Vec<JobStanding>,
@@ -128,7 +128,8 @@ struct RefusedJob {
 
 /// Cancels or retries all jobs that a filter matches, a page at a time.
 ///
-/// A job that cannot be decided upon so is told with the reason, and the others go on.
+/// A job that cannot be decided upon so is told with the reason, and the others go on. A retry
+/// passes over those that may run again already.
 #[utoipa::path(
     post,
     path = "/v1/jobs/bulk",
@@ -155,7 +156,7 @@ async fn bulk(
     let next = page::place(&list_name, body.page_token.as_deref())?;
     let jobs = app.bay.jobs();
     let mut bulk = match body.dry_run {
-        true => would_operate(jobs, &filter, next, limit).await?,
+        true => would_operate(jobs, &filter, next, limit, decision).await?,
         false => {
             let many = jobs.operate_all(&filter, next, limit, decision, &body.reason).await?;
             let mut bulk = JobBulk::of(many.items.len(), many.next);
@@ -181,12 +182,22 @@ async fn would_operate(
     filter: &JobFilter,
     next: Option<String>,
     limit: usize,
+    decision: JobDecision,
 ) -> Result<JobBulk, Problem> {
     let page = jobs.list(filter, next, limit).await?;
-    let mut bulk = JobBulk::of(page.items.len(), page.next);
-    let standing = page.items.into_iter();
-    let standing = standing.map(|job| JobStanding { job_id: job.job_id, status: job.status });
-    bulk.would_operate = Some(standing.collect());
+    let mut bulk = JobBulk::of(0, page.next);
+    let mut standing = Vec::new();
+    for job in page.items.into_iter().filter(|job| !decision.passes_over(job)) {
+        bulk.matched += 1;
+        match decision.check(&job.job_id, job.status) {
+            Ok(()) => standing.push(JobStanding { job_id: job.job_id, status: job.status }),
+            Err(error) => {
+                let (job_id, detail) = (job.job_id, error.to_string());
+                bulk.refused.push(RefusedJob { job_id, detail });
+            }
+        }
+    }
+    bulk.would_operate = Some(standing);
     Ok(bulk)
 }
 

@@ -251,7 +251,7 @@ struct Listing {
     q: Option<String>,
     /// Only sagas of this business key: that of their start, or of their metadata.
     key: Option<String>,
-    /// Only those that were created after this moment.
+    /// Only those that were created at this moment or later.
     #[param(value_type = Option<String>, format = DateTime)]
     created_after: Option<Timestamp>,
     /// Only those that were created before this moment.

@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use lockbay::clock::Timestamp;
 use lockbay::saga::SagaFilter;
-use lockbay::search::{Found, Hit, Look};
+use lockbay::search::{Brief, Found, FoundKind, Look};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -82,22 +82,13 @@ struct SearchResults {
     truncated: bool,
 }
 
-impl From<Hit> for SearchItem {
-    fn from(hit: Hit) -> Self {
-        let key = hit.key();
-        let (kind, id, name, status, created_at) = match hit.found {
-            Found::Job(job) => {
-                (SearchKind::Job, job.job_id, job.job_type, job.status.name(), job.created_at)
-            }
-            Found::Saga(saga) => (
-                SearchKind::Saga,
-                saga.saga_id,
-                saga.saga_name,
-                saga.status.name(),
-                saga.created_at,
-            ),
+impl From<Brief> for SearchItem {
+    fn from(brief: Brief) -> Self {
+        let Brief { kind, id, name, key, status, created_at, matched } = brief;
+        let (kind, status) = match kind {
+            FoundKind::Job => (SearchKind::Job, status.to_owned()),
+            FoundKind::Saga => (SearchKind::Saga, status.to_owned()),
         };
-        let (status, matched) = (status.to_owned(), hit.matched);
         SearchItem { kind, id, name, key, status, created_at, matched }
     }
 }
@@ -127,16 +118,12 @@ async fn search(
         Some(SearchKind::Saga) => Look::Sagas(SagaFilter::default()),
     };
     let list_name = format!("search {:?} {:?}", asked.q, asked.kind);
-    let wish = Wish {
-        text: &asked.q,
-        look,
-        page_size: asked.page_size,
-        page_token: asked.page_token.as_deref(),
-    };
-    let (page, next_page_token) = find(&app, &list_name, wish).await?;
+    let limit = page::size(asked.page_size)?;
+    let next = page::place(&list_name, asked.page_token.as_deref())?;
+    let page = app.bay.search().find_brief(&asked.q, &look, next.as_deref(), limit).await?;
     Ok(Json(SearchResults {
         items: page.items.into_iter().map(SearchItem::from).collect(),
-        next_page_token,
+        next_page_token: page.next.map(|place| page::token_of(&list_name, &place)),
         indexed_until: page.indexed_until,
         truncated: page.truncated,
     }))
@@ -150,24 +137,13 @@ pub(super) struct Wish<'a> {
     pub(super) page_token: Option<&'a str>,
 }
 
-async fn find(
-    app: &App,
-    list_name: &str,
-    wish: Wish<'_>,
-) -> Result<(lockbay::search::SearchPage, Option<String>), Problem> {
-    let limit = page::size(wish.page_size)?;
-    let next = page::place(list_name, wish.page_token)?;
-    let page = app.bay.search().find(wish.text, &wish.look, next.as_deref(), limit).await?;
-    let token = page.next.as_ref().map(|place| page::token_of(list_name, place));
-    Ok((page, token))
-}
-
 /// A page of a list that was asked for words.
 #[derive(Serialize)]
 struct FoundPage {
     items: Vec<Item>,
     next_page_token: Option<String>,
     indexed_until: Timestamp,
+    truncated: bool,
 }
 
 #[derive(Serialize)]
@@ -179,11 +155,14 @@ enum Item {
 
 /// Answers a list that was asked for words.
 pub(super) async fn list(app: &App, list_name: &str, wish: Wish<'_>) -> Result<Response, Problem> {
-    let (page, next_page_token) = find(app, list_name, wish).await?;
+    let limit = page::size(wish.page_size)?;
+    let next = page::place(list_name, wish.page_token)?;
+    let page = app.bay.search().find(wish.text, &wish.look, next.as_deref(), limit).await?;
+    let next_page_token = page.next.map(|place| page::token_of(list_name, &place));
     let items = page.items.into_iter().map(|hit| match hit.found {
         Found::Job(job) => Item::Job(job),
         Found::Saga(saga) => Item::Saga(saga),
     });
-    let (items, indexed_until) = (items.collect(), page.indexed_until);
-    Ok(Json(FoundPage { items, next_page_token, indexed_until }).into_response())
+    let (items, indexed_until, truncated) = (items.collect(), page.indexed_until, page.truncated);
+    Ok(Json(FoundPage { items, next_page_token, indexed_until, truncated }).into_response())
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::decide::{JOB_LIST, JobRecord, JobStatus, backoff};
 use super::live::Live;
+use super::operate::JobDecision;
 use super::{
     Claim, ClaimRequest, JobSuccess, Jobs, MAX_RACES, Replayed, check_payload, fenced, job_key,
     lost_reply, not_found,
@@ -50,7 +51,7 @@ enum Ending {
     Completed { result: Json, digest: [u8; 32] },
     Failed { error: String, retry_after: Option<Duration> },
     Cancelled(String),
-    Reopened,
+    Reopened(String),
 }
 
 /// What is entered of an ending besides what its record says.
@@ -67,7 +68,7 @@ impl Told {
             Ending::Completed { digest, .. } => ("completed", Some(*digest), None),
             Ending::Failed { .. } => ("failed", None, None),
             Ending::Cancelled(reason) => ("cancelled", None, Some(reason.clone())),
-            Ending::Reopened => ("retried", None, None),
+            Ending::Reopened(reason) => ("retried", None, Some(reason.clone())),
         };
         Told { action, result, reason }
     }
@@ -298,12 +299,10 @@ impl Jobs {
     /// `NotFound`; `Held` if it has completed already.
     pub async fn cancel(&self, job_id: &str, reason: &str) -> Result<()> {
         check_name("reason", reason, 1_024)?;
-        self.operate(job_id, |job| match job.status {
-            JobStatus::Completed => {
-                Err(Error::new(ErrorKind::Held, format!("job {job_id} has completed already")))
-            }
-            JobStatus::Cancelled => Ok(None),
-            JobStatus::Claimed | JobStatus::Failed => Ok(Some(Ending::Cancelled(reason.into()))),
+        self.operate(job_id, |job| {
+            JobDecision::Cancel.check(job_id, job.status)?;
+            let is_cancelled = job.status == JobStatus::Cancelled;
+            Ok((!is_cancelled).then(|| Ending::Cancelled(reason.into())))
         })
         .await
     }
@@ -311,17 +310,12 @@ impl Jobs {
     /// Lets a job that failed or was cancelled run again, with a fresh budget of retries.
     ///
     /// # Errors
-    /// `NotFound`; `Held` if it is claimed or has completed.
-    pub async fn retry(&self, job_id: &str) -> Result<()> {
-        self.operate(job_id, |job| match job.status {
-            JobStatus::Failed | JobStatus::Cancelled => Ok(Some(Ending::Reopened)),
-            JobStatus::Claimed | JobStatus::Completed => Err(Error::new(
-                ErrorKind::Held,
-                format!(
-                    "job {job_id} is {}: only a failed or cancelled job is retried",
-                    job.status.name()
-                ),
-            )),
+    /// `NotFound`; `Held` if it is claimed or has completed; `Invalid` without a reason.
+    pub async fn retry(&self, job_id: &str, reason: &str) -> Result<()> {
+        check_name("reason", reason, 1_024)?;
+        self.operate(job_id, |job| {
+            JobDecision::Retry.check(job_id, job.status)?;
+            Ok(Some(Ending::Reopened(reason.into())))
         })
         .await
     }
@@ -423,7 +417,7 @@ impl Jobs {
                 ended.error = Some(format!("cancelled: {reason}"));
                 Deadline::Never
             }
-            Ending::Reopened => {
+            Ending::Reopened(_) => {
                 ended.status = JobStatus::Failed;
                 ended.failures = 0;
                 ended.will_retry = true;

@@ -168,6 +168,30 @@ impl Jobs {
         }
     }
 
+    /// The jobs with this business key that can be read; none if there are more than `most`.
+    pub(crate) async fn few_of_key(&self, key: &str, most: usize) -> Result<Vec<JobInfo>> {
+        let mut range = Range::new(Partition::FIRST, JOB, key_prefix(key));
+        let (mut count, mut jobs) = (0, Vec::new());
+        loop {
+            let page = self.0.store.scan(&range, most + 1).await?;
+            count += page.records.len();
+            if count > most {
+                return Ok(Vec::new());
+            }
+            for record in &page.records {
+                match info(record, page.now) {
+                    Ok(job) if job.job_key == key => jobs.push(job),
+                    Ok(_) => {}
+                    Err(error) => tracing::warn!(%error, "a job is passed over"),
+                }
+            }
+            if !page.more {
+                return Ok(jobs);
+            }
+            range = range.after(page.records.last().map(|record| record.key.id.to_string()));
+        }
+    }
+
     /// The jobs of these ids, of those that are there and can be read.
     pub(crate) async fn found(&self, ids: &[&str]) -> Result<Vec<Option<JobInfo>>> {
         let keys: Vec<Key> = ids.iter().map(|id| Key::new(Partition::of(id), JOB, *id)).collect();

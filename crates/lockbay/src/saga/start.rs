@@ -351,7 +351,6 @@ fn has_come_to_rest(status: SagaStatus) -> bool {
     status.is_terminal() || status == SagaStatus::Parked
 }
 
-/// The id of the saga that a key names.
 /// The id of the saga that this idempotency key names.
 pub(crate) fn id_of(key: &str) -> Result<String> {
     check_name("idempotency key", key, MAX_KEY_BYTES)?;

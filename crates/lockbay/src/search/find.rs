@@ -15,10 +15,11 @@ use super::head::{Head, Segment, head_key};
 use super::query::{Query, Wanted};
 use super::read::{Table, find};
 use super::segment::{Doc, DocKind};
-use super::{Found, Hit, Inner, Look, Search, SearchPage};
+use super::{Brief, Found, Hit, Inner, Look, Search, SearchPage};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
-use crate::job::{self, JobFilter, JobInfo};
+use crate::job::{self, JobInfo};
+use crate::json::Json;
 use crate::metrics::Metric;
 use crate::saga::{self, SagaInfo};
 use crate::scribe::audit_log;
@@ -28,6 +29,8 @@ use crate::store::{MAX_PAGE, Partition, log};
 const MAX_JUDGED: usize = 2_000;
 /// How many are read at once.
 const AT_ONCE: usize = 32;
+/// About the most bytes of a page: a job may have two megabytes.
+const MAX_PAGE_BYTES: usize = 8 * 1024 * 1024;
 /// How often a look is made again because segments were merged meanwhile.
 const LOOKS: usize = 5;
 /// How many jobs of one key are found without the index.
@@ -50,6 +53,31 @@ impl Search {
         next: Option<&str>,
         limit: usize,
     ) -> Result<SearchPage> {
+        self.find_as(query, look, next, limit).await
+    }
+
+    /// The same as [`Search::find`] without parameters, results, contexts and metadata, so that a
+    /// page of many large ones stays small.
+    ///
+    /// # Errors
+    /// As of [`Search::find`].
+    pub async fn find_brief(
+        &self,
+        query: &str,
+        look: &Look,
+        next: Option<&str>,
+        limit: usize,
+    ) -> Result<SearchPage<Brief>> {
+        self.find_as(query, look, next, limit).await
+    }
+
+    async fn find_as<T: Kept>(
+        &self,
+        query: &str,
+        look: &Look,
+        next: Option<&str>,
+        limit: usize,
+    ) -> Result<SearchPage<T>> {
         let inner = &self.0;
         inner.check_on()?;
         let began = inner.clock.tick();
@@ -62,8 +90,14 @@ impl Search {
         };
         let asked = Asked { query, look, masked: &inner.masked };
         let place = next.map(Place::parse).transpose()?;
-        let named = if text.is_empty() { key.unwrap_or_default() } else { text };
-        let direct = inner.direct(named, &asked).await?;
+        let direct = match text.is_empty() {
+            true => inner.direct(key.unwrap_or_default(), &asked).await?,
+            false => {
+                let mut direct = inner.direct(text, &asked).await?;
+                direct.extend(inner.started_by(key, &asked, &direct).await?);
+                direct
+            }
+        };
         for _ in 0..LOOKS {
             let head = inner.head().await?;
             let mut walk = Walk::new(inner, &asked, &direct, &head);
@@ -117,18 +151,8 @@ impl Inner {
         if asked.look.takes(DocKind::Saga) {
             let by_key = saga::id_of(text).ok().map(|id| (id, "idempotency_key"));
             for (id, name) in [(text.to_owned(), "saga_id")].into_iter().chain(by_key) {
-                match self.sagas.show(&id).await {
-                    Ok(found) if asked.look.takes_saga(&found, self.clock.now()) => {
-                        hits.push(Hit {
-                            found: Found::Saga(Box::new(found)),
-                            matched: vec![name.into()],
-                        });
-                    }
-                    Ok(_) => {}
-                    Err(error)
-                        if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Invalid) => {}
-                    Err(error) => return Err(error),
-                }
+                let found = self.saga(&id, asked).await?.map(|saga| Found::Saga(Box::new(saga)));
+                hits.extend(found.map(|found| Hit { found, matched: vec![name.into()] }));
             }
         }
         hits.sort_by_key(|hit| std::cmp::Reverse(hit.doc()));
@@ -136,14 +160,44 @@ impl Inner {
         Ok(hits)
     }
 
+    /// The saga that the idempotency key of the filter started, if it has the words, too: the index
+    /// knows it by them and not by this key.
+    async fn started_by(
+        &self,
+        key: Option<&str>,
+        asked: &Asked<'_>,
+        known: &[Hit],
+    ) -> Result<Option<Hit>> {
+        let id = key.filter(|_| asked.look.takes(DocKind::Saga)).map(saga::id_of);
+        let Some(Ok(id)) = id else { return Ok(None) };
+        let Some(saga) = self.saga(&id, asked).await? else { return Ok(None) };
+        let Some(matched) = saga.matched(&asked.query, asked.masked) else { return Ok(None) };
+        let hit = Hit { found: Found::Saga(Box::new(saga)), matched };
+        Ok(Some(hit).filter(|hit| known.iter().all(|known| known.doc() != hit.doc())))
+    }
+
+    /// A saga, if it is there, can be read, and the filter takes it.
+    async fn saga(&self, id: &str, asked: &Asked<'_>) -> Result<Option<SagaInfo>> {
+        match self.sagas.show(id).await {
+            Ok(saga) => Ok(Some(saga).filter(|saga| asked.look.takes_saga(saga, self.clock.now()))),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Invalid) => {
+                Ok(None)
+            }
+            // It would be in the way of everything else that is found.
+            Err(error) if error.kind() == ErrorKind::Internal => {
+                tracing::warn!(%error, saga = id, "a saga that cannot be read is not shown");
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     async fn direct_jobs(&self, text: &str, asked: &Asked<'_>) -> Result<Vec<Hit>> {
         let by_id = self.jobs.found(&[text]).await?.into_iter().flatten();
         let by_id = by_id.map(|found| (found, "job_id"));
-        let same_key = JobFilter { job_key: Some(text.to_owned()), ..JobFilter::default() };
-        let page = self.jobs.list(&same_key, None, SAME_KEY).await?;
         // Of more than a few the newest come first, as everything else does.
-        let by_key = page.items.into_iter().filter(|_| page.next.is_none());
-        let all = by_id.chain(by_key.map(|found| (found, "job_key")));
+        let by_key = self.jobs.few_of_key(text, SAME_KEY).await?;
+        let all = by_id.chain(by_key.into_iter().map(|found| (found, "job_key")));
         let taken = all.filter(|(found, _)| asked.look.takes_job(found));
         Ok(taken
             .map(|(found, name)| Hit {
@@ -160,18 +214,9 @@ impl Inner {
                 let job = self.jobs.found(&[doc.id.as_str()]).await?.into_iter().flatten().next();
                 job.filter(|job| asked.look.takes_job(job)).map(|job| Found::Job(Box::new(job)))
             }
-            DocKind::Saga => match self.sagas.show(&doc.id).await {
-                Ok(saga) => Some(saga)
-                    .filter(|saga| asked.look.takes_saga(saga, self.clock.now()))
-                    .map(|saga| Found::Saga(Box::new(saga))),
-                Err(error) if error.kind() == ErrorKind::NotFound => None,
-                // It would be in the way of everything else that is found.
-                Err(error) if error.kind() == ErrorKind::Internal => {
-                    tracing::warn!(%error, saga = doc.id, "a saga that cannot be read is not shown");
-                    None
-                }
-                Err(error) => return Err(error),
-            },
+            DocKind::Saga => {
+                self.saga(&doc.id, asked).await?.map(|saga| Found::Saga(Box::new(saga)))
+            }
         };
         // A job that was forgotten and claimed anew stands in the index as another.
         let Some(found) = found.filter(|found| found.as_document().doc() == doc) else {
@@ -261,6 +306,34 @@ impl Hit {
     }
 }
 
+/// What a page keeps of what was found.
+trait Kept: From<Hit> {
+    /// How much of a page it takes, about.
+    fn bytes(&self) -> usize;
+}
+
+impl Kept for Hit {
+    fn bytes(&self) -> usize {
+        let of = |json: &Option<Json>| json.as_ref().map_or(0, |json| json.text().len());
+        match &self.found {
+            Found::Job(job) => job.parameters.text().len() + of(&job.result),
+            Found::Saga(saga) => {
+                let steps = saga.steps.iter().map(|step| {
+                    step.parameters.text().len() + of(&step.result) + of(&step.compensation_result)
+                });
+                saga.context.text().len() + saga.metadata.text().len() + steps.sum::<usize>()
+            }
+        }
+    }
+}
+
+impl Kept for Brief {
+    /// Keys and names are short: the number of items is bound enough.
+    fn bytes(&self) -> usize {
+        0
+    }
+}
+
 /// Where a page ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Place {
@@ -337,7 +410,7 @@ impl PartialOrd for Next {
 }
 
 /// One way through the segments.
-struct Walk<'a> {
+struct Walk<'a, T> {
     inner: &'a Inner,
     asked: &'a Asked<'a>,
     wanted: Vec<Wanted>,
@@ -345,14 +418,15 @@ struct Walk<'a> {
     named: BTreeSet<Doc>,
     sources: Vec<Source<'a>>,
     heap: BinaryHeap<Next>,
-    items: Vec<Hit>,
+    items: Vec<T>,
+    bytes: usize,
     next: Option<Place>,
     truncated: bool,
     /// The segments that were looked into.
     used: Vec<u64>,
 }
 
-impl<'a> Walk<'a> {
+impl<'a, T: Kept> Walk<'a, T> {
     fn new(inner: &'a Inner, asked: &'a Asked<'a>, direct: &'a [Hit], head: &'a Head) -> Self {
         let sources: Vec<Source<'a>> = head
             .segments
@@ -373,6 +447,7 @@ impl<'a> Walk<'a> {
             sources,
             heap: BinaryHeap::new(),
             items: Vec::new(),
+            bytes: 0,
             next: None,
             truncated: false,
             used: Vec::new(),
@@ -382,10 +457,13 @@ impl<'a> Walk<'a> {
     async fn go(&mut self, place: Place, limit: usize) -> Result<()> {
         let behind = match place {
             Place::Direct(shown) => {
-                self.items = self.direct.iter().skip(shown).take(limit).cloned().collect();
-                if self.items.len() == limit {
-                    self.next = Some(Place::Direct(shown.saturating_add(limit)));
-                    return Ok(());
+                for hit in self.direct.iter().skip(shown) {
+                    self.add(hit.clone());
+                    if self.is_full(limit) {
+                        let shown = shown.saturating_add(self.items.len());
+                        self.next = Some(Place::Direct(shown));
+                        return Ok(());
+                    }
                 }
                 None
             }
@@ -405,16 +483,35 @@ impl<'a> Walk<'a> {
             if batch.is_empty() {
                 return Ok(());
             }
-            let judge = |doc| self.inner.judge(doc, self.asked);
-            let hits: Vec<_> = stream::iter(batch).map(judge).buffered(AT_ONCE).collect().await;
-            for hit in hits {
-                self.items.extend(hit?);
+            let (inner, asked) = (self.inner, self.asked);
+            let judge = |doc| inner.judge(doc, asked);
+            let mut hits = stream::iter(batch.iter().cloned()).map(judge).buffered(AT_ONCE);
+            for doc in &batch {
+                if let Some(hit) = hits.next().await.transpose()?.flatten() {
+                    self.add(hit);
+                }
+                // What is behind it in the batch is judged again, for the next page.
+                if self.bytes >= MAX_PAGE_BYTES {
+                    let more = batch.last() != Some(doc) || !self.heap.is_empty();
+                    self.next = more.then(|| Place::Behind(doc.clone()));
+                    return Ok(());
+                }
             }
-            if self.items.len() >= limit || judged >= MAX_JUDGED {
+            if self.is_full(limit) || judged >= MAX_JUDGED {
                 self.next = last.filter(|_| !self.heap.is_empty()).map(Place::Behind);
                 return Ok(());
             }
         }
+    }
+
+    fn add(&mut self, hit: Hit) {
+        let kept = T::from(hit);
+        self.bytes += kept.bytes();
+        self.items.push(kept);
+    }
+
+    fn is_full(&self, limit: usize) -> bool {
+        self.items.len() >= limit || self.bytes >= MAX_PAGE_BYTES
     }
 
     /// The next records that the index leads to, at most so many.

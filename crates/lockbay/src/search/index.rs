@@ -7,6 +7,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use serde::Deserialize;
@@ -96,7 +97,8 @@ impl Touched {
             Some(("saga", id)) if told.action == "started" => {
                 self.started.insert(id.to_owned());
             }
-            Some(("saga", id)) if news => {
+            // Why a saga stands as it does may be its deadline alone.
+            Some(("saga", id)) if news || told.action == "timed_out" => {
                 self.changed.insert(id.to_owned());
             }
             _ => {}
@@ -159,15 +161,22 @@ impl Search {
         if inner.refusal.is_some() {
             return;
         }
+        let mut well = inner.clock.now();
         while !stop.is_cancelled() {
             stop.run_until_cancelled(inner.clock.sleep(INTERVAL)).await;
             if inner.leadership.fence().is_none() {
-                inner.metrics.set(Metric::SearchLag, 0);
+                inner.tell_lag(Duration::ZERO);
+                well = inner.clock.now();
                 continue;
             }
-            let worked = stop.run_until_cancelled(self.index_all(Breaks::Paced)).await;
-            if let Some(Err(error)) = worked {
-                tracing::warn!(%error, "the search index was not brought up to date; it is tried again");
+            match stop.run_until_cancelled(self.index_all(Breaks::Paced)).await {
+                Some(Err(error)) => {
+                    tracing::warn!(%error, "the search index was not brought up to date; it is tried again");
+                    well = self.indexed_until().await.unwrap_or(well);
+                    inner.tell_lag(inner.clock.now().since(well));
+                }
+                Some(Ok(_)) => well = inner.clock.now(),
+                None => {}
             }
         }
     }
@@ -225,25 +234,23 @@ impl Inner {
     async fn round(&self, fence: &Fence) -> Result<Round> {
         let mut pen = Pen::begin(&*self.store, fence).await?;
         let touched = self.touched(&pen.head).await?;
-        self.tell_lag(&pen, &touched);
         if touched.until == pen.head.until {
+            self.tell_lag(Duration::ZERO);
             return Ok(Round::default());
         }
         let (entries, more) = (touched.lines as u64, touched.more);
         let mut head = pen.head.clone();
         head.until = touched.until;
         self.draft(touched).await?.write(&mut pen, &mut head, &self.rule).await?;
+        let behind = pen.now.since(head.until().time());
         pen.turn_to(head).await?;
         self.metrics.add(Metric::SearchEntriesIndexed, entries);
+        self.tell_lag(if more { behind } else { Duration::ZERO });
         Ok(Round { entries, more })
     }
 
-    fn tell_lag(&self, pen: &Pen<'_>, touched: &Touched) {
-        let lag = match touched.more {
-            true => pen.now.since(pen.head.until().time()).as_secs(),
-            false => 0,
-        };
-        self.metrics.set(Metric::SearchLag, i64::try_from(lag).unwrap_or(i64::MAX));
+    fn tell_lag(&self, lag: Duration) {
+        self.metrics.set(Metric::SearchLag, i64::try_from(lag.as_secs()).unwrap_or(i64::MAX));
     }
 
     /// Reads lines behind those that are indexed, whole records of them.
@@ -321,6 +328,7 @@ mod tests {
             r#"{"entity":"saga/5","action":"step_completed","actor":"a","detail":{"number":1}}"#,
             r#"{"entity":"saga/6","action":"step_failed","actor":"a","detail":{"error":"no"}}"#,
             r#"{"entity":"saga/7","action":"step_retried","actor":"a","reason":"because"}"#,
+            r#"{"entity":"saga/70","action":"timed_out","actor":"a"}"#,
             r#"{"entity":"movement/8","action":"committed","actor":"a","reason":"because"}"#,
             r#"{"entity":"saga/9","#,
         ] {
@@ -329,7 +337,7 @@ mod tests {
         let all = |ids: &BTreeSet<String>| ids.iter().cloned().collect::<Vec<_>>().join(" ");
         assert_eq!(all(&touched.jobs), "1 3");
         assert_eq!(all(&touched.started), "4");
-        assert_eq!(all(&touched.changed), "6 7");
-        assert_eq!(touched.lines, 9);
+        assert_eq!(all(&touched.changed), "6 7 70");
+        assert_eq!(touched.lines, 10);
     }
 }

@@ -87,11 +87,55 @@ impl Hit {
     }
 }
 
+/// Which of the two was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FoundKind {
+    /// A job.
+    Job,
+    /// A saga.
+    Saga,
+}
+
+/// Something that was found, as far as a list of both shows it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Brief {
+    /// What it is.
+    pub kind: FoundKind,
+    /// Of the job or the saga.
+    pub id: String,
+    /// The type of a job, the name of a saga.
+    pub name: String,
+    /// As in [`Hit::key`].
+    pub key: Option<String>,
+    /// How it stands, in the words of the API.
+    pub status: &'static str,
+    /// When it was first claimed, or started.
+    pub created_at: Timestamp,
+    /// As in [`Hit`].
+    pub matched: Vec<String>,
+}
+
+impl From<Hit> for Brief {
+    fn from(hit: Hit) -> Self {
+        let key = hit.key();
+        let (kind, id, name, status, created_at) = match hit.found {
+            Found::Job(job) => {
+                (FoundKind::Job, job.job_id, job.job_type, job.status.name(), job.created_at)
+            }
+            Found::Saga(saga) => {
+                let status = saga.status.name();
+                (FoundKind::Saga, saga.saga_id, saga.saga_name, status, saga.created_at)
+            }
+        };
+        Brief { kind, id, name, key, status, created_at, matched: hit.matched }
+    }
+}
+
 /// A page of what was found.
 #[derive(Debug, Clone, PartialEq)]
-pub struct SearchPage {
+pub struct SearchPage<T = Hit> {
     /// The newest first, behind what has the id or key that was asked for.
-    pub items: Vec<Hit>,
+    pub items: Vec<T>,
     /// Where to go on, if there may be more.
     pub next: Option<String>,
     /// Whether a beginning of words began so many that not all of them were looked up.

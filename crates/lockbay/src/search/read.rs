@@ -115,9 +115,11 @@ pub(super) async fn find(store: &dyn Store, segment: &Segment, wanted: &[Wanted]
         let next = find_one(store, segment, wanted).await?;
         let both = match found {
             None => next,
+            // What it lacks may be what is looked for: the records themselves are held against it.
+            Some(before) if next.truncated => before,
             Some(before) => Found {
                 numbers: intersect(&before.numbers, &next.numbers),
-                truncated: before.truncated || next.truncated,
+                truncated: before.truncated,
             },
         };
         if both.numbers.is_empty() {

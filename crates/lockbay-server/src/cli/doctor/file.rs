@@ -50,11 +50,19 @@ pub(super) fn mode_of(path: &Path) -> Option<u32> {
     Some(fs::metadata(path).ok()?.permissions().mode() & 0o7777)
 }
 
+/// Whether there is no store at a path. A file without a byte is none: to open it makes one of it.
+pub(super) fn is_missing(path: &Path) -> bool {
+    fs::metadata(path).map_or(!path.exists(), |file| file.is_file() && file.len() == 0)
+}
+
 /// What would be there if a server were started on a file that is not.
 pub(super) fn missing(path: &Path) -> Check {
     let shown = path.display();
     let (directory, there) = home_of(path);
     let finding = match there {
+        _ if path.exists() => {
+            format!("the file {shown} is empty; a server would begin with an empty store")
+        }
         true => format!("there is no file {shown}; a server would begin with an empty one"),
         false => format!(
             "there is no file {shown}, nor its directory; a server would make both, below {}",

@@ -52,7 +52,7 @@ pub(super) async fn doctor(args: &DoctorArgs, shared: &Shared) -> Result<Ended, 
     if let Some(config) = settings::read(args, &mut checks) {
         checks.extend(tokens::ask(shared, &clock).await);
         let file = file::path_of(&config.store);
-        let is_missing = file.as_ref().is_some_and(|path| !path.exists());
+        let is_missing = file.as_ref().is_some_and(|path| file::is_missing(path));
         if let Some(path) = &file {
             checks.extend(file::look(path));
             checks.extend(file::volume(path));

@@ -115,7 +115,8 @@ fn listening(config: &Config, told: &[Effective]) -> Check {
         return Check::fine("listen", format!("{listen}, with TLS"));
     }
     let finding = format!("{listen}: other machines reach it, without TLS");
-    let advice = "set LOCKBAY_LISTEN to 127.0.0.1:5000 and put a proxy with TLS before it";
+    let advice = "give the server a certificate: set LOCKBAY_TLS_CERT and LOCKBAY_TLS_KEY; or set \
+                  LOCKBAY_LISTEN to 127.0.0.1:5000 and put a proxy with TLS before it";
     Check::warning("listen", finding, advice)
         .because("tokens and payloads can be read and changed on the way")
 }

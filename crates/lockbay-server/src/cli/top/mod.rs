@@ -20,7 +20,7 @@ use ratatui::DefaultTerminal;
 use ratatui::buffer::Buffer;
 use ratatui::crossterm::event::{self, Event, KeyEventKind};
 use ratatui::layout::Rect;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use self::snapshot::Snapshot;
@@ -134,6 +134,32 @@ async fn lines(client: &Client, url: &str, interval: Duration) -> Result<Ended, 
     }
 }
 
+/// The signals that end it: the terminal is then put back as it was.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self, Failure> {
+        let listen = |kind, name| signal(kind).with_context(|| format!("cannot listen for {name}"));
+        Ok(Signals {
+            terminate: listen(SignalKind::terminate(), "SIGTERM")?,
+            interrupt: listen(SignalKind::interrupt(), "SIGINT")?,
+            hang_up: listen(SignalKind::hangup(), "SIGHUP")?,
+        })
+    }
+
+    async fn any(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+            _ = self.hang_up.recv() => {}
+        }
+    }
+}
+
 async fn live(
     terminal: &mut DefaultTerminal,
     client: Arc<Client>,
@@ -146,7 +172,7 @@ async fn live(
     let keys = sender.clone();
     std::thread::spawn(move || read_keys(&keys));
     tokio::spawn(follow(Arc::clone(&client), sender.clone()));
-    let mut terminated = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut signals = Signals::listen()?;
     let clock = Clock::system();
     let mut asking = false;
     // A moment of its own: what arrives meanwhile does not put the next look off.
@@ -155,7 +181,7 @@ async fn live(
         let drawn = terminal.draw(|frame| view::view(&state, frame.area(), frame.buffer_mut()));
         drawn.context("cannot write to the terminal")?;
         let wish = tokio::select! {
-            _ = terminated.recv() => Wish::End,
+            () = signals.any() => Wish::End,
             heard = hear(&mut news, &mut state, &mut asking) => heard,
             () = clock.sleep(due.since(clock.tick())), if !state.paused && !asking => Wish::Look,
         };
