@@ -584,14 +584,11 @@ impl LockBay {
 
     /// Tells others that this instance is alive, if monitoring is on: without it nobody looks.
     fn announce(&self, stop: &CancellationToken) -> JoinHandle<()> {
-        let wanted = self.0.config.monitoring;
         let (instances, stop) = (self.0.instances.clone(), stop.clone());
-        let announced = async move {
-            if wanted {
-                instances.announce(stop).await
-            }
-        };
-        tokio::spawn(announced)
+        if !self.0.config.monitoring {
+            return tokio::spawn(async {});
+        }
+        tokio::spawn(async move { instances.announce(stop).await })
     }
 
     /// Judges alerts while this instance leads, and tells of them, and takes the trial balance that
