@@ -99,7 +99,7 @@ impl House {
         let known = json!({ "handlers": ["send"], "holder": "w", "wait_seconds": 0 });
         self.ask(&self.ana, "POST", "/v1/tasks/poll", &[], &known);
         let saga = json!({ "saga_name": "pay", "steps": [{ "name": "send", "handler": "send",
-            "parameters": parameters, "max_retries": 0, "idempotent": false }] });
+            "parameters": parameters, "max_retries": 0, "idempotent": false, "pivot": true }] });
         let (status, started) = self.ask(&self.ana, "POST", "/v1/sagas", &[], &saga);
         assert_eq!(status, 202, "{started}");
         let path = format!("/v1/sagas/{}", started["saga_id"].as_str().unwrap());

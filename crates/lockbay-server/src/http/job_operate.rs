@@ -126,8 +126,9 @@ struct RefusedJob {
     detail: String,
 }
 
-/// Cancels or retries all jobs that a filter matches, a page at a time.
+/// Decide about many jobs
 ///
+/// All that a filter matches are cancelled or may run again, a page at a time.
 /// A job that cannot be decided upon so is told with the reason, and the others go on. A retry
 /// passes over those that may run again already.
 #[utoipa::path(
@@ -138,7 +139,6 @@ struct RefusedJob {
     request_body = JobBulkBody,
     responses(
         (status = 200, body = JobBulk, description = "What came of it for each job"),
-        (status = 400, description = "The filter is empty, or the reason is missing"),
     ),
 )]
 async fn bulk(

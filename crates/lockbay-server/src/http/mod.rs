@@ -21,6 +21,7 @@ mod docs;
 mod events;
 mod extract;
 mod finance;
+mod four_eyes;
 mod guard;
 mod handler;
 mod health;
@@ -89,7 +90,7 @@ pub(crate) struct App {
     /// Calls that wait for somebody else, of which there may be half as many.
     waiting: Arc<Semaphore>,
     /// What a second person has to approve.
-    four_eyes: approval::FourEyes,
+    four_eyes: four_eyes::FourEyes,
     /// Trial balances, of which there may be few at once.
     trials: Arc<Semaphore>,
     /// Who follows the events.
@@ -109,7 +110,7 @@ impl App {
     /// # Errors
     /// `Invalid` with a setting that cannot be read.
     pub(crate) fn new(bay: LockBay, stopping: CancellationToken) -> lockbay::Result<Self> {
-        let four_eyes = approval::FourEyes::of(&bay)?;
+        let four_eyes = four_eyes::FourEyes::of(&bay)?;
         let max_in_flight = usize::try_from(bay.config().max_in_flight)
             .unwrap_or(Semaphore::MAX_PERMITS)
             .min(Semaphore::MAX_PERMITS);

@@ -122,6 +122,8 @@ const WRITING: &[&str] = &["UnknownOutcome"];
 pub(super) enum NotFound {}
 /// 409, among the responses of an operation.
 pub(super) enum Conflict {}
+/// Why a session is not begun: 401, 403, 429, 503 and 504.
+pub(super) enum NotLetIn {}
 /// 503, among the responses of an open route.
 pub(super) enum Unavailable {}
 /// 422, among the responses of an operation.
@@ -130,6 +132,12 @@ pub(super) enum Unprocessable {}
 impl IntoResponses for NotFound {
     fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
         problems(&["NotFound"])
+    }
+}
+
+impl IntoResponses for NotLetIn {
+    fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
+        problems(&["Unauthorized", "Forbidden", "Busy", "Unavailable", "UnknownOutcome"])
     }
 }
 

@@ -18,6 +18,7 @@ use super::App;
 use super::access::{Encrypted, Identity, Means};
 use super::admit::{NO_COOKIE, SESSION_COOKIE, UNKNOWN, cookie, may_try, refused, within_rate};
 use super::extract::{Nothing, Query, ShortBody};
+use super::openapi::NotLetIn;
 use super::problem::Problem;
 
 /// How long a browser keeps the cookie; the session ends by itself when it is not used.
@@ -79,12 +80,13 @@ impl From<&Identity> for Session {
     }
 }
 
-/// Says who asks
+/// Say who asks
+///
+/// Whoever the token, cookie or certificate shows; on an open server everybody.
 #[utoipa::path(
-    get, path = "/v1/session", operation_id = "get_session", tag = "session",
+    get, path = "/v1/session", operation_id = "get_session", tag = "tokens",
     responses(
         (status = 200, body = Session, description = "Who asks; on an open server everybody is"),
-        (status = 401, description = "Nobody who is known"),
     ),
 )]
 async fn show_session(
@@ -102,17 +104,16 @@ struct Login {
     token: String,
 }
 
-/// Begins a session with a token
+/// Begin a session with a token
 ///
 /// Sets a cookie by which a browser is known, for an hour behind its last request and twelve hours
 /// at most. The session ends with its token.
 #[utoipa::path(
-    post, path = "/v1/session", operation_id = "begin_session", tag = "session",
+    post, path = "/v1/session", operation_id = "begin_session", tag = "tokens",
     request_body = Login,
     responses(
         (status = 200, body = Session, description = "The session; the cookie is set"),
-        (status = 401, description = "A token that does not count"),
-        (status = 429, description = "Too many of those from this address, or of requests"),
+        NotLetIn,
     ),
 )]
 async fn begin_session(
@@ -183,11 +184,11 @@ fn is_encrypted(extensions: &Extensions, headers: &HeaderMap) -> bool {
     proxied || extensions.get::<Encrypted>().is_some()
 }
 
-/// Ends the session of the cookie
+/// End the session of the cookie
 ///
 /// At once on this instance, within a second on others.
 #[utoipa::path(
-    delete, path = "/v1/session", operation_id = "end_session", tag = "session",
+    delete, path = "/v1/session", operation_id = "end_session", tag = "tokens",
     responses((status = 200, body = Session, description = "Nobody, from now on")),
 )]
 async fn end_session(State(app): State<App>, request: Request) -> Result<Response, Problem> {

@@ -15,6 +15,7 @@ use super::App;
 use super::abandoned::see_through;
 use super::access::{Identity, Means};
 use super::extract::{JsonBody, Name, Query, Seconds, check_reason};
+use super::openapi::{NotFound, Unprocessable, page_size, page_token};
 use super::page::{self, Page};
 use super::problem::Problem;
 
@@ -108,7 +109,7 @@ impl From<TokenInfo> for Token {
     }
 }
 
-/// Makes a token
+/// Make a token
 ///
 /// The token is in this answer and nowhere else. Asked again, another one is made; an
 /// Idempotency-Key does not give it again, because it is not kept.
@@ -116,8 +117,7 @@ impl From<TokenInfo> for Token {
     post, path = "/v1/tokens", operation_id = "create_token", tag = "tokens", request_body = Wish,
     responses(
         (status = 201, body = NewlyIssued, description = "The token, shown this once"),
-        (status = 400, description = "A name, role or end that cannot be"),
-        (status = 422, description = "The first token of a store is an admin token"),
+        Unprocessable,
     ),
 )]
 async fn create_token(
@@ -167,12 +167,16 @@ async fn give_back(access: Access, issued: lockbay::Result<Issued>) {
 #[into_params(parameter_in = Query)]
 struct Listing {
     /// How many at most, 1 to 1000.
+    #[param(schema_with = page_size)]
     page_size: Option<usize>,
     /// Goes on behind an earlier page.
+    #[param(schema_with = page_token)]
     page_token: Option<String>,
 }
 
-/// Lists tokens, oldest first
+/// List tokens
+///
+/// The oldest first, without their secrets.
 #[utoipa::path(
     get, path = "/v1/tokens", operation_id = "list_tokens", tag = "tokens", params(Listing),
     responses((status = 200, body = TokenPage, description = "Tokens, without their secrets")),
@@ -196,17 +200,17 @@ struct Ending {
     reason: Option<String>,
 }
 
-/// Revokes a token
+/// Revoke a token
 ///
 /// Within a second no instance takes it any more, nor any session that it began. Asked again, the
 /// answer is the same. The last admin token is not revoked here.
 #[utoipa::path(
     delete, path = "/v1/tokens/{token_id}", operation_id = "revoke_token", tag = "tokens",
-    params(("token_id" = String, Path, description = "The id of the token"), Ending),
+    params(("token_id" = super::shape::Name, Path, description = "The id of the token."), Ending),
     responses(
         (status = 200, body = Token, description = "The token, revoked"),
-        (status = 404, description = "There is none of this id"),
-        (status = 422, description = "It is the last admin token"),
+        NotFound,
+        Unprocessable,
     ),
 )]
 async fn revoke_token(
