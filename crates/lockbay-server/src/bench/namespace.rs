@@ -11,6 +11,7 @@ use super::{job, saga, state};
 /// What LockBay keeps in a store: the kinds of docs/store.md.
 const OURS: [&str; 49] = [
     "leader",
+    "instance",
     "lease",
     "job",
     "job-list",
@@ -49,16 +50,15 @@ const OURS: [&str; 49] = [
     "alert-silence",
     "alert-notice",
     "alert-notice-list",
-    "token",
-    "token-use",
-    "access-head",
-    "access-session",
     "approval",
     "approval-list",
     "search-head",
     "search-words",
     "search-docs",
-    "instance",
+    "token",
+    "token-use",
+    "access-head",
+    "access-session",
 ];
 
 /// What the bare store is measured with.

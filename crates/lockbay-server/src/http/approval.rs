@@ -11,7 +11,7 @@ use axum::{Extension, Json};
 use lockbay::approval::{Allowed, Approval, ApprovalStatus, Approvals, Wish};
 use lockbay::clock::Timestamp;
 use lockbay::ledger::{Amount, Currency, UserId};
-use lockbay::saga::Decision;
+use lockbay::saga::{Decision, SagaInfo};
 use lockbay::{Caller, ErrorKind, LockBay};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -82,8 +82,8 @@ struct Decided {
     /// What a step gets from now on, or would have returned.
     given: Option<lockbay::Json>,
     reason: String,
-    /// When the saga had changed last, as whoever asked saw it.
-    seen: Timestamp,
+    /// How the saga stood, as whoever asked saw it.
+    seen: String,
 }
 
 /// What was asked for and now waits for somebody else.
@@ -198,7 +198,7 @@ pub(super) async fn hold_decision(
     let Some((amount, currency)) = at_stake(&app.four_eyes, &saga, decision) else {
         return Ok(None);
     };
-    let seen = saga.updated_at;
+    let seen = standing_of(&saga);
     let digest = given.as_ref().map(lockbay::Json::digest).transpose()?;
     let decided = Decided {
         saga_id: saga_id.to_owned(),
@@ -206,7 +206,7 @@ pub(super) async fn hold_decision(
         step,
         given,
         reason: reason.to_owned(),
-        seen,
+        seen: seen.clone(),
     };
     let named = format!("{saga_id} {verb} {:?} {digest:?} {seen}", decided.step);
     let request = Request { decision: Some(decided), ..Request::default() };
@@ -242,6 +242,16 @@ pub(super) async fn hold_decision(
     }
     let detail = "this has been asked and answered too often; nothing was done";
     Err(Problem::forbidden(detail))
+}
+
+/// Everything by which one sees that a saga has moved.
+fn standing_of(saga: &SagaInfo) -> String {
+    let mut standing = format!("{} {}", saga.status.name(), saga.updated_at);
+    for step in &saga.steps {
+        let tried = (step.attempts, step.compensation_attempts);
+        standing.push_str(&format!(" {:?} {tried:?}", step.status));
+    }
+    standing
 }
 
 /// Steps that pay out may only be started where they can be held.
@@ -515,7 +525,8 @@ async fn carry_out(
     let request: Request = allowed.approval.request.to_value()?;
     let mut actor = format!("{} (approved by {approver})", allowed.approval.asked_by);
     actor.truncate(actor.floor_char_boundary(MAX_ACTOR_BYTES));
-    let caller = Caller { actor: Some(actor.clone()), ..Caller::current() };
+    // Both names were proven; the text has them in the order in which they spoke.
+    let caller = Caller { actor: Some(actor.clone()), proven: None, ..Caller::current() };
     let done = caller.scope(perform(bay, &request, &actor)).await;
     let outcome = match done {
         Ok(words) => Ok(words),

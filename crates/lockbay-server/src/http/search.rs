@@ -100,7 +100,7 @@ impl From<Brief> for SearchItem {
 #[utoipa::path(
     get,
     path = "/v1/search",
-    operation_id = "search",
+    operation_id = "search_records",
     tag = "search",
     params(Searching),
     responses(
