@@ -103,6 +103,12 @@ impl House {
         let (status, started) = self.ask(&self.ana, "POST", "/v1/sagas", &[], &saga);
         assert_eq!(status, 202, "{started}");
         let path = format!("/v1/sagas/{}", started["saga_id"].as_str().unwrap());
+        self.fails(&path);
+        path
+    }
+
+    /// Has the step fail, so that nobody knows what it did.
+    fn fails(&self, path: &str) {
         let task = support::eventually("the step is given out", || {
             let poll = json!({ "handlers": ["send"], "holder": "w", "wait_seconds": 1 });
             let (_, tasks) = self.ask(&self.ana, "POST", "/v1/tasks/poll", &[], &poll);
@@ -113,8 +119,7 @@ impl House {
             "effect": "unknown", "retryable": false });
         let (status, told) = self.ask(&self.ana, "POST", &fail, &[], &unknown);
         assert_eq!(status, 200, "{told}");
-        support::eventually("it is parked", || (self.status(&path) == "parked").then_some(()));
-        path
+        support::eventually("it is parked", || (self.status(path) == "parked").then_some(()));
     }
 
     fn status(&self, path: &str) -> String {
@@ -181,6 +186,7 @@ fn who_approves_sees_the_larger_amount_and_a_saga_that_moved_is_not_decided_upon
     let cancel =
         house.ask(&house.ana, "POST", &format!("{path}/resume"), &[], &json!({ "reason": "try" }));
     assert_eq!(cancel.0, 200, "{}", cancel.1);
+    house.fails(&path);
     let (_, answered) = house.answer(&house.ben, &waiting, "approve");
     assert_eq!(answered["status"], "failed", "{answered}");
     assert!(answered["outcome"].as_str().unwrap().contains("moved"), "{answered}");
