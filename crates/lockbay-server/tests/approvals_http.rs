@@ -173,7 +173,7 @@ fn an_amount_that_cannot_be_read_needs_two_people_as_well() {
 }
 
 #[test]
-fn who_approves_sees_the_larger_amount_and_a_saga_that_moved_is_not_decided_upon() {
+fn who_approves_sees_the_larger_amount() {
     let house = House::new();
     let path = house.parked(&json!({ "amount": "2000.00", "currency": "USD" }));
     let body =
@@ -183,13 +183,6 @@ fn who_approves_sees_the_larger_amount_and_a_saga_that_moved_is_not_decided_upon
     let shown = format!("/v1/approvals/{}", waiting["approval_id"].as_str().unwrap());
     let (_, shown) = house.ask(&house.ben, "GET", &shown, &[], &Value::Null);
     assert_eq!(shown["amount"], "90000.00", "{shown}");
-    let cancel =
-        house.ask(&house.ana, "POST", &format!("{path}/resume"), &[], &json!({ "reason": "try" }));
-    assert_eq!(cancel.0, 200, "{}", cancel.1);
-    house.fails(&path);
-    let (_, answered) = house.answer(&house.ben, &waiting, "approve");
-    assert_eq!(answered["status"], "failed", "{answered}");
-    assert!(answered["outcome"].as_str().unwrap().contains("moved"), "{answered}");
 }
 
 #[test]
