@@ -109,6 +109,9 @@ async function seedJobs(post, ids, last) {
   const failed = await claim('mail', 'welcome-9', { to: 'nobody' }, { max_retries: 0 });
   await post(`/v1/jobs/${failed.job_id}/fail`, { claim_token: failed.claim_token, error: 'the mailbox is full', retryable: false });
   ids.failedJob = failed.job_id;
+  const another = await claim('mail', 'welcome-10', { to: 'nobody either' }, { max_retries: 0 });
+  await post(`/v1/jobs/${another.job_id}/fail`, { claim_token: another.claim_token, error: 'the mailbox is full', retryable: false });
+  ids.anotherFailedJob = another.job_id;
   const running = await claim('export', 'ledger-2026-11', { month: '2026-11' }, { claim_ttl_seconds: 600 });
   ids.runningJob = running.job_id;
   const markup = await claim('mail', last, { to: last });

@@ -102,7 +102,7 @@ test('many jobs are retried in one go, after a dry run', async () => {
   await dialog().getByRole('button', { name: 'Dry run' }).click();
   await dialog().getByRole('button', { name: /^Retry \d+ jobs?$/ }).click();
   await dialog().waitFor({ state: 'detached' });
-  const { items } = await server.get(`/v1/audit?entity=job/${ids.failedJob}&action=retried`);
+  const { items } = await server.get(`/v1/audit?entity=job/${ids.anotherFailedJob}&action=retried`);
   assert.ok(items.length >= 1, 'it stands in the audit trail');
 });
 
