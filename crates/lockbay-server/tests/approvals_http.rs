@@ -186,6 +186,22 @@ fn who_approves_sees_the_larger_amount() {
 }
 
 #[test]
+fn a_saga_that_has_moved_is_not_decided_upon() {
+    let house = House::new();
+    let path = house.parked(&json!({ "amount": "2000.00", "currency": "USD" }));
+    let (reason, skip) = (json!({ "reason": "more" }), format!("{path}/steps/send/skip"));
+    let (status, waiting) = house.ask(&house.ana, "POST", &skip, &[], &reason);
+    assert_eq!(status, 202, "{waiting}");
+    let (status, told) = house.ask(&house.ana, "POST", &format!("{path}/resume"), &[], &reason);
+    assert_eq!(status, 200, "{told}");
+    house.fails(&path);
+    let (_, answered) = house.answer(&house.ben, &waiting, "approve");
+    assert_eq!(answered["status"], "failed", "{answered}");
+    assert!(answered["outcome"].as_str().unwrap().contains("moved"), "{answered}");
+    assert_eq!(house.status(&path), "parked");
+}
+
+#[test]
 fn a_large_payout_needs_two_people_and_its_steps_are_not_started_otherwise() {
     let house = House::new();
     let (_, waiting) = house.deposit(&house.ana, "9000.00", "in");

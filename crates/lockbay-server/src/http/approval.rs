@@ -571,6 +571,11 @@ async fn perform(bay: &LockBay, request: &Request, actor: &str) -> lockbay::Resu
     };
     let decision =
         decided.decision().map_err(|_| lockbay::Error::new(ErrorKind::Internal, unknown))?;
+    // Also of a decision that was taken before its end could be entered: it is not taken twice.
+    if standing_of(&bay.sagas().show(&decided.saga_id).await?) != decided.seen {
+        let moved = "the saga has moved since this was asked for; look at it, and ask again";
+        return Err(lockbay::Error::new(ErrorKind::Refused, moved));
+    }
     let operated = bay.sagas().operate(&decided.saga_id, &decision, actor, &decided.reason).await?;
     Ok(format!("saga {} is {}", operated.saga_id, operated.status.name()))
 }
