@@ -85,6 +85,7 @@ pub mod testing;
 pub use config::Config;
 pub use error::{Error, ErrorKind, Result};
 pub use json::Json;
+pub use lockbay::overview::Overview;
 pub use lockbay::{LockBay, Placement};
 pub use scribe::Caller;
 

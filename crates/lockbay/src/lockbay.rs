@@ -6,6 +6,7 @@
 mod books;
 mod build;
 mod gauges;
+pub(crate) mod overview;
 mod report;
 mod retention;
 mod ticks;

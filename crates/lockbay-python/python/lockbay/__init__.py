@@ -1,0 +1,24 @@
+"""Leader election, idempotent jobs and sagas for services that move money."""
+
+import atexit
+
+from lockbay import _lockbay, errors
+from lockbay._lockbay import EVENTS, Job, JobOutcome, LockBay, StepCall
+from lockbay._step import NOT_DONE, SagaStep, StepContext
+from lockbay.errors import Failed, LockBayError
+
+__all__ = [
+    "EVENTS",
+    "Failed",
+    "Job",
+    "JobOutcome",
+    "LockBay",
+    "LockBayError",
+    "NOT_DONE",
+    "SagaStep",
+    "StepCall",
+    "StepContext",
+    "errors",
+]
+
+atexit.register(_lockbay.end)

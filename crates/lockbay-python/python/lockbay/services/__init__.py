@@ -1,0 +1,1 @@
+"""The services of the integration guide, by its names."""

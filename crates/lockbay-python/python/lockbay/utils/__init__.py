@@ -1,0 +1,1 @@
+"""The utilities of the integration guide, by its names."""

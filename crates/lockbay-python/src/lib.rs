@@ -1,0 +1,41 @@
+//! The extension module of the Python package `lockbay`: its classes, in reading order.
+//!
+//! Rust does the work. Python code of the package says types, names what the guide names, and meets
+//! other libraries; it decides nothing.
+
+mod bay;
+mod callback;
+mod cleanup;
+mod error;
+mod job;
+mod json;
+mod leader;
+mod mailbox;
+mod money;
+mod monitor;
+mod runtime;
+mod saga;
+mod schedule;
+mod state;
+
+use pyo3::prelude::*;
+
+#[pymodule]
+fn _lockbay(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("EVENTS", lockbay::event::Event::NAMES.to_vec())?;
+    module.add_class::<bay::LockBay>()?;
+    module.add_class::<leader::Leader>()?;
+    module.add_class::<leader::Lease>()?;
+    module.add_class::<job::Jobs>()?;
+    module.add_class::<job::Job>()?;
+    module.add_class::<job::Outcome>()?;
+    module.add_class::<saga::Sagas>()?;
+    module.add_class::<saga::StepCall>()?;
+    module.add_class::<schedule::Schedules>()?;
+    module.add_class::<schedule::ScheduledTick>()?;
+    module.add_class::<money::Ledger>()?;
+    module.add_class::<state::State>()?;
+    module.add_class::<cleanup::Cleanup>()?;
+    module.add_class::<monitor::Alerts>()?;
+    module.add_function(wrap_pyfunction!(bay::end, module)?)
+}

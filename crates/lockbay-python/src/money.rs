@@ -1,0 +1,181 @@
+//! The ledger, and the financial sagas on it.
+//!
+//! An amount is a `str`, an `int`, a `Decimal`, or a `float`, which counts by its shortest decimal
+//! text. What does not fit the decimals of its currency is refused.
+
+use std::sync::Arc;
+
+use lockbay::ledger::{Amount, Balance, Currency, UserId};
+use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyFloat, PyInt, PyString};
+
+use crate::bay::{LockBay, Shared};
+use crate::error::{Raise, invalid};
+use crate::json::show;
+use crate::mailbox::awaitable;
+
+/// Accounts, and the money in them.
+#[pyclass(frozen, module = "lockbay")]
+pub(crate) struct Ledger(Arc<Shared>);
+
+#[pymethods]
+impl Ledger {
+    /// Enters money that has come in; repeated with its key, it is the same deposit. Gives what the
+    /// user has then.
+    #[pyo3(signature = (user_id, amount, currency, *, idempotency_key))]
+    fn deposit<'py>(
+        &self,
+        py: Python<'py>,
+        user_id: &Bound<'py, PyAny>,
+        amount: &Bound<'py, PyAny>,
+        currency: &str,
+        idempotency_key: String,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let bay = self.0.bay(py)?;
+        let (user, amount) = (user("user_id", user_id)?, money(amount, currency)?);
+        let call = async move {
+            bay.ledger().deposit(&user, &amount, &idempotency_key).await?;
+            bay.ledger().balance(&user, amount.currency()).await
+        };
+        awaitable(py, call, |py, balance: Balance| show(py, &balance))
+    }
+
+    /// What a user has: `available`, `held` and `currency`.
+    fn balance<'py>(
+        &self,
+        py: Python<'py>,
+        user_id: &Bound<'py, PyAny>,
+        currency: &str,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let bay = self.0.bay(py)?;
+        let (user, currency) = (user("user_id", user_id)?, Currency::parse(currency).or_raise(py)?);
+        let call = async move { bay.ledger().balance(&user, currency).await };
+        awaitable(py, call, |py, balance| show(py, &balance))
+    }
+
+    /// Per currency, the sum of everything, which is zero, and totals.
+    fn trial_balance<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let bay = self.0.bay(py)?;
+        let call = async move { bay.ledger().trial_balance().await };
+        awaitable(py, call, |py, trial| show(py, &trial))
+    }
+}
+
+#[pymethods]
+impl LockBay {
+    /// Accounts, and the money in them.
+    #[getter]
+    fn ledger(&self) -> Ledger {
+        Ledger(Arc::clone(&self.0))
+    }
+
+    /// Sets a buyer's money apart for a seller; gives the id of the saga, which is the escrow's.
+    #[pyo3(signature = (buyer_id, seller_id, amount, currency, *, idempotency_key=None))]
+    fn escrow<'py>(
+        &self,
+        py: Python<'py>,
+        buyer_id: &Bound<'py, PyAny>,
+        seller_id: &Bound<'py, PyAny>,
+        amount: &Bound<'py, PyAny>,
+        currency: &str,
+        idempotency_key: Option<String>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let bay = self.0.bay(py)?;
+        let (buyer, seller) = (user("buyer_id", buyer_id)?, user("seller_id", seller_id)?);
+        let amount = money(amount, currency)?;
+        let call = async move {
+            let started = bay.finance().escrow(&buyer, &seller, &amount, idempotency_key).await?;
+            Ok(started.saga_id)
+        };
+        awaitable(py, call, id)
+    }
+
+    /// Pays a user out; gives the id of the saga.
+    #[pyo3(signature = (user_id, amount, currency, destination, *, idempotency_key=None))]
+    fn cashout<'py>(
+        &self,
+        py: Python<'py>,
+        user_id: &Bound<'py, PyAny>,
+        amount: &Bound<'py, PyAny>,
+        currency: &str,
+        destination: String,
+        idempotency_key: Option<String>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let bay = self.0.bay(py)?;
+        let (user, amount) = (user("user_id", user_id)?, money(amount, currency)?);
+        let call = async move {
+            let started =
+                bay.finance().cashout(&user, &amount, &destination, idempotency_key).await?;
+            Ok(started.saga_id)
+        };
+        awaitable(py, call, id)
+    }
+
+    /// Pays an escrow to its seller; gives the id of the saga. Without a key, once.
+    #[pyo3(signature = (escrow_id, *, idempotency_key=None))]
+    fn release<'py>(
+        &self,
+        py: Python<'py>,
+        escrow_id: String,
+        idempotency_key: Option<String>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let bay = self.0.bay(py)?;
+        let call =
+            async move { Ok(bay.finance().release(&escrow_id, idempotency_key).await?.saga_id) };
+        awaitable(py, call, id)
+    }
+
+    /// Gives an escrow back to its buyer; gives the id of the saga. Without a key, once.
+    #[pyo3(signature = (escrow_id, *, idempotency_key=None))]
+    fn refund<'py>(
+        &self,
+        py: Python<'py>,
+        escrow_id: String,
+        idempotency_key: Option<String>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let bay = self.0.bay(py)?;
+        let call =
+            async move { Ok(bay.finance().refund(&escrow_id, idempotency_key).await?.saga_id) };
+        awaitable(py, call, id)
+    }
+}
+
+fn id(py: Python<'_>, saga_id: String) -> PyResult<Py<PyAny>> {
+    Ok(saga_id.into_pyobject(py)?.into_any().unbind())
+}
+
+/// A user by number or by text.
+fn user(what: &str, value: &Bound<'_, PyAny>) -> PyResult<UserId> {
+    let py = value.py();
+    let is_number = value.is_instance_of::<PyInt>() && !value.is_instance_of::<PyBool>();
+    if !is_number && !value.is_instance_of::<PyString>() {
+        let shown = value.repr()?;
+        return Err(invalid(py, format!("{what} is a number or text, not {shown}")));
+    }
+    UserId::parse(value.str()?.to_str()?).or_raise(py)
+}
+
+/// An amount, exactly.
+fn money(value: &Bound<'_, PyAny>, currency: &str) -> PyResult<Amount> {
+    let py = value.py();
+    let currency = Currency::parse(currency).or_raise(py)?;
+    let decimal = py.import("decimal")?.getattr("Decimal")?;
+    let text = if let Ok(float) = value.cast::<PyFloat>() {
+        if !float.value().is_finite() {
+            return Err(invalid(py, format!("an amount is a number, not {}", float.value())));
+        }
+        // The shortest text that is this float, without an exponent.
+        float.value().to_string()
+    } else if value.is_instance(&decimal)? {
+        value.call_method1("__format__", ("f",))?.extract()?
+    } else if value.is_instance_of::<PyString>()
+        || (value.is_instance_of::<PyInt>() && !value.is_instance_of::<PyBool>())
+    {
+        value.str()?.to_string()
+    } else {
+        let shown = value.repr()?;
+        let message = format!("an amount is text, a Decimal, an int or a float, not {shown}");
+        return Err(invalid(py, message));
+    };
+    Amount::parse(&text, currency).or_raise(py)
+}
