@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use lockbay::monitor::alert::Rule;
+use lockbay::monitor::alert::rule::Rule;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use serde::de::DeserializeOwned;
