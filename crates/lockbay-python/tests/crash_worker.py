@@ -10,12 +10,11 @@ import asyncio
 import json
 import sys
 import time
-import traceback
 from pathlib import Path
 from typing import Any
 
 import lockbay
-from processes import note
+from orders import note, serve
 
 STORE, DIRECTORY, NAME = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
 SETTINGS = json.loads(sys.argv[4]) if len(sys.argv) > 4 else {}
@@ -113,26 +112,11 @@ async def obey(bay: lockbay.LockBay, order: str, given: dict[str, Any]) -> Any:
 
 
 async def main() -> None:
-    loop = asyncio.get_running_loop()
-    reader = asyncio.StreamReader()
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     bay = lockbay.LockBay(STORE, monitoring=False, **SETTINGS)
     bay.register_handler("work", Work())
     bay.register_handler("work_on_a_thread", WorkOnAThread())
     async with bay:
-        print(json.dumps({"answer": "open"}), flush=True)
-        async with asyncio.TaskGroup() as answers:
-            while line := await reader.readline():
-                given = json.loads(line)
-                answers.create_task(answer(bay, given.pop("order"), given))
-
-
-async def answer(bay: lockbay.LockBay, order: str, given: dict[str, Any]) -> None:
-    try:
-        said = {"answer": await obey(bay, order, given)}
-    except Exception:
-        said = {"error": traceback.format_exc()}
-    print(json.dumps(said), flush=True)
+        await serve(lambda order, given: obey(bay, order, given))
 
 
 if __name__ == "__main__":

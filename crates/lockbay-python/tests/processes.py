@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import queue
 import signal
 import socket
@@ -78,23 +77,38 @@ def _answers(server: subprocess.Popen[bytes], port: int) -> bool:
         return False
 
 
+class Died(Exception):
+    """A worker ended before it had answered."""
+
+
 class Worker:
-    """A process of a test, until `with` is left."""
+    """A process of a test, until `with` is left. Several threads may ask it at once."""
 
     def __init__(self, script: str, *arguments: object) -> None:
         command = [sys.executable, str(HERE / script), *map(str, arguments)]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        self._answers: queue.Queue[str | None] = queue.Queue()
+        self._lock = threading.Lock()
+        # `None` once it has ended; 0 is that it is open.
+        self._waiting: dict[int, queue.Queue[dict[str, Any] | None]] | None = {0: queue.Queue()}
+        self._told = 0
         threading.Thread(target=self._listen, daemon=True).start()
 
     def _listen(self) -> None:
         assert self.process.stdout is not None
         with self.process.stdout as lines:
-            for line in lines:
-                self._answers.put(line)
-        self._answers.put(None)
+            # What is cut off was said by one that died.
+            for line in (line for line in lines if line.endswith("\n")):
+                said = json.loads(line)
+                with self._lock:
+                    assert self._waiting is not None
+                    waiting = self._waiting[said["number"]]
+                waiting.put(said)
+        with self._lock:
+            waiting_still, self._waiting = self._waiting, None
+        for nobody in (waiting_still or {}).values():
+            nobody.put(None)
 
     def __enter__(self) -> Worker:
         return self
@@ -102,28 +116,46 @@ class Worker:
     def __exit__(self, *_exception: object) -> None:
         self.kill()
 
-    def tell(self, order: str, **given: Any) -> None:
-        """Gives it an order; its answer is the next `hear`."""
+    def opened(self, patience: float = PATIENCE) -> Worker:
+        """Waits until it is ready for orders."""
+        self.hear(0, patience)
+        return self
+
+    def tell(self, order: str, /, **given: Any) -> int:
+        """Gives it an order, whose answer is to be heard under this number."""
         assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps({"order": order, **given}) + "\n")
-        self.process.stdin.flush()
+        with self._lock:
+            if self._waiting is None:
+                raise Died(self.process.args)
+            self._told += 1
+            self._waiting[self._told] = queue.Queue()
+            line = json.dumps({"number": self._told, "order": order, **given})
+            try:
+                self.process.stdin.write(line + "\n")
+                self.process.stdin.flush()
+            except OSError:
+                raise Died(self.process.args) from None
+            return self._told
 
-    def hear(self, patience: float = PATIENCE) -> Any:
-        """Its next answer."""
+    def hear(self, number: int, patience: float = PATIENCE) -> Any:
+        """The answer of this number."""
+        with self._lock:
+            if self._waiting is None:
+                raise Died(self.process.args)
+            waiting = self._waiting[number]
         try:
-            line = self._answers.get(timeout=patience)
+            said = waiting.get(timeout=patience)
         except queue.Empty:
-            raise AssertionError(f"worker {self.process.args} does not answer") from None
-        assert line is not None, f"worker {self.process.args} has ended: {self.process.poll()}"
-        answer = json.loads(line)
-        if "error" in answer:
-            raise AssertionError(f"worker {self.process.args}: {answer['error']}")
-        return answer["answer"]
+            raise AssertionError(f"no answer of {self.process.args}") from None
+        if said is None:
+            raise Died(self.process.args)
+        if "error" in said:
+            raise AssertionError(f"{self.process.args}: {said['error']}")
+        return said["answer"]
 
-    def ask(self, order: str, **given: Any) -> Any:
+    def ask(self, order: str, /, **given: Any) -> Any:
         """Gives it an order and waits for the answer."""
-        self.tell(order, **given)
-        return self.hear()
+        return self.hear(self.tell(order, **given))
 
     def kill(self) -> None:
         """Kills it, as a machine does that is out of memory."""
@@ -158,16 +190,6 @@ def _state(pid: int) -> str:
 def _holds_a_lock(pid: int) -> bool:
     locks = (line.split() for line in Path("/proc/locks").read_text().splitlines())
     return any(lock[1] == "POSIX" and lock[3] == "WRITE" and lock[4] == str(pid) for lock in locks)
-
-
-def note(path: Path, **what: Any) -> None:
-    """Adds a line to what several processes write down, whole."""
-    line = json.dumps({"at": time.monotonic(), **what}) + "\n"
-    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    try:
-        os.write(file, line.encode())
-    finally:
-        os.close(file)
 
 
 def notes(path: Path) -> list[dict[str, Any]]:

@@ -35,7 +35,8 @@ class World:
             for name in ("first", "second")
         ]
         self.first, self.second = (workers.enter_context(worker) for worker in started)
-        assert [worker.hear() for worker in started] == ["open", "open"]
+        for worker in started:
+            worker.opened()
 
     def hold(self, action: str, step: str) -> Path:
         """Has the first worker wait in this handler until the file is gone."""
@@ -211,14 +212,14 @@ def test_a_job_whose_process_is_killed_runs_again_elsewhere(world: World) -> Non
 
 def test_a_job_is_not_taken_over_while_its_process_is_alive(world: World) -> None:
     held = world.hold("run", "pay")
-    world.first.tell("run_job", claim_ttl=CLAIM_TTL)
+    job = world.first.tell("run_job", claim_ttl=CLAIM_TTL)
     began = world.call("first", "run", "pay")["at"]
     # Longer than the claim lasts without heartbeats.
     in_time = {"claim_ttl": CLAIM_TTL, "wait_seconds": 2 * CLAIM_TTL}
     assert world.second.ask("run_job", **in_time)["status"] == "in_progress"
     assert time.monotonic() - began > CLAIM_TTL
     held.unlink()
-    assert world.first.hear()["result"] == {"by": "first"}
+    assert world.first.hear(job)["result"] == {"by": "first"}
     assert world.second.ask("run_job", **in_time)["replayed"] is True
     assert not world.calls(worker="second")
 
@@ -226,7 +227,7 @@ def test_a_job_is_not_taken_over_while_its_process_is_alive(world: World) -> Non
 @pytest.mark.parametrize("returns", [False, True])
 def test_a_job_that_wakes_up_is_fenced(world: World, returns: bool) -> None:
     held = world.hold("run", "pay")
-    world.first.tell("run_job", claim_ttl=CLAIM_TTL)
+    job = world.first.tell("run_job", claim_ttl=CLAIM_TTL)
     first = world.call("first", "run", "pay")
     world.first.freeze()
     frozen = time.monotonic()
@@ -236,7 +237,7 @@ def test_a_job_that_wakes_up_is_fenced(world: World, returns: bool) -> None:
     if returns:
         held.unlink()
     world.first.thaw()
-    assert world.first.hear() == {"raised": "fenced"}
+    assert world.first.hear(job) == {"raised": "fenced"}
     if not returns:
         world.call("first", "run", "pay", "cancelled")
     again = world.second.ask("run_job", claim_ttl=CLAIM_TTL)
