@@ -23,11 +23,15 @@ use crate::callback::Callback;
 use crate::error::{Raise, invalid, raise, unavailable};
 use crate::json::show;
 use crate::mailbox::{Mailbox, Post, awaitable};
+use crate::payout::Provider;
 use crate::saga::Handler;
 use crate::schedule::TickHandler;
 
 /// How long a closing instance waits for callbacks that hear of its end.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// How long what is due may run while an instance on a stepped clock closes.
+const BREATH: Duration = Duration::from_millis(5);
 
 /// An instance: opened by `async with` or `await`, closed by leaving that or by `close()`.
 #[pyclass(frozen, module = "lockbay", name = "LockBay", subclass)]
@@ -35,11 +39,15 @@ pub(crate) struct LockBay(pub(crate) Arc<Shared>);
 
 pub(crate) struct Shared {
     given: Mutex<Given>,
+    /// What it stands on instead of the store that is given and the time of this machine.
+    footing: Option<Footing>,
     slot: Mutex<Slot>,
     /// Handlers of sagas by name, also before it is open.
     pub(crate) handlers: Mutex<BTreeMap<String, Handler>>,
     /// Handlers of schedules by name, also before it is open.
     pub(crate) tick_handlers: Mutex<BTreeMap<String, TickHandler>>,
+    /// Who pays out, if the settings do not say so.
+    pub(crate) provider: Mutex<Option<Provider>>,
     callbacks: Mutex<Vec<Callback>>,
     /// What is to be done whenever it is opened, in this order.
     wishes: Mutex<Vec<Wish>>,
@@ -64,11 +72,42 @@ impl Given {
 pub(crate) type Wish = Arc<dyn Fn(lockbay::LockBay) -> Told + Send + Sync>;
 pub(crate) type Told = Pin<Box<dyn Future<Output = lockbay::Result<()>> + Send>>;
 
+/// A store in memory, and the clock that it goes by.
+pub(crate) struct Footing {
+    pub(crate) clock: lockbay::clock::Clock,
+    pub(crate) memory: Arc<lockbay::store::memory::Memory>,
+}
+
+impl Footing {
+    fn open(&self, config: Config) -> lockbay::LockBay {
+        let store = Arc::new(self.memory.client());
+        lockbay::LockBay::with_store(config, store, self.clock.clone())
+    }
+
+    /// Moves time on while an instance closes, since nobody else can meanwhile.
+    async fn see_through(&self, end: impl Future<Output = ()>) {
+        let time_goes_on = async {
+            loop {
+                lockbay::clock::Clock::system().sleep(BREATH).await;
+                if let Some(due) = self.clock.next_due() {
+                    self.clock.advance(due);
+                }
+            }
+        };
+        tokio::select! {
+            () = end => {}
+            () = time_goes_on => {}
+        }
+    }
+}
+
 enum Slot {
     /// Not open, or not any more.
     Closed,
     Opening,
     Open(Opened),
+    /// Of somebody else, who sees to its end.
+    Lent(lockbay::LockBay, Post),
 }
 
 struct Opened {
@@ -106,20 +145,7 @@ impl LockBay {
     ) -> PyResult<Self> {
         let given = Given { file: config_file, ..Given::default() };
         let is_said = store.is_some() || given.file.is_some() || settings.is_some();
-        let shared = Arc::new(Shared {
-            given: Mutex::new(given),
-            slot: Mutex::new(Slot::Closed),
-            handlers: Mutex::default(),
-            tick_handlers: Mutex::default(),
-            callbacks: Mutex::default(),
-            wishes: Mutex::default(),
-            listeners: TaskTracker::new(),
-        });
-        let mut all = ALL.lock();
-        all.retain(|other| other.strong_count() > 0);
-        all.push(Arc::downgrade(&shared));
-        drop(all);
-        let bay = LockBay(shared);
+        let bay = LockBay(Shared::new(given, None).noted());
         if is_said {
             // So that a mistake is found where it was made.
             bay.configure(py, store, settings)?;
@@ -181,7 +207,10 @@ impl LockBay {
         let begin = shared.begin(py)?;
         let call = async move {
             let Some((config, opening)) = begin else { return Ok(()) };
-            let bay = lockbay::LockBay::open(config).await?;
+            let bay = match &shared.footing {
+                Some(footing) => footing.open(config),
+                None => lockbay::LockBay::open(config).await?,
+            };
             opening.opened(bay, home, runtime).await
         };
         awaitable(py, call, move |_, ()| Ok(this.into_any()))
@@ -193,7 +222,10 @@ impl LockBay {
         let (shared, open) = (Arc::clone(&self.0), self.0.take());
         let call = async move {
             if let Some(bay) = open {
-                bay.shutdown().await;
+                match &shared.footing {
+                    Some(footing) => footing.see_through(bay.shutdown()).await,
+                    None => bay.shutdown().await,
+                }
                 let clock = bay.clock().clone();
                 drop(bay);
                 // Callbacks hear of the end, unless they take too long.
@@ -285,7 +317,56 @@ impl LockBay {
     }
 }
 
+impl LockBay {
+    /// An instance that is open and stays so, whatever becomes of this.
+    pub(crate) fn lent(
+        py: Python<'_>,
+        bay: lockbay::LockBay,
+        home: Post,
+    ) -> PyResult<Bound<'_, Self>> {
+        let shared = Shared::new(Given::default(), None);
+        *shared.slot.lock() = Slot::Lent(bay, home);
+        Bound::new(py, LockBay(Arc::new(shared)))
+    }
+}
+
+impl LockBay {
+    /// An instance that is opened on this.
+    pub(crate) fn standing_on<'py>(
+        py: Python<'py>,
+        footing: Footing,
+        settings: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, Self>> {
+        let bay = LockBay(Shared::new(Given::default(), Some(footing)).noted());
+        bay.configure(py, Some("memory:".into()), settings)?;
+        Bound::new(py, bay)
+    }
+}
+
 impl Shared {
+    /// Notes it among those that are not to outlive the interpreter.
+    fn noted(self) -> Arc<Self> {
+        let shared = Arc::new(self);
+        let mut all = ALL.lock();
+        all.retain(|other| other.strong_count() > 0);
+        all.push(Arc::downgrade(&shared));
+        shared
+    }
+
+    fn new(given: Given, footing: Option<Footing>) -> Self {
+        Shared {
+            given: Mutex::new(given),
+            footing,
+            slot: Mutex::new(Slot::Closed),
+            handlers: Mutex::default(),
+            tick_handlers: Mutex::default(),
+            provider: Mutex::default(),
+            callbacks: Mutex::default(),
+            wishes: Mutex::default(),
+            listeners: TaskTracker::new(),
+        }
+    }
+
     /// The instance; an error if it is not open here. A call from another loop than the one that
     /// opened it makes that its home, if the first has ended.
     pub(crate) fn bay(&self, py: Python<'_>) -> PyResult<lockbay::LockBay> {
@@ -308,6 +389,7 @@ impl Shared {
                 );
                 Err(raise(py, &unavailable(message)))
             }
+            Slot::Lent(bay, _) => Ok(bay.clone()),
             Slot::Opening | Slot::Closed => {
                 let message = "this LockBay is not open: use `async with`, or await start() first";
                 Err(raise(py, &unavailable(message)))
@@ -325,6 +407,7 @@ impl Shared {
             Slot::Open(opened) if opened.pid == std::process::id() => {
                 Some((opened.bay.clone(), opened.home.clone()))
             }
+            Slot::Lent(bay, home) => Some((bay.clone(), home.clone())),
             Slot::Open(_) | Slot::Opening | Slot::Closed => None,
         }
     }
@@ -340,6 +423,7 @@ impl Shared {
         let mut slot = self.slot.lock();
         match &*slot {
             Slot::Open(opened) if opened.pid == std::process::id() => return Ok(None),
+            Slot::Lent(..) => return Ok(None),
             Slot::Open(_) if config.store.starts_with("sqlite:") => {
                 let message = "SQLite files cannot be carried over a fork: open this one after it \
                                (in gunicorn, in post_fork or in the application's startup)";
@@ -385,7 +469,7 @@ impl Shared {
                 *slot = Slot::Closed;
                 Some(bay)
             }
-            Slot::Open(_) | Slot::Opening | Slot::Closed => None,
+            Slot::Open(_) | Slot::Opening | Slot::Closed | Slot::Lent(..) => None,
         }
     }
 }
@@ -418,8 +502,9 @@ impl Opening {
 
     async fn tell(&self, bay: &lockbay::LockBay) -> lockbay::Result<()> {
         let shared = &self.0;
+        crate::payout::pay_through(shared, bay)?;
         for (name, handler) in shared.handlers.lock().iter() {
-            bay.sagas().register(name, handler.step(shared))?;
+            bay.sagas().register(name, handler.step(shared, bay))?;
         }
         for (name, handler) in shared.tick_handlers.lock().iter() {
             handler.register(name, bay, shared)?;
@@ -447,7 +532,8 @@ impl Drop for Shared {
             Slot::Open(opened) if opened.pid == std::process::id() => {
                 opened.runtime.spawn(async move { opened.bay.shutdown().await });
             }
-            other => std::mem::forget(other),
+            inherited @ Slot::Open(_) => std::mem::forget(inherited),
+            Slot::Closed | Slot::Opening | Slot::Lent(..) => {}
         }
     }
 }

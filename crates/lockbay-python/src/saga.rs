@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use lockbay::clock::Clock;
+use lockbay::ledger::Ledger;
 use lockbay::saga::{
-    Action, Decision, HandlerCheck, Probe, SagaFilter, SagaRequest, SagaStatus, Step, StepContext,
-    StepError, StepOutput, StepSpec,
+    Action, Decision, HandlerCheck, Probe, SagaFilter, SagaRequest, SagaStatus, Settled, Step,
+    StepContext, StepError, StepOutput, StepSpec,
 };
+use lockbay::store::Effects;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -18,7 +20,8 @@ use crate::bay::{LockBay, Shared};
 use crate::error::{Raise, invalid, step_error, told};
 use crate::job::{seconds, until};
 use crate::json::{from_json, show, to_json, to_optional};
-use crate::mailbox::{Arguments, Question, ask, awaitable};
+use crate::mailbox::{Arguments, Post, Question, ask, awaitable};
+use crate::movement::{Answer, Ids};
 
 /// How long sagas may be waited for in one call.
 const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3_600);
@@ -29,19 +32,26 @@ pub(crate) struct Handler {
     execute: Arc<Py<PyAny>>,
     compensate: Option<Arc<Py<PyAny>>>,
     probe: Option<Arc<Py<PyAny>>>,
+    settle: Option<Arc<Py<PyAny>>>,
     calling: Calling,
 }
 
 #[derive(Clone, Copy)]
-enum Calling {
+pub(crate) enum Calling {
     /// With one [`StepCall`].
     WithCall,
     /// With parameters and context, and the original result for a compensation.
     Spread,
 }
 
+impl Calling {
+    pub(crate) fn spread(spread: bool) -> Self {
+        if spread { Calling::Spread } else { Calling::WithCall }
+    }
+}
+
 impl Handler {
-    fn of(object: &Bound<'_, PyAny>, calling: Calling) -> PyResult<Self> {
+    pub(crate) fn of(object: &Bound<'_, PyAny>, calling: Calling) -> PyResult<Self> {
         let py = object.py();
         let method = |name: &str| -> PyResult<Option<Arc<Py<PyAny>>>> {
             let method = object.getattr_opt(name)?.filter(|method| !method.is_none());
@@ -51,18 +61,46 @@ impl Handler {
             let shown = object.repr()?;
             return Err(invalid(py, format!("a handler has a method execute; {shown} has none")));
         };
-        Ok(Handler { execute, compensate: method("compensate")?, probe: method("probe")?, calling })
+        let (compensate, probe) = (method("compensate")?, method("probe")?);
+        Ok(Handler { execute, compensate, probe, settle: method("settle")?, calling })
     }
 
     /// The step that asks it, wherever the instance is at home then.
-    pub(crate) fn step(&self, shared: &Arc<Shared>) -> impl Step + use<> {
-        PythonStep { handler: self.clone(), shared: Arc::downgrade(shared) }
+    pub(crate) fn step(&self, shared: &Arc<Shared>, bay: &lockbay::LockBay) -> impl Step + use<> {
+        self.at(Home::Of(Arc::downgrade(shared)), bay.clock(), bay.ledger())
+    }
+
+    /// The step that asks it on this loop.
+    pub(crate) fn on(&self, post: &Post, clock: &Clock, ledger: &Ledger) -> impl Step + use<> {
+        self.at(Home::Always(post.clone()), clock, ledger)
+    }
+
+    fn at(&self, home: Home, clock: &Clock, ledger: &Ledger) -> PythonStep {
+        let (clock, ledger) = (clock.clone(), ledger.clone());
+        PythonStep { handler: self.clone(), home, clock, ledger }
     }
 }
 
 struct PythonStep {
     handler: Handler,
-    shared: Weak<Shared>,
+    home: Home,
+    clock: Clock,
+    ledger: Ledger,
+}
+
+/// Where a handler runs.
+enum Home {
+    Of(Weak<Shared>),
+    Always(Post),
+}
+
+impl Home {
+    fn now(&self) -> Option<Post> {
+        match self {
+            Home::Of(shared) => shared.upgrade().and_then(|shared| shared.home()),
+            Home::Always(post) => Some(post.clone()),
+        }
+    }
 }
 
 impl PythonStep {
@@ -76,11 +114,10 @@ impl PythonStep {
             let action = context.action.name();
             return Err(StepError::missing(format!("step {:?} has no {action}", context.step)));
         };
-        let open = self.shared.upgrade().and_then(|shared| shared.at_home());
-        let (bay, home) = open.ok_or_else(|| StepError::unknown("the instance is closed"))?;
+        let home = self.home.now();
+        let home = home.ok_or_else(|| StepError::unknown("the instance is closed"))?;
         let lost = context.cancelled.clone();
-        let call = StepCall { context, clock: bay.clock().clone() };
-        drop(bay);
+        let call = StepCall { context, clock: self.clock.clone() };
         let calling = self.handler.calling;
         let arguments = move |py: Python<'_>| call.arguments(py, calling);
         let question = Question { function: Arc::clone(function), context: None };
@@ -95,18 +132,36 @@ impl PythonStep {
     }
 }
 
-fn output(result: &Bound<'_, PyAny>) -> PyResult<StepOutput> {
-    to_json("the result", result).map(StepOutput::from)
+/// By which keys a step names what it moves.
+fn ids(context: &StepContext) -> Ids {
+    Ids {
+        key: context.idempotency_key.clone(),
+        undo_key: context.undo_key(),
+        goes_back: context.action == Action::Compensate,
+        step: Some((context.saga_id.to_string(), context.step.clone())),
+    }
 }
 
 #[async_trait]
 impl Step for PythonStep {
     async fn execute(&self, context: StepContext) -> Result<StepOutput, StepError> {
-        self.ask(Some(&self.handler.execute), context, output).await
+        let ids = ids(&context);
+        let answer = self.ask(Some(&self.handler.execute), context, Answer::read).await?;
+        answer.of_step(&self.ledger, &ids).await
     }
 
     async fn compensate(&self, context: StepContext) -> Result<StepOutput, StepError> {
-        self.ask(self.handler.compensate.as_ref(), context, output).await
+        let ids = ids(&context);
+        let answer = self.ask(self.handler.compensate.as_ref(), context, Answer::read).await?;
+        answer.of_step(&self.ledger, &ids).await
+    }
+
+    /// What was found or said to be done moves what it would have moved, if the handler says what.
+    async fn settle(&self, context: &StepContext, settled: Settled) -> Result<Effects, StepError> {
+        let settle = self.handler.settle.as_ref().filter(|_| settled == Settled::Done);
+        let Some(settle) = settle else { return Ok(Effects::default()) };
+        let answer = self.ask(Some(settle), context.clone(), Answer::read).await?;
+        Ok(answer.of_step(&self.ledger, &ids(context)).await?.effects)
     }
 
     async fn probe(&self, context: StepContext) -> Result<Probe, StepError> {
@@ -268,10 +323,9 @@ impl LockBay {
         handler: &Bound<'_, PyAny>,
         spread: bool,
     ) -> PyResult<()> {
-        let calling = if spread { Calling::Spread } else { Calling::WithCall };
-        let handler = Handler::of(handler, calling)?;
+        let handler = Handler::of(handler, Calling::spread(spread))?;
         if let Some((bay, _)) = self.0.at_home() {
-            bay.sagas().register(&name, handler.step(&self.0)).or_raise(py)?;
+            bay.sagas().register(&name, handler.step(&self.0, &bay)).or_raise(py)?;
         }
         self.0.handlers.lock().insert(name, handler);
         Ok(())
@@ -298,9 +352,7 @@ impl Sagas {
         defer_handlers: bool,
     ) -> PyResult<Bound<'py, PyAny>> {
         let bay = self.0.bay(py)?;
-        let specs = steps.try_iter()?.enumerate().map(|(place, step)| spec(place, &step?));
-        let mut request = SagaRequest::new(saga_name, specs.collect::<PyResult<_>>()?);
-        request.context = to_optional("context", context)?;
+        let mut request = request(saga_name, steps, context)?;
         request.metadata = to_optional("metadata", metadata)?;
         request.timeout = seconds(py, "timeout", timeout)?;
         request.idempotency_key = idempotency_key;
@@ -425,6 +477,18 @@ impl Sagas {
             Ok(operated.status.name().into_pyobject(py)?.into_any().unbind())
         })
     }
+}
+
+/// A saga as it was said.
+pub(crate) fn request(
+    saga_name: String,
+    steps: &Bound<'_, PyAny>,
+    context: Option<&Bound<'_, PyAny>>,
+) -> PyResult<SagaRequest> {
+    let specs = steps.try_iter()?.enumerate().map(|(place, step)| spec(place, &step?));
+    let mut request = SagaRequest::new(saga_name, specs.collect::<PyResult<_>>()?);
+    request.context = to_optional("context", context)?;
+    Ok(request)
 }
 
 /// A step as it was said: a dict, or an object with attributes of the same names.

@@ -23,20 +23,19 @@ async def serve(obey: Obey) -> None:
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    say(number=0, answer="open")
+    say(call=0, answer="open")
     async with asyncio.TaskGroup() as answers:
         while line := await reader.readline():
-            given = json.loads(line)
-            answers.create_task(answer(obey, given.pop("number"), given.pop("order"), given))
+            answers.create_task(answer(obey, *json.loads(line)))
 
 
-async def answer(obey: Obey, number: int, order: str, given: dict[str, Any]) -> None:
+async def answer(obey: Obey, call: int, order: str, given: dict[str, Any]) -> None:
     try:
         said = await obey(order, given)
     except Exception:
-        say(number=number, error=traceback.format_exc())
+        say(call=call, error=traceback.format_exc())
     else:
-        say(number=number, answer=said)
+        say(call=call, answer=said)
 
 
 def say(**what: Any) -> None:

@@ -103,7 +103,7 @@ class Worker:
                 said = json.loads(line)
                 with self._lock:
                     assert self._waiting is not None
-                    waiting = self._waiting[said["number"]]
+                    waiting = self._waiting[said["call"]]
                 waiting.put(said)
         with self._lock:
             waiting_still, self._waiting = self._waiting, None
@@ -129,7 +129,7 @@ class Worker:
                 raise Died(self.process.args)
             self._told += 1
             self._waiting[self._told] = queue.Queue()
-            line = json.dumps({"number": self._told, "order": order, **given})
+            line = json.dumps([self._told, order, given])
             try:
                 self.process.stdin.write(line + "\n")
                 self.process.stdin.flush()

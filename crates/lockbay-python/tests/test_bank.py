@@ -113,7 +113,8 @@ class Bank:
 
 
 def assert_balanced(trial: dict[str, Any]) -> None:
-    assert [cents(total["sum"]) for total in trial["totals"]] == [0], trial
+    assert trial["balanced"] is True, trial
+    assert [cents(total["sum"]) for total in trial["currencies"]] == [0], trial
 
 
 def cents(text: str) -> int:
@@ -240,7 +241,7 @@ def check_ledger(bank: Bank, orders: list[Order], ends: dict[str, str]) -> None:
         assert (cents(balance["available"]), cents(balance["held"])) == (amount, 0), user
     trial = bank.ask("trial_balance")
     assert_balanced(trial)
-    (totals,) = trial["totals"]
+    (totals,) = trial["currencies"]
     assert (cents(totals["held"]), cents(totals["escrow"])) == (0, in_escrow), totals
     assert cents(totals["external"]) == paid_out - DEPOSIT * len(USERS), totals
 

@@ -3,7 +3,17 @@
 import atexit
 
 from lockbay import _lockbay, errors
-from lockbay._lockbay import EVENTS, Job, JobOutcome, LockBay, StepCall
+from lockbay._lockbay import (
+    EVENTS,
+    Job,
+    JobOutcome,
+    LockBay,
+    Movement,
+    PayoutCall,
+    StepCall,
+    done,
+    undone,
+)
 from lockbay._step import NOT_DONE, SagaStep, StepContext
 from lockbay.errors import Failed, LockBayError
 
@@ -14,11 +24,15 @@ __all__ = [
     "JobOutcome",
     "LockBay",
     "LockBayError",
+    "Movement",
     "NOT_DONE",
+    "PayoutCall",
     "SagaStep",
     "StepCall",
     "StepContext",
+    "done",
     "errors",
+    "undone",
 ]
 
 atexit.register(_lockbay.end)
