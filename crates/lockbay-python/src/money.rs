@@ -164,10 +164,11 @@ fn money(value: &Bound<'_, PyAny>, currency: &str) -> PyResult<Amount> {
         if !float.value().is_finite() {
             return Err(invalid(py, format!("an amount is a number, not {}", float.value())));
         }
-        // The shortest text that is this float, without an exponent.
-        float.value().to_string()
+        // The shortest text that is this float.
+        serde_json::to_string(&float.value()).unwrap_or_default()
     } else if value.is_instance(&decimal)? {
-        value.call_method1("__format__", ("f",))?.extract()?
+        // With an exponent, if it has one: written out, it could have any length.
+        value.str()?.to_string()
     } else if value.is_instance_of::<PyString>()
         || (value.is_instance_of::<PyInt>() && !value.is_instance_of::<PyBool>())
     {

@@ -1,6 +1,6 @@
 //! Sagas: their handlers in Python, starting them, looking at them, and deciding about them.
 
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -16,9 +16,10 @@ use pyo3::types::{PyDict, PyTuple};
 
 use crate::bay::{LockBay, Shared};
 use crate::error::{Raise, invalid, step_error, told};
-use crate::job::{seconds, until};
+use crate::home::Home;
+use crate::job::seconds;
 use crate::json::{from_json, show, to_json, to_optional};
-use crate::mailbox::{Arguments, Question, ask, awaitable};
+use crate::mailbox::{Arguments, Question, ask_until, awaitable};
 
 /// How long sagas may be waited for in one call.
 const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3_600);
@@ -54,15 +55,22 @@ impl Handler {
         Ok(Handler { execute, compensate: method("compensate")?, probe: method("probe")?, calling })
     }
 
-    /// The step that asks it, wherever the instance is at home then.
-    pub(crate) fn step(&self, shared: &Arc<Shared>) -> impl Step + use<> {
-        PythonStep { handler: self.clone(), shared: Arc::downgrade(shared) }
+    /// Has it do the steps of this name.
+    pub(crate) fn register(
+        &self,
+        name: &str,
+        bay: &lockbay::LockBay,
+        home: &Home,
+    ) -> lockbay::Result<()> {
+        let (handler, home, clock) = (self.clone(), home.clone(), bay.clock().clone());
+        bay.sagas().register(name, PythonStep { handler, home, clock })
     }
 }
 
 struct PythonStep {
     handler: Handler,
-    shared: Weak<Shared>,
+    home: Home,
+    clock: Clock,
 }
 
 impl PythonStep {
@@ -76,23 +84,31 @@ impl PythonStep {
             let action = context.action.name();
             return Err(StepError::missing(format!("step {:?} has no {action}", context.step)));
         };
-        let open = self.shared.upgrade().and_then(|shared| shared.at_home());
-        let (bay, home) = open.ok_or_else(|| StepError::unknown("the instance is closed"))?;
-        let lost = context.cancelled.clone();
-        let call = StepCall { context, clock: bay.clock().clone() };
-        drop(bay);
+        let unwanted = context.cancelled.clone();
+        // Between two loops of the application it waits for the next, for as long as it may take.
+        let home = unwanted.run_until_cancelled(self.home.open()).await.flatten();
+        let home = home.ok_or_else(not_begun)?;
+        let StepContext { action, step, saga_id, attempt, .. } = &context;
+        let what = format!("{} of step {step:?} of saga {saga_id}, attempt {attempt},", action.name());
+        let call = StepCall { context, clock: self.clock.clone() };
         let calling = self.handler.calling;
         let arguments = move |py: Python<'_>| call.arguments(py, calling);
         let question = Question { function: Arc::clone(function), context: None };
         let read = move |py: Python<'_>, answer: PyResult<Bound<'_, PyAny>>| match answer {
             // It has been done by now, so what cannot be read is not known.
             Ok(result) => read(&result).map_err(|error| StepError::unknown(told(py, &error))),
-            Err(error) => Err(step_error(py, &error)),
+            Err(error) => Err(step_error(py, &error, &what)),
         };
-        until(&lost, ask(&home, question, arguments, read)).await.unwrap_or_else(|| {
+        let answer = ask_until(&unwanted, &home, question, arguments, read).await;
+        answer.unwrap_or_else(|| {
             Err(StepError::unknown("the attempt was given up, or the event loop has ended"))
         })
     }
+}
+
+/// An attempt that had no effect, because the function was not called.
+fn not_begun() -> StepError {
+    StepError::Failed { error: "the instance was closed before it began".into(), retryable: true }
 }
 
 fn output(result: &Bound<'_, PyAny>) -> PyResult<StepOutput> {
@@ -270,11 +286,7 @@ impl LockBay {
     ) -> PyResult<()> {
         let calling = if spread { Calling::Spread } else { Calling::WithCall };
         let handler = Handler::of(handler, calling)?;
-        if let Some((bay, _)) = self.0.at_home() {
-            bay.sagas().register(&name, handler.step(&self.0)).or_raise(py)?;
-        }
-        self.0.handlers.lock().insert(name, handler);
-        Ok(())
+        self.0.put_handler(name, handler).or_raise(py)
     }
 }
 

@@ -1,6 +1,7 @@
 """Leader election, idempotent jobs and sagas for services that move money."""
 
 import atexit
+import os
 
 from lockbay import _lockbay, errors
 from lockbay._lockbay import EVENTS, Job, JobOutcome, LockBay, StepCall
@@ -22,3 +23,4 @@ __all__ = [
 ]
 
 atexit.register(_lockbay.end)
+os.register_at_fork(before=_lockbay.hold_still, after_in_parent=_lockbay.go_on)
