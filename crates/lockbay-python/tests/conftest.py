@@ -137,7 +137,7 @@ def run_python(
     """Runs a program in a process of its own."""
     environment = {**os.environ, "PYTHONPATH": str(PACKAGE), **environment}
     return subprocess.run(
-        [sys.executable, "-X", "dev", "-W", "ignore::DeprecationWarning", "-c", code, *arguments],
+        [sys.executable, "-X", "faulthandler", "-c", code, *arguments],
         env=environment,
         capture_output=True,
         text=True,
