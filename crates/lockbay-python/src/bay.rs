@@ -139,7 +139,11 @@ impl LockBay {
 
     /// Opens the store and starts the instance. Called again while it is open, it does nothing, and
     /// while it is being opened, it waits for that.
-    fn start<'py>(slf: Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+    ///
+    /// With `take_part=False` it only looks and can be asked: it runs for no leadership, takes over
+    /// no saga and begins no tick.
+    #[pyo3(signature = (*, take_part=true))]
+    fn start<'py>(slf: Bound<'py, Self>, take_part: bool) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
         let shared = Arc::clone(&slf.get().0);
         let home = Mailbox::running(py)?.get().post();
@@ -155,7 +159,11 @@ impl LockBay {
                 }
                 Begun::Now(config, opening) => {
                     let bay = lockbay::LockBay::open(*config).await?;
-                    opening.opened(bay, home, runtime).await
+                    opening.opened(bay.clone(), home, runtime).await?;
+                    if take_part {
+                        bay.start();
+                    }
+                    Ok(())
                 }
             }
         };
@@ -184,7 +192,7 @@ impl LockBay {
     }
 
     fn __aenter__<'py>(slf: Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        Self::start(slf)
+        Self::start(slf, true)
     }
 
     #[pyo3(signature = (*_exception))]
@@ -197,7 +205,7 @@ impl LockBay {
     }
 
     fn __await__<'py>(slf: Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        Self::start(slf)?.call_method0("__await__")
+        Self::start(slf, true)?.call_method0("__await__")
     }
 
     /// Whether it is open, in this process.

@@ -201,7 +201,7 @@ pub(crate) struct Opening {
 }
 
 impl Opening {
-    /// Takes what was opened, tells it of every handler, callback and wish, and starts it.
+    /// Takes what was opened, tells it of every handler, callback and wish.
     pub(crate) async fn opened(
         self,
         bay: lockbay::LockBay,
@@ -225,7 +225,6 @@ impl Opening {
             }
         }
         unless_opened.keep();
-        bay.start();
         Ok(())
     }
 

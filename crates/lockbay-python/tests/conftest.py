@@ -51,7 +51,8 @@ def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         port = free.getsockname()[1]
     directory = tmp_path_factory.mktemp("redis")
     options = ["--bind", "127.0.0.1", "--port", str(port), "--dir", str(directory)]
-    options += ["--save", "", "--appendonly", "no", "--maxmemory-policy", "noeviction"]
+    options += ["--save", "", "--appendonly", "yes", "--appendfsync", "always"]
+    options += ["--maxmemory-policy", "noeviction"]
     process = subprocess.Popen([server, *options], stdout=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 20
