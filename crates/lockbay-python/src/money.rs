@@ -152,7 +152,8 @@ fn user(what: &str, value: &Bound<'_, PyAny>) -> PyResult<UserId> {
         let shown = value.repr()?;
         return Err(invalid(py, format!("{what} is a number or text, not {shown}")));
     }
-    UserId::parse(value.str()?.to_str()?).or_raise(py)
+    let text = value.str().map_err(|_| invalid(py, format!("{what} has too many digits")))?;
+    UserId::parse(text.to_str()?).or_raise(py)
 }
 
 /// An amount, exactly.
@@ -169,10 +170,12 @@ fn money(value: &Bound<'_, PyAny>, currency: &str) -> PyResult<Amount> {
     } else if value.is_instance(&decimal)? {
         // With an exponent, if it has one: written out, it could have any length.
         value.str()?.to_string()
-    } else if value.is_instance_of::<PyString>()
-        || (value.is_instance_of::<PyInt>() && !value.is_instance_of::<PyBool>())
-    {
+    } else if value.is_instance_of::<PyString>() {
         value.str()?.to_string()
+    } else if value.is_instance_of::<PyInt>() && !value.is_instance_of::<PyBool>() {
+        // Python does not write out what has thousands of digits.
+        let digits = value.str().map_err(|_| invalid(py, "an amount has fewer digits than this"));
+        digits?.to_string()
     } else {
         let shown = value.repr()?;
         let message = format!("an amount is text, a Decimal, an int or a float, not {shown}");
