@@ -26,6 +26,7 @@ use tokio::sync::Notify;
 
 use crate::bay::LockBay;
 use crate::error::told;
+use crate::home::Home;
 use crate::mailbox::{Mailbox, Post, Question, ask, awaitable};
 use crate::saga::{Calling, Handler, request};
 
@@ -37,6 +38,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// What the kit was told, for all runs.
 struct Told {
     post: Post,
+    home: Home,
     request: SagaRequest,
     calling: Calling,
     /// Makes the world of a run.
@@ -126,9 +128,9 @@ impl World {
         let Some(Made { world, .. }) = self.made.lock().clone() else {
             return Err("the handlers were not made".into());
         };
-        let (bay, post) = (bay.clone(), self.told.post.clone());
+        let (bay, home) = (bay.clone(), self.told.home.clone());
         let arguments = move |py: Python<'_>| {
-            let world = world.bind(py).call_method1("on", (LockBay::lent(py, bay, post)?,))?;
+            let world = world.bind(py).call_method1("on", (LockBay::lent(py, bay, home)?,))?;
             let mut arguments = vec![world];
             if let Some(end) = end {
                 arguments.push(end.name().into_pyobject(py)?.into_any());
@@ -151,7 +153,7 @@ impl SagaWorld for World {
         for name in named.flatten().filter(|name| !name.starts_with(OWN)) {
             let step = KitStep {
                 name: name.clone(),
-                post: self.told.post.clone(),
+                home: self.told.home.clone(),
                 made: Arc::clone(&self.made),
                 asked: Arc::clone(&self.asked),
                 clock: bay.clock().clone(),
@@ -215,7 +217,7 @@ impl SagaWorld for World {
 /// A step of a run: the handler of its name, once the world is made.
 struct KitStep {
     name: String,
-    post: Post,
+    home: Home,
     made: Arc<Mutex<Option<Made>>>,
     asked: Arc<Asked>,
     clock: Clock,
@@ -228,7 +230,7 @@ impl KitStep {
         let handler = handlers.and_then(|handlers| handlers.get(&self.name).cloned());
         let missing = || StepError::missing(format!("there is no handler {:?}", self.name));
         let handler = handler.ok_or_else(missing)?;
-        Ok(handler.on(&self.post, &self.clock, &self.ledger))
+        Ok(handler.step(&self.home, &self.clock, &self.ledger))
     }
 }
 
@@ -269,8 +271,10 @@ pub(crate) fn run_kit<'py>(
     invariant: Option<Py<PyAny>>,
     spread: bool,
 ) -> PyResult<Bound<'py, PyAny>> {
+    let post = Mailbox::running(py)?.get().post();
     let told = Arc::new(Told {
-        post: Mailbox::running(py)?.get().post(),
+        home: Home::new(post.clone()),
+        post,
         request: request("on_trial".into(), steps, context)?,
         calling: Calling::spread(spread),
         begin: Arc::new(begin),

@@ -7,10 +7,12 @@ mod bay;
 mod callback;
 mod cleanup;
 mod error;
+mod home;
 mod job;
 mod json;
 mod kit;
 mod leader;
+mod life;
 mod mailbox;
 mod money;
 mod monitor;
@@ -19,6 +21,7 @@ mod payout;
 mod runtime;
 mod saga;
 mod schedule;
+mod settings;
 mod state;
 mod stepped;
 
@@ -50,5 +53,7 @@ fn _lockbay(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<state::State>()?;
     module.add_class::<cleanup::Cleanup>()?;
     module.add_class::<monitor::Alerts>()?;
-    module.add_function(wrap_pyfunction!(bay::end, module)?)
+    module.add_function(wrap_pyfunction!(life::end, module)?)?;
+    module.add_function(wrap_pyfunction!(runtime::hold_still, module)?)?;
+    module.add_function(wrap_pyfunction!(runtime::go_on, module)?)
 }

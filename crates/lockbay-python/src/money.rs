@@ -183,7 +183,8 @@ pub(crate) fn user(what: &str, value: &Bound<'_, PyAny>) -> PyResult<UserId> {
         let shown = value.repr()?;
         return Err(invalid(py, format!("{what} is a number or text, not {shown}")));
     }
-    UserId::parse(value.str()?.to_str()?).or_raise(py)
+    let text = value.str().map_err(|_| invalid(py, format!("{what} has too many digits")))?;
+    UserId::parse(text.to_str()?).or_raise(py)
 }
 
 /// An amount, exactly.
@@ -195,14 +196,17 @@ pub(crate) fn money(value: &Bound<'_, PyAny>, currency: &str) -> PyResult<Amount
         if !float.value().is_finite() {
             return Err(invalid(py, format!("an amount is a number, not {}", float.value())));
         }
-        // The shortest text that is this float, without an exponent.
-        float.value().to_string()
+        // The shortest text that is this float.
+        serde_json::to_string(&float.value()).unwrap_or_default()
     } else if value.is_instance(&decimal)? {
-        value.call_method1("__format__", ("f",))?.extract()?
-    } else if value.is_instance_of::<PyString>()
-        || (value.is_instance_of::<PyInt>() && !value.is_instance_of::<PyBool>())
-    {
+        // With an exponent, if it has one: written out, it could have any length.
         value.str()?.to_string()
+    } else if value.is_instance_of::<PyString>() {
+        value.str()?.to_string()
+    } else if value.is_instance_of::<PyInt>() && !value.is_instance_of::<PyBool>() {
+        // Python does not write out what has thousands of digits.
+        let digits = value.str().map_err(|_| invalid(py, "an amount has fewer digits than this"));
+        digits?.to_string()
     } else {
         let shown = value.repr()?;
         let message = format!("an amount is text, a Decimal, an int or a float, not {shown}");

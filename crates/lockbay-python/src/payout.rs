@@ -14,8 +14,9 @@ use lockbay::{Error, LockBay as Instance};
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple};
 
-use crate::bay::{LockBay, Shared};
+use crate::bay::{LockBay, Registry};
 use crate::error::{invalid, step_error, told};
+use crate::home::Home;
 use crate::mailbox::{Question, ask};
 
 /// What settings call the provider that only pretends.
@@ -89,23 +90,27 @@ impl LockBay {
     /// not be; any other exception leaves that open. Say so before it is opened.
     fn pay_through(&self, provider: &Bound<'_, PyAny>) -> PyResult<()> {
         let py = provider.py();
-        if self.0.home().is_some() {
+        if self.0.at_home().is_some() {
             let message = "this LockBay is open: say who pays out before that";
             return Err(invalid(py, message));
         }
         let name: String = provider.getattr("name")?.extract()?;
         let pay = Arc::new(provider.getattr("pay")?.unbind());
-        *self.0.provider.lock() = Some(Provider { name, pay });
+        let before = self.0.registry.lock().provider.replace(Provider { name, pay });
+        drop(before);
         Ok(())
     }
 }
 
 /// Has an instance pay out through who was given, or as its settings say.
-pub(crate) fn pay_through(shared: &Arc<Shared>, bay: &Instance) -> lockbay::Result<()> {
-    let given = shared.provider.lock().clone();
-    if let Some(provider) = given {
-        let shared = Arc::downgrade(shared);
-        return bay.finance().pay_through(Arc::new(PythonProvider { provider, shared }));
+pub(crate) fn pay_through(
+    registry: &Registry,
+    bay: &Instance,
+    home: &Home,
+) -> lockbay::Result<()> {
+    if let Some(provider) = registry.provider.clone() {
+        let home = home.clone();
+        return bay.finance().pay_through(Arc::new(PythonProvider { provider, home }));
     }
     let setting = &bay.config().payout_provider;
     let Some(mischief) = setting.strip_prefix(SIMULATED) else {
@@ -120,7 +125,7 @@ pub(crate) fn pay_through(shared: &Arc<Shared>, bay: &Instance) -> lockbay::Resu
 
 struct PythonProvider {
     provider: Provider,
-    shared: std::sync::Weak<Shared>,
+    home: Home,
 }
 
 #[async_trait]
@@ -130,19 +135,22 @@ impl PayoutProvider for PythonProvider {
     }
 
     async fn pay(&self, request: &PayoutRequest) -> Payout {
-        let Some(home) = self.shared.upgrade().and_then(|shared| shared.home()) else {
-            return Payout::Unknown { reason: "the instance is closed".into() };
+        let Some(home) = self.home.open().await else {
+            // Nobody was asked.
+            let reason = "the instance was closed before it began".into();
+            return Payout::Refused { reason, retryable: true };
         };
+        let what = format!("payout {:?}, attempt {},", request.key, request.attempt);
         let call = PayoutCall(request.clone());
         let arguments = move |py: Python<'_>| Ok((PyTuple::new(py, [call])?.unbind(), None));
         let question = Question { function: Arc::clone(&self.provider.pay), context: None };
-        let read = |py: Python<'_>, answer: PyResult<Bound<'_, PyAny>>| match answer {
+        let read = move |py: Python<'_>, answer: PyResult<Bound<'_, PyAny>>| match answer {
             Ok(reference) => match reference.cast::<PyString>() {
                 Ok(reference) => Payout::Paid { reference: reference.to_string_lossy().into_owned() },
                 // It has been asked by now, so what cannot be read is not known.
                 Err(error) => Payout::Unknown { reason: told(py, &error.into()) },
             },
-            Err(error) => match step_error(py, &error) {
+            Err(error) => match step_error(py, &error, &what) {
                 StepError::Failed { error, retryable } => {
                     Payout::Refused { reason: error, retryable }
                 }

@@ -1,6 +1,6 @@
 //! Sagas: their handlers in Python, starting them, looking at them, and deciding about them.
 
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -18,9 +18,10 @@ use pyo3::types::{PyDict, PyTuple};
 
 use crate::bay::{LockBay, Shared};
 use crate::error::{Raise, invalid, step_error, told};
-use crate::job::{seconds, until};
+use crate::home::Home;
+use crate::job::seconds;
 use crate::json::{from_json, show, to_json, to_optional};
-use crate::mailbox::{Arguments, Post, Question, ask, awaitable};
+use crate::mailbox::{Arguments, Question, ask_until, awaitable};
 use crate::movement::{Answer, Ids};
 
 /// How long sagas may be waited for in one call.
@@ -65,18 +66,19 @@ impl Handler {
         Ok(Handler { execute, compensate, probe, settle: method("settle")?, calling })
     }
 
-    /// The step that asks it, wherever the instance is at home then.
-    pub(crate) fn step(&self, shared: &Arc<Shared>, bay: &lockbay::LockBay) -> impl Step + use<> {
-        self.at(Home::Of(Arc::downgrade(shared)), bay.clock(), bay.ledger())
+    /// Has it do the steps of this name.
+    pub(crate) fn register(
+        &self,
+        name: &str,
+        bay: &lockbay::LockBay,
+        home: &Home,
+    ) -> lockbay::Result<()> {
+        bay.sagas().register(name, self.step(home, bay.clock(), bay.ledger()))
     }
 
-    /// The step that asks it on this loop.
-    pub(crate) fn on(&self, post: &Post, clock: &Clock, ledger: &Ledger) -> impl Step + use<> {
-        self.at(Home::Always(post.clone()), clock, ledger)
-    }
-
-    fn at(&self, home: Home, clock: &Clock, ledger: &Ledger) -> PythonStep {
-        let (clock, ledger) = (clock.clone(), ledger.clone());
+    /// The step that asks it.
+    pub(crate) fn step(&self, home: &Home, clock: &Clock, ledger: &Ledger) -> impl Step + use<> {
+        let (home, clock, ledger) = (home.clone(), clock.clone(), ledger.clone());
         PythonStep { handler: self.clone(), home, clock, ledger }
     }
 }
@@ -86,21 +88,6 @@ struct PythonStep {
     home: Home,
     clock: Clock,
     ledger: Ledger,
-}
-
-/// Where a handler runs.
-enum Home {
-    Of(Weak<Shared>),
-    Always(Post),
-}
-
-impl Home {
-    fn now(&self) -> Option<Post> {
-        match self {
-            Home::Of(shared) => shared.upgrade().and_then(|shared| shared.home()),
-            Home::Always(post) => Some(post.clone()),
-        }
-    }
 }
 
 impl PythonStep {
@@ -114,9 +101,12 @@ impl PythonStep {
             let action = context.action.name();
             return Err(StepError::missing(format!("step {:?} has no {action}", context.step)));
         };
-        let home = self.home.now();
-        let home = home.ok_or_else(|| StepError::unknown("the instance is closed"))?;
-        let lost = context.cancelled.clone();
+        let unwanted = context.cancelled.clone();
+        // Between two loops of the application it waits for the next, for as long as it may take.
+        let home = unwanted.run_until_cancelled(self.home.open()).await.flatten();
+        let home = home.ok_or_else(not_begun)?;
+        let StepContext { action, step, saga_id, attempt, .. } = &context;
+        let what = format!("{} of step {step:?} of saga {saga_id}, attempt {attempt},", action.name());
         let call = StepCall { context, clock: self.clock.clone() };
         let calling = self.handler.calling;
         let arguments = move |py: Python<'_>| call.arguments(py, calling);
@@ -124,12 +114,18 @@ impl PythonStep {
         let read = move |py: Python<'_>, answer: PyResult<Bound<'_, PyAny>>| match answer {
             // It has been done by now, so what cannot be read is not known.
             Ok(result) => read(&result).map_err(|error| StepError::unknown(told(py, &error))),
-            Err(error) => Err(step_error(py, &error)),
+            Err(error) => Err(step_error(py, &error, &what)),
         };
-        until(&lost, ask(&home, question, arguments, read)).await.unwrap_or_else(|| {
+        let answer = ask_until(&unwanted, &home, question, arguments, read).await;
+        answer.unwrap_or_else(|| {
             Err(StepError::unknown("the attempt was given up, or the event loop has ended"))
         })
     }
+}
+
+/// An attempt that had no effect, because the function was not called.
+fn not_begun() -> StepError {
+    StepError::Failed { error: "the instance was closed before it began".into(), retryable: true }
 }
 
 /// By which keys a step names what it moves.
@@ -324,11 +320,7 @@ impl LockBay {
         spread: bool,
     ) -> PyResult<()> {
         let handler = Handler::of(handler, Calling::spread(spread))?;
-        if let Some((bay, _)) = self.0.at_home() {
-            bay.sagas().register(&name, handler.step(&self.0, &bay)).or_raise(py)?;
-        }
-        self.0.handlers.lock().insert(name, handler);
-        Ok(())
+        self.0.put_handler(name, handler).or_raise(py)
     }
 }
 

@@ -6,17 +6,50 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use lockbay::Config;
 use lockbay::clock::{Clock, Tick};
 use lockbay::store::memory::Memory;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use tokio::runtime::Handle;
 
-use crate::bay::{Footing, LockBay};
+use crate::bay::LockBay;
 use crate::job::seconds;
 
 /// Time goes on by at least this much at a time.
 const SHORTEST_STEP: Duration = Duration::from_millis(10);
+
+/// How long what is due may run while an instance on a stepped clock closes.
+const BREATH: Duration = Duration::from_millis(5);
+
+/// A store in memory, and the clock that it goes by.
+pub(crate) struct Footing {
+    clock: Clock,
+    memory: Arc<Memory>,
+}
+
+impl Footing {
+    pub(crate) fn open(&self, config: Config) -> lockbay::LockBay {
+        let store = Arc::new(self.memory.client());
+        lockbay::LockBay::with_store(config, store, self.clock.clone())
+    }
+
+    /// Moves time on while an instance closes, since nobody else can meanwhile.
+    pub(crate) async fn see_through(&self, end: impl Future<Output = ()>) {
+        let time_goes_on = async {
+            loop {
+                Clock::system().sleep(BREATH).await;
+                if let Some(due) = self.clock.next_due() {
+                    self.clock.advance(due);
+                }
+            }
+        };
+        tokio::select! {
+            () = end => {}
+            () = time_goes_on => {}
+        }
+    }
+}
 
 /// A clock that stands still by itself.
 #[pyclass(frozen, module = "lockbay.testing")]

@@ -1,6 +1,8 @@
 """Leader election, idempotent jobs and sagas for services that move money."""
 
 import atexit
+import os
+import threading
 
 from lockbay import _lockbay, errors
 from lockbay._lockbay import (
@@ -36,3 +38,11 @@ __all__ = [
 ]
 
 atexit.register(_lockbay.end)
+os.register_at_fork(before=_lockbay.hold_still, after_in_parent=_lockbay.go_on)
+# One fork at a time: what is registered last comes first before it, and last after it.
+_forking = threading.Lock()
+os.register_at_fork(
+    before=_forking.acquire,
+    after_in_parent=_forking.release,
+    after_in_child=_forking._at_fork_reinit,  # type: ignore[attr-defined]
+)
