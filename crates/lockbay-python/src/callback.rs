@@ -3,7 +3,7 @@
 //! Edges of leadership come from the leadership itself, which drops none; all other events from the
 //! bus, which may drop some for a callback that is too slow, and says so then.
 
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use lockbay::event::Told;
 use lockbay::leader::{Edge, Edges};
@@ -13,8 +13,8 @@ use pyo3::types::PyTuple;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
-use crate::bay::Shared;
-use crate::error::told;
+use crate::error::report;
+use crate::home::Home;
 use crate::json::from_json;
 use crate::mailbox::{Question, ask};
 
@@ -45,7 +45,7 @@ impl Callback {
     pub(crate) fn listen(
         self,
         bay: &LockBay,
-        shared: Weak<Shared>,
+        home: Home,
     ) -> impl Future<Output = ()> + Send + 'static {
         let source = match &*self.event {
             "leader_elected" | "leader_lost" => Source::Edges(bay.leadership().subscribe()),
@@ -53,14 +53,22 @@ impl Callback {
         };
         async move {
             match source {
-                Source::Edges(edges) => self.follow_edges(edges, shared).await,
-                Source::Bus(events) => self.follow_bus(events, shared).await,
+                Source::Edges(edges) => self.follow_edges(edges, home).await,
+                Source::Bus(events) => self.follow_bus(events, home).await,
             }
         }
     }
 
-    async fn follow_edges(&self, mut edges: Edges, shared: Weak<Shared>) {
-        while let Ok(Some(edge)) = edges.next().await {
+    async fn follow_edges(&self, mut edges: Edges, home: Home) {
+        loop {
+            let edge = match edges.next().await {
+                Ok(Some(edge)) => edge,
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::warn!(%error, event = %self.event, "a callback is too slow");
+                    continue;
+                }
+            };
             let (name, event) = match edge {
                 Edge::Elected { term, token } => (
                     "leader_elected",
@@ -75,18 +83,18 @@ impl Callback {
                 ),
             };
             if name == &*self.event {
-                self.call(&shared, event).await;
+                self.call(&home, event).await;
             }
         }
     }
 
-    async fn follow_bus(&self, mut events: Receiver<Told>, shared: Weak<Shared>) {
+    async fn follow_bus(&self, mut events: Receiver<Told>, home: Home) {
         loop {
             match events.recv().await {
                 Ok(told) if told.event.name() == &*self.event => {
                     // What is told can always be written.
                     let event = serde_json::to_string(&told).unwrap_or_default();
-                    self.call(&shared, event).await;
+                    self.call(&home, event).await;
                 }
                 Ok(_) => {}
                 Err(RecvError::Lagged(missed)) => {
@@ -97,8 +105,9 @@ impl Callback {
         }
     }
 
-    async fn call(&self, shared: &Weak<Shared>, event: String) {
-        let Some(home) = shared.upgrade().and_then(|shared| shared.home()) else { return };
+    async fn call(&self, home: &Home, event: String) {
+        // Between two loops of the application it waits for the next.
+        let Some(home) = home.open().await else { return };
         let takes_event = self.takes_event;
         let arguments = move |py: Python<'_>| {
             let event = match takes_event {
@@ -111,7 +120,7 @@ impl Callback {
         let question = Question { function: Arc::clone(&self.function), context: None };
         let heard = ask(&home, question, arguments, move |py, answer| {
             if let Err(error) = answer {
-                tracing::error!(event = %name, error = %told(py, &error), "a callback failed");
+                report(py, &format!("a callback on {name}"), &error);
             }
         });
         heard.await;

@@ -85,7 +85,7 @@ impl Cleanup {
             let rule = rule.clone();
             Box::pin(async move { bay.sweeper().put_rule(rule).await })
         };
-        self.0.wish(py, Arc::new(wish))
+        self.0.wish(py, format!("retention rule {name}"), Arc::new(wish))
     }
 
     /// Deletes a rule.

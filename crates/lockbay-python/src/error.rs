@@ -51,19 +51,27 @@ pub(crate) fn told(py: Python<'_>, error: &PyErr) -> String {
 }
 
 /// What a handler's exception means to a saga: without effect if it says so, else unknown.
-pub(crate) fn step_error(py: Python<'_>, error: &PyErr) -> StepError {
+/// `what` says for the log what failed.
+pub(crate) fn step_error(py: Python<'_>, error: &PyErr, what: &str) -> StepError {
     match without_effect(py, error) {
         Some(retryable) => StepError::Failed { error: message(py, error), retryable },
-        None => StepError::unknown(told(py, error)),
+        None => {
+            report(py, what, error);
+            StepError::unknown(told(py, error))
+        }
     }
 }
 
 /// What a handler's exception means to a job: it may be tried again, unless it says not to.
-pub(crate) fn job_failure(py: Python<'_>, error: &PyErr) -> JobFailure {
+/// `what` says for the log what failed.
+pub(crate) fn job_failure(py: Python<'_>, error: &PyErr, what: &str) -> JobFailure {
     match without_effect(py, error) {
         Some(false) => JobFailure::permanent(message(py, error)),
         Some(true) => JobFailure::retryable(message(py, error)),
-        None => JobFailure::retryable(told(py, error)),
+        None => {
+            report(py, what, error);
+            JobFailure::retryable(told(py, error))
+        }
     }
 }
 
@@ -81,6 +89,23 @@ fn without_effect(py: Python<'_>, error: &PyErr) -> Option<bool> {
 
 fn message(py: Python<'_>, error: &PyErr) -> String {
     error.value(py).str().map_or_else(|_| told(py, error), |text| text.to_string())
+}
+
+/// What is said of a call that nobody saw through.
+pub(crate) fn unknown(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Unknown, message.into())
+}
+
+/// Tells the application's log of an exception of its own code that is not raised to it, with where
+/// it came from.
+pub(crate) fn report(py: Python<'_>, what: &str, error: &PyErr) {
+    static REPORT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let told = REPORT.import(py, "lockbay._loop", "report").and_then(|report| {
+        report.call1((what, error.value(py)))
+    });
+    if let Err(failed) = told {
+        failed.write_unraisable(py, None);
+    }
 }
 
 /// What is said where nobody leads, nothing is open, or the like.

@@ -5,18 +5,20 @@ use std::time::Duration;
 
 use lockbay::clock::{Clock, Tick, Timestamp};
 use lockbay::job::{
-    ClaimRequest, Identity, JobContext, JobFailure, JobFilter, JobOutcome, JobStatus, OnFailed,
-    OnInProgress, RunOptions,
+    ClaimRequest, Identity, JobContext, JobFailure, JobFilter, JobOutcome, JobStatus, JobSuccess,
+    OnFailed, OnInProgress, RunOptions,
 };
-use lockbay::{Json, Placement};
+use lockbay::Placement;
+use lockbay::ledger::Ledger;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use tokio_util::sync::CancellationToken;
 
 use crate::bay::{LockBay, Shared};
-use crate::error::{Raise, invalid, job_failure};
-use crate::json::{from_json, show, to_json, to_optional};
+use crate::error::{Raise, invalid, job_failure, told, unknown};
+use crate::json::{from_json, show, to_optional};
 use crate::mailbox::{Mailbox, Post, Question, ask, awaitable};
+use crate::movement::{Answer, Ids};
 
 /// What a handler gets.
 #[pyclass(frozen, module = "lockbay")]
@@ -209,6 +211,11 @@ impl LockBay {
     ) -> PyResult<Bound<'py, PyAny>> {
         let bay = self.0.bay(py)?;
         let json = to_optional("parameters", parameters.as_ref())?;
+        let calling = if by_name { Calling::ByName } else { Calling::WithJob };
+        if by_name && let Some(given) = parameters.as_ref().filter(|it| !it.is_instance_of::<PyDict>()) {
+            let shown = given.repr()?;
+            return Err(invalid(py, format!("parameters given by name are a dict, not {shown}")));
+        }
         let mut request = ClaimRequest::new(job_type, job_key, json);
         request.identity = match identity {
             "fingerprint" => Identity::Fingerprint,
@@ -241,11 +248,19 @@ impl LockBay {
             function: Arc::new(handler),
             context: Arc::new(copy_context(py)?),
             given: parameters.map(|given| Arc::new(given.unbind())),
-            calling: if by_name { Calling::ByName } else { Calling::WithJob },
+            calling,
             clock: bay.clock().clone(),
+            ledger: bay.ledger().clone(),
         };
         let call = async move {
-            bay.run_job(request, placement, options, |context| asked.clone().answer(context)).await
+            let post = asked.post.clone();
+            let handler = |context| asked.clone().answer(context);
+            let ran = bay.run_job_with_effects(request, placement, options, handler);
+            tokio::select! {
+                outcome = ran => outcome,
+                // Nobody can hear of it, and nobody can run it: the claim lapses.
+                () = post.ended() => Err(unknown("the event loop ended before the job did")),
+            }
         };
         awaitable(py, call, |py, outcome| {
             Ok(Bound::new(py, Outcome::show(py, &outcome)?)?.into_any().unbind())
@@ -321,12 +336,15 @@ struct Asked {
     given: Option<Arc<Py<PyAny>>>,
     calling: Calling,
     clock: Clock,
+    ledger: Ledger,
 }
 
 impl Asked {
-    async fn answer(self, context: JobContext) -> Result<Json, JobFailure> {
-        let Asked { post, function, context: variables, given, calling, clock } = self;
+    async fn answer(self, context: JobContext) -> Result<JobSuccess, JobFailure> {
+        let Asked { post, function, context: variables, given, calling, clock, ledger } = self;
         let lost = context.cancelled.clone();
+        let ids = Ids::of_job(&context.idempotency_token);
+        let what = format!("attempt {} of job {}", context.attempt, context.job_id);
         let question = Question { function: Arc::clone(&function), context: Some(variables) };
         let arguments = move |py: Python<'_>| {
             let job = Bound::new(py, Job { context, clock, given: given.clone() })?;
@@ -338,14 +356,16 @@ impl Asked {
                 }
             }
         };
-        let read = |py: Python<'_>, answer: PyResult<Bound<'_, PyAny>>| match answer {
-            Ok(result) => to_json("the result", &result)
-                .map_err(|error| JobFailure::permanent(crate::error::told(py, &error))),
-            Err(error) => Err(job_failure(py, &error)),
+        let read = move |py: Python<'_>, answer: PyResult<Bound<'_, PyAny>>| match answer {
+            Ok(result) => Answer::read(&result)
+                .map_err(|error| JobFailure::permanent(told(py, &error))),
+            Err(error) => Err(job_failure(py, &error, &what)),
         };
-        until(&lost, ask(&post, question, arguments, read)).await.unwrap_or_else(|| {
+        let answer = until(&lost, ask(&post, question, arguments, read)).await;
+        let answer = answer.unwrap_or_else(|| {
             Err(JobFailure::retryable("the claim was lost, or the event loop of the job ended"))
-        })
+        });
+        answer?.of_job(&ledger, &ids).await
     }
 }
 

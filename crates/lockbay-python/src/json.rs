@@ -104,7 +104,7 @@ impl Writer<'_> {
         } else if let Ok(value) = value.cast_exact::<PyBool>() {
             self.text.push_str(if value.is_true() { "true" } else { "false" });
         } else if let Ok(value) = value.cast_exact::<PyInt>() {
-            self.text.push_str(value.str()?.to_str()?);
+            self.whole(value)?;
         } else if let Ok(float) = value.cast_exact::<PyFloat>() {
             self.float(float)?;
         } else if let Ok(value) = value.cast::<PyDict>() {
@@ -128,6 +128,14 @@ impl Writer<'_> {
         Ok(())
     }
 
+    fn whole(&mut self, value: &Bound<'_, PyInt>) -> PyResult<()> {
+        let Ok(digits) = value.str() else {
+            return Err(self.refuse(value, "it has more digits than Python reads back"));
+        };
+        self.text.push_str(digits.to_str()?);
+        Ok(())
+    }
+
     fn float(&mut self, value: &Bound<'_, PyFloat>) -> PyResult<()> {
         let float = value.value();
         if !float.is_finite() {
@@ -139,7 +147,9 @@ impl Writer<'_> {
 
     fn dict(&mut self, value: &Bound<'_, PyDict>) -> PyResult<()> {
         self.text.push('{');
-        for (place, (key, value)) in value.iter().enumerate() {
+        // A list of its own: what is called to write a value may change the dict.
+        for (place, pair) in value.items().iter().enumerate() {
+            let (key, value): (Bound<'_, PyAny>, Bound<'_, PyAny>) = pair.extract()?;
             if place > 0 {
                 self.text.push(',');
             }
@@ -203,10 +213,12 @@ impl Writer<'_> {
 
     /// Field by field, because a field may hold what only this knows to write.
     fn dataclass(&mut self, value: &Bound<'_, PyAny>) -> PyResult<()> {
-        let fields = value.getattr(intern!(value.py(), "__dataclass_fields__"))?;
-        let members = PyDict::new(value.py());
-        for name in fields.try_iter()? {
-            let name = name?.cast_into::<PyString>()?;
+        static FIELDS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let py = value.py();
+        let fields = FIELDS.import(py, "dataclasses", "fields")?.call1((value,))?;
+        let members = PyDict::new(py);
+        for field in fields.try_iter()? {
+            let name = field?.getattr(intern!(py, "name"))?.cast_into::<PyString>()?;
             members.set_item(&name, value.getattr(&name)?)?;
         }
         self.dict(&members)

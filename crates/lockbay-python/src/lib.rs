@@ -7,17 +7,24 @@ mod bay;
 mod callback;
 mod cleanup;
 mod error;
+mod home;
 mod job;
 mod json;
+mod kit;
 mod leader;
+mod life;
 mod mailbox;
 mod money;
 mod monitor;
+mod movement;
+mod payout;
 mod runtime;
 mod saga;
 mod schedule;
+mod settings;
 mod state;
 mod step;
+mod stepped;
 
 use pyo3::prelude::*;
 
@@ -37,8 +44,19 @@ fn _lockbay(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<schedule::Schedules>()?;
     module.add_class::<schedule::ScheduledTick>()?;
     module.add_class::<money::Ledger>()?;
+    module.add_class::<payout::PayoutCall>()?;
+    module.add_class::<movement::Movement>()?;
+    module.add_class::<movement::Done>()?;
+    module.add_function(wrap_pyfunction!(movement::done, module)?)?;
+    module.add_function(wrap_pyfunction!(movement::undone, module)?)?;
+    module.add_class::<kit::KitReport>()?;
+    module.add_class::<kit::KitRun>()?;
+    module.add_function(wrap_pyfunction!(kit::run_kit, module)?)?;
+    module.add_class::<stepped::SteppedClock>()?;
     module.add_class::<state::State>()?;
     module.add_class::<cleanup::Cleanup>()?;
     module.add_class::<monitor::Alerts>()?;
-    module.add_function(wrap_pyfunction!(bay::end, module)?)
+    module.add_function(wrap_pyfunction!(life::end, module)?)?;
+    module.add_function(wrap_pyfunction!(runtime::hold_still, module)?)?;
+    module.add_function(wrap_pyfunction!(runtime::go_on, module)?)
 }

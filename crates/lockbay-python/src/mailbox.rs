@@ -5,9 +5,14 @@
 //! no thread of the runtime ever waits for the interpreter, and many answers cost one wake-up.
 //!
 //! A mailbox is closed when its loop ends. What was posted and not done by then is dropped, and
-//! whoever waits for it learns so.
+//! whoever waits for it learns so. A mailbox belongs to a process: what a fork has copied of it is
+//! left alone, because the descriptor and what watches it are still those of the parent.
+//!
+//! Nothing here runs Python code while it holds a lock. Such code may hand the interpreter to
+//! another thread, and that could wait for the lock without ever giving the interpreter back.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::cell::RefCell;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -18,8 +23,9 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple};
 use rustix::event::{EventfdFlags, eventfd};
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
-use crate::error::Raise;
+use crate::error::{Raise, raise, unknown};
 
 /// Something to be done on the loop's thread.
 type Letter = Box<dyn FnOnce(Python<'_>) + Send>;
@@ -32,6 +38,7 @@ struct Shared {
     /// `None` once the loop has ended.
     letters: Mutex<Option<Vec<Letter>>>,
     bell: OwnedFd,
+    ended: CancellationToken,
 }
 
 impl Post {
@@ -53,11 +60,18 @@ impl Post {
     pub(crate) fn is_open(&self) -> bool {
         self.0.letters.lock().is_some()
     }
+
+    /// Waits until its loop has ended.
+    pub(crate) async fn ended(&self) {
+        self.0.ended.cancelled().await;
+    }
 }
 
 /// The side of the loop.
 #[pyclass(frozen, module = "lockbay._lockbay")]
 pub(crate) struct Mailbox {
+    /// The process whose loop it is.
+    pid: u32,
     post: Post,
     /// Weak: mailboxes are kept by their loops.
     event_loop: Py<PyAny>,
@@ -65,10 +79,19 @@ pub(crate) struct Mailbox {
     until_end: Mutex<Option<Py<PyAny>>>,
 }
 
+thread_local! {
+    /// The mailbox that was asked for last on this thread, which is nearly always the one asked
+    /// for next.
+    static LATEST: RefCell<Option<Py<Mailbox>>> = const { RefCell::new(None) };
+}
+
 #[pymethods]
 impl Mailbox {
     /// Does what was posted.
     fn __call__(&self, py: Python<'_>) {
+        if self.is_foreign() {
+            return;
+        }
         let mut count = [0_u8; 8];
         // Nothing to read is what a bell says that was heard before.
         let _ = rustix::io::read(&self.post.0.bell, &mut count);
@@ -79,10 +102,18 @@ impl Mailbox {
     }
 
     /// Takes nothing more, and drops what was not done.
-    fn close(&self) {
+    fn close(&self, py: Python<'_>) {
+        if self.is_foreign() {
+            return;
+        }
         let letters = self.post.0.letters.lock().take();
-        drop(letters);
-        self.until_end.lock().take();
+        let until_end = self.until_end.lock().take();
+        self.post.0.ended.cancel();
+        if let Ok(event_loop) = self.event_loop(py) {
+            // A loop that is closed watches nothing, and may say so.
+            let _ = event_loop.call_method1(intern!(py, "remove_reader"), (self.descriptor(),));
+        }
+        drop((letters, until_end));
     }
 }
 
@@ -90,36 +121,75 @@ impl Mailbox {
     /// That of the loop that runs on this thread.
     pub(crate) fn running(py: Python<'_>) -> PyResult<Bound<'_, Mailbox>> {
         static RUNNING: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        static MAILBOXES: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let event_loop = RUNNING.import(py, "asyncio", "get_running_loop")?.call0()?;
+        let latest = LATEST.with_borrow(|latest| latest.as_ref().map(|it| it.clone_ref(py)));
+        if let Some(latest) = latest.map(|latest| latest.into_bound(py))
+            && latest.get().event_loop(py)?.is(&event_loop)
+            && latest.get().post.is_open()
+            && !latest.get().is_foreign()
+        {
+            return Ok(latest);
+        }
+        let mailbox = Mailbox::of(py, &event_loop)?;
+        // What was there before is dropped when nothing is borrowed.
+        drop(LATEST.replace(Some(mailbox.clone().unbind())));
+        Ok(mailbox)
+    }
+
+    fn of<'py>(py: Python<'py>, event_loop: &Bound<'py, PyAny>) -> PyResult<Bound<'py, Mailbox>> {
+        static MAILBOXES: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let mailboxes = MAILBOXES.get_or_try_init(py, || {
             let kind = py.import("weakref")?.getattr("WeakKeyDictionary")?;
             kind.call0().map(Bound::unbind)
         })?;
-        let known = mailboxes.bind(py).call_method1(intern!(py, "get"), (&event_loop,))?;
-        if let Ok(mailbox) = known.cast_into::<Mailbox>() {
+        let mailboxes = mailboxes.bind(py);
+        let known = mailboxes.call_method1(intern!(py, "get"), (event_loop,))?;
+        if let Ok(mailbox) = known.cast_into::<Mailbox>()
+            && !mailbox.get().is_foreign()
+        {
             if mailbox.get().post.is_open() {
                 return Ok(mailbox);
             }
             return Err(PyRuntimeError::new_err("this event loop is ending"));
         }
-        let mailbox = Mailbox::open(py, &event_loop)?;
-        mailboxes.bind(py).set_item(&event_loop, &mailbox)?;
+        Mailbox::close_ended(mailboxes)?;
+        let mailbox = Mailbox::open(py, event_loop)?;
+        mailboxes.set_item(event_loop, &mailbox)?;
         Ok(mailbox)
+    }
+
+    /// Closes the mailboxes of loops that were closed without ending their asynchronous generators,
+    /// which is how a mailbox hears of the end.
+    fn close_ended(mailboxes: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = mailboxes.py();
+        let known = mailboxes.call_method0(intern!(py, "items"))?.try_iter()?;
+        for pair in known.collect::<PyResult<Vec<_>>>()? {
+            let (event_loop, mailbox): (Bound<'_, PyAny>, Bound<'_, Mailbox>) = pair.extract()?;
+            if event_loop.call_method0(intern!(py, "is_closed"))?.is_truthy()? {
+                mailbox.get().close(py);
+            }
+        }
+        Ok(())
     }
 
     fn open<'py>(py: Python<'py>, event_loop: &Bound<'py, PyAny>) -> PyResult<Bound<'py, Self>> {
         let bell = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)
             .map_err(|error| PyRuntimeError::new_err(format!("no descriptor is left: {error}")))?;
-        let descriptor = bell.as_raw_fd();
-        let post = Post(Arc::new(Shared { letters: Mutex::new(Some(Vec::new())), bell }));
+        let letters = Mutex::new(Some(Vec::new()));
+        let post = Post(Arc::new(Shared { letters, bell, ended: CancellationToken::new() }));
         let weakly = py.import("weakref")?.getattr("ref")?.call1((event_loop,))?.unbind();
-        let mailbox = Mailbox { post, event_loop: weakly, until_end: Mutex::default() };
+        let pid = std::process::id();
+        let mailbox = Mailbox { pid, post, event_loop: weakly, until_end: Mutex::default() };
         let mailbox = Bound::new(py, mailbox)?;
-        event_loop.call_method1(intern!(py, "add_reader"), (descriptor, &mailbox))?;
+        // Watched in no context: what is done here is done for many callers.
+        let watch = event_loop.getattr(intern!(py, "add_reader"))?;
+        let context = py.import("contextvars")?.getattr("Context")?.call0()?;
+        let descriptor = mailbox.get().descriptor();
+        context.call_method1(intern!(py, "run"), (watch, descriptor, &mailbox))?;
         // A loop that ends closes its asynchronous generators.
-        let until_end = py.import("lockbay._loop")?.getattr("until_end")?;
-        *mailbox.get().until_end.lock() = Some(until_end.call1((&mailbox,))?.unbind());
+        let until_end = py.import("lockbay._loop")?.getattr("until_end")?.call1((&mailbox,))?;
+        let before = mailbox.get().until_end.lock().replace(until_end.unbind());
+        debug_assert!(before.is_none(), "it is opened once");
         Ok(mailbox)
     }
 
@@ -131,6 +201,15 @@ impl Mailbox {
     /// The loop.
     pub(crate) fn event_loop<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         self.event_loop.bind(py).call0()
+    }
+
+    fn descriptor(&self) -> RawFd {
+        self.post.0.bell.as_raw_fd()
+    }
+
+    /// Whether it was copied by a fork.
+    fn is_foreign(&self) -> bool {
+        self.pid != std::process::id()
     }
 }
 
@@ -161,17 +240,36 @@ pub(crate) fn awaitable<'py, T: Send + 'static>(
     let mailbox = Mailbox::running(py)?;
     let mailbox = mailbox.get();
     let future = mailbox.event_loop(py)?.call_method0(intern!(py, "create_future"))?;
-    let (waiting, post) = (future.clone().unbind(), mailbox.post());
+    let waiting = Waiting { post: mailbox.post(), future: Some(future.clone().unbind()) };
     let task = crate::runtime::handle(py)?.spawn(async move {
         let answer = call.await;
-        post.send(move |py| {
-            let answer = answer.or_raise(py).and_then(|value| show(py, value));
-            settle(waiting.bind(py), answer);
-        });
+        waiting.answer(move |py| answer.or_raise(py).and_then(|value| show(py, value)));
     });
     let watcher = Watcher(Mutex::new(Some(task.abort_handle())));
     future.call_method1(intern!(py, "add_done_callback"), (Bound::new(py, watcher)?,))?;
     Ok(future)
+}
+
+/// A future that is waited for. It is answered in any case, also when the call panics.
+struct Waiting {
+    post: Post,
+    future: Option<Py<PyAny>>,
+}
+
+impl Waiting {
+    fn answer(mut self, answer: impl FnOnce(Python<'_>) -> PyResult<Py<PyAny>> + Send + 'static) {
+        let future = self.future.take().expect("it is taken once, here or by the drop");
+        self.post.send(move |py| settle(future.bind(py), answer(py)));
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if let Some(future) = self.future.take() {
+            let answer = |py: Python<'_>| Err(raise(py, &unknown("it was not seen through")));
+            self.post.send(move |py| settle(future.bind(py), answer(py)));
+        }
+    }
 }
 
 /// Answers a future, unless it was cancelled meanwhile.
@@ -207,19 +305,30 @@ pub(crate) type Arguments = (Py<PyTuple>, Option<Py<PyDict>>);
 ///
 /// A coroutine function runs as a task of the loop. Any other runs on a thread of the loop's
 /// executor, so that it holds nobody up. Dropped before it has answered, the task is cancelled; a
-/// thread cannot be.
+/// function that runs on a thread cannot be.
 pub(crate) async fn ask<T: Send + 'static>(
     post: &Post,
     question: Question,
     arguments: impl FnOnce(Python<'_>) -> PyResult<Arguments> + Send + 'static,
     read: impl FnOnce(Python<'_>, PyResult<Bound<'_, PyAny>>) -> T + Send + 'static,
 ) -> Option<T> {
-    let (reply, answer) = oneshot::channel();
-    let asked = Asked { post: post.clone(), task: Arc::default() };
-    let task = Arc::clone(&asked.task);
+    ask_until(&CancellationToken::new(), post, question, arguments, read).await
+}
+
+/// As [`ask`]. When the answer is `unwanted`, the task is cancelled, and what it then answers is
+/// waited for: it may still know what came of it.
+pub(crate) async fn ask_until<T: Send + 'static>(
+    unwanted: &CancellationToken,
+    post: &Post,
+    question: Question,
+    arguments: impl FnOnce(Python<'_>) -> PyResult<Arguments> + Send + 'static,
+    read: impl FnOnce(Python<'_>, PyResult<Bound<'_, PyAny>>) -> T + Send + 'static,
+) -> Option<T> {
+    let (reply, mut answer) = oneshot::channel();
+    let asked = Asked { post: post.clone(), stage: Arc::default() };
+    let stage = Arc::clone(&asked.stage);
     let sent = post.send(move |py| {
-        let mut stage = task.lock();
-        if matches!(*stage, Stage::Over) {
+        if matches!(*stage.lock(), Stage::Over) {
             return;
         }
         let then = move |py: Python<'_>, answer: PyResult<Bound<'_, PyAny>>| {
@@ -228,18 +337,44 @@ pub(crate) async fn ask<T: Send + 'static>(
         };
         match arguments(py).and_then(|arguments| question.begin(py, arguments)) {
             Err(error) => then(py, Err(error)),
-            Ok(running) => match listen(&running, then) {
-                Ok(()) => *stage = Stage::Running(running.unbind()),
-                Err(error) => error.write_unraisable(py, Some(&running)),
-            },
+            Ok(running) => {
+                if let Err(error) = listen(&running, then) {
+                    error.write_unraisable(py, Some(&running));
+                }
+                began(&stage, &running);
+            }
         }
     });
     if !sent {
         return None;
     }
-    let answer = answer.await.ok();
-    *asked.task.lock() = Stage::Over;
-    answer
+    let in_time = unwanted.run_until_cancelled(&mut answer).await;
+    let answer = match in_time {
+        Some(answer) => answer,
+        None => {
+            asked.cancel();
+            answer.await
+        }
+    };
+    asked.over();
+    answer.ok()
+}
+
+/// Notes that a question runs, or ends it if nobody asks any more.
+fn began(stage: &Mutex<Stage>, running: &Bound<'_, PyAny>) {
+    let mut now = stage.lock();
+    if matches!(*now, Stage::Waiting) {
+        *now = Stage::Running(running.clone().unbind());
+        return;
+    }
+    drop(now);
+    cancel(running);
+}
+
+fn cancel(running: &Bound<'_, PyAny>) {
+    if let Err(error) = running.call_method0(intern!(running.py(), "cancel")) {
+        error.write_unraisable(running.py(), Some(running));
+    }
 }
 
 impl Question {
@@ -262,19 +397,25 @@ enum Stage {
 
 struct Asked {
     post: Post,
-    task: Arc<Mutex<Stage>>,
+    stage: Arc<Mutex<Stage>>,
+}
+
+impl Asked {
+    /// What is asked is not begun any more, or is cancelled.
+    fn cancel(&self) {
+        if let Stage::Running(task) = self.over() {
+            self.post.send(move |py| cancel(task.bind(py)));
+        }
+    }
+
+    fn over(&self) -> Stage {
+        std::mem::replace(&mut *self.stage.lock(), Stage::Over)
+    }
 }
 
 impl Drop for Asked {
     fn drop(&mut self) {
-        let stage = std::mem::replace(&mut *self.task.lock(), Stage::Over);
-        if let Stage::Running(task) = stage {
-            self.post.send(move |py| {
-                if let Err(error) = task.call_method0(py, intern!(py, "cancel")) {
-                    error.write_unraisable(py, Some(task.bind(py)));
-                }
-            });
-        }
+        self.cancel();
     }
 }
 

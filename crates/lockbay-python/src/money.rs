@@ -5,9 +5,11 @@
 
 use std::sync::Arc;
 
-use lockbay::ledger::{Amount, Balance, Currency, UserId};
+use lockbay::clock::Timestamp;
+use lockbay::ledger::{Amount, Balance, Currency, Totals, TrialBalance, UserId};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyFloat, PyInt, PyString};
+use serde::Serialize;
 
 use crate::bay::{LockBay, Shared};
 use crate::error::{Raise, invalid};
@@ -53,11 +55,20 @@ impl Ledger {
         awaitable(py, call, |py, balance| show(py, &balance))
     }
 
-    /// Per currency, the sum of everything, which is zero, and totals.
+    /// All accounts added up, as they were at one moment: whether they are `balanced`, and by
+    /// currency the sum of everything, which is zero, and totals.
     fn trial_balance<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let bay = self.0.bay(py)?;
         let call = async move { bay.ledger().trial_balance().await };
-        awaitable(py, call, |py, trial| show(py, &trial))
+        awaitable(py, call, |py, trial| show(py, &Trial::of(&trial)))
+    }
+
+    /// A movement by its id, which is the key of the step or job that made it; `None` if it did not
+    /// happen.
+    fn movement<'py>(&self, py: Python<'py>, movement_id: String) -> PyResult<Bound<'py, PyAny>> {
+        let bay = self.0.bay(py)?;
+        let call = async move { bay.ledger().movement(&movement_id).await };
+        awaitable(py, call, |py, movement| show(py, &movement))
     }
 }
 
@@ -140,23 +151,44 @@ impl LockBay {
     }
 }
 
+/// A trial balance by the names of the HTTP interface.
+#[derive(Serialize)]
+struct Trial<'a> {
+    balanced: bool,
+    as_of: String,
+    at: Timestamp,
+    currencies: &'a [Totals],
+}
+
+impl<'a> Trial<'a> {
+    fn of(trial: &'a TrialBalance) -> Self {
+        Trial {
+            balanced: trial.balanced(),
+            as_of: trial.as_of.to_string(),
+            at: trial.at,
+            currencies: &trial.totals,
+        }
+    }
+}
+
 fn id(py: Python<'_>, saga_id: String) -> PyResult<Py<PyAny>> {
     Ok(saga_id.into_pyobject(py)?.into_any().unbind())
 }
 
 /// A user by number or by text.
-fn user(what: &str, value: &Bound<'_, PyAny>) -> PyResult<UserId> {
+pub(crate) fn user(what: &str, value: &Bound<'_, PyAny>) -> PyResult<UserId> {
     let py = value.py();
     let is_number = value.is_instance_of::<PyInt>() && !value.is_instance_of::<PyBool>();
     if !is_number && !value.is_instance_of::<PyString>() {
         let shown = value.repr()?;
         return Err(invalid(py, format!("{what} is a number or text, not {shown}")));
     }
-    UserId::parse(value.str()?.to_str()?).or_raise(py)
+    let text = value.str().map_err(|_| invalid(py, format!("{what} has too many digits")))?;
+    UserId::parse(text.to_str()?).or_raise(py)
 }
 
 /// An amount, exactly.
-fn money(value: &Bound<'_, PyAny>, currency: &str) -> PyResult<Amount> {
+pub(crate) fn money(value: &Bound<'_, PyAny>, currency: &str) -> PyResult<Amount> {
     let py = value.py();
     let currency = Currency::parse(currency).or_raise(py)?;
     let decimal = py.import("decimal")?.getattr("Decimal")?;
@@ -164,14 +196,17 @@ fn money(value: &Bound<'_, PyAny>, currency: &str) -> PyResult<Amount> {
         if !float.value().is_finite() {
             return Err(invalid(py, format!("an amount is a number, not {}", float.value())));
         }
-        // The shortest text that is this float, without an exponent.
-        float.value().to_string()
+        // The shortest text that is this float.
+        serde_json::to_string(&float.value()).unwrap_or_default()
     } else if value.is_instance(&decimal)? {
-        value.call_method1("__format__", ("f",))?.extract()?
-    } else if value.is_instance_of::<PyString>()
-        || (value.is_instance_of::<PyInt>() && !value.is_instance_of::<PyBool>())
-    {
+        // With an exponent, if it has one: written out, it could have any length.
         value.str()?.to_string()
+    } else if value.is_instance_of::<PyString>() {
+        value.str()?.to_string()
+    } else if value.is_instance_of::<PyInt>() && !value.is_instance_of::<PyBool>() {
+        // Python does not write out what has thousands of digits.
+        let digits = value.str().map_err(|_| invalid(py, "an amount has fewer digits than this"));
+        digits?.to_string()
     } else {
         let shown = value.repr()?;
         let message = format!("an amount is text, a Decimal, an int or a float, not {shown}");

@@ -69,7 +69,7 @@ impl Alerts {
             let rule = rule.clone();
             Box::pin(async move { bay.alerts().put_rule(rule).await.map(drop) })
         };
-        self.0.wish(py, Arc::new(wish))
+        self.0.wish(py, format!("alert rule {name}"), Arc::new(wish))
     }
 
     /// Deletes a rule.

@@ -1,14 +1,16 @@
 //! Sagas: their handlers in Python, starting them, looking at them, and deciding about them.
 
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use lockbay::clock::Clock;
+use lockbay::ledger::Ledger;
 use lockbay::saga::{
-    Action, Decision, HandlerCheck, Probe, SagaFilter, SagaRequest, SagaStatus, Step, StepContext,
-    StepError, StepOutput, StepSpec,
+    Action, Decision, HandlerCheck, Probe, SagaFilter, SagaRequest, SagaStatus, Settled, Step,
+    StepContext, StepError, StepOutput, StepSpec,
 };
+use lockbay::store::Effects;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -16,9 +18,11 @@ use pyo3::types::{PyDict, PyTuple};
 
 use crate::bay::{LockBay, Shared};
 use crate::error::{Raise, invalid, step_error, told};
-use crate::job::{seconds, until};
+use crate::home::Home;
+use crate::job::seconds;
 use crate::json::{from_json, show, to_json, to_optional};
-use crate::mailbox::{Arguments, Question, ask, awaitable};
+use crate::mailbox::{Arguments, Question, ask_until, awaitable};
+use crate::movement::{Answer, Ids};
 
 /// How long sagas may be waited for in one call.
 const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3_600);
@@ -29,19 +33,26 @@ pub(crate) struct Handler {
     execute: Arc<Py<PyAny>>,
     compensate: Option<Arc<Py<PyAny>>>,
     probe: Option<Arc<Py<PyAny>>>,
+    settle: Option<Arc<Py<PyAny>>>,
     calling: Calling,
 }
 
 #[derive(Clone, Copy)]
-enum Calling {
+pub(crate) enum Calling {
     /// With one [`StepCall`].
     WithCall,
     /// With parameters and context, and the original result for a compensation.
     Spread,
 }
 
+impl Calling {
+    pub(crate) fn spread(spread: bool) -> Self {
+        if spread { Calling::Spread } else { Calling::WithCall }
+    }
+}
+
 impl Handler {
-    fn of(object: &Bound<'_, PyAny>, calling: Calling) -> PyResult<Self> {
+    pub(crate) fn of(object: &Bound<'_, PyAny>, calling: Calling) -> PyResult<Self> {
         let py = object.py();
         let method = |name: &str| -> PyResult<Option<Arc<Py<PyAny>>>> {
             let method = object.getattr_opt(name)?.filter(|method| !method.is_none());
@@ -51,7 +62,8 @@ impl Handler {
             let shown = object.repr()?;
             return Err(invalid(py, format!("a handler has a method execute; {shown} has none")));
         };
-        Ok(Handler { execute, compensate: method("compensate")?, probe: method("probe")?, calling })
+        let (compensate, probe) = (method("compensate")?, method("probe")?);
+        Ok(Handler { execute, compensate, probe, settle: method("settle")?, calling })
     }
 
     /// One whose functions take a [`StepCall`].
@@ -59,19 +71,33 @@ impl Handler {
         execute: Arc<Py<PyAny>>,
         compensate: Option<Arc<Py<PyAny>>>,
         probe: Option<Arc<Py<PyAny>>>,
+        settle: Option<Arc<Py<PyAny>>>,
     ) -> Self {
-        Handler { execute, compensate, probe, calling: Calling::WithCall }
+        Handler { execute, compensate, probe, settle, calling: Calling::WithCall }
     }
 
-    /// The step that asks it, wherever the instance is at home then.
-    pub(crate) fn step(&self, shared: &Arc<Shared>) -> impl Step + use<> {
-        PythonStep { handler: self.clone(), shared: Arc::downgrade(shared) }
+    /// Has it do the steps of this name.
+    pub(crate) fn register(
+        &self,
+        name: &str,
+        bay: &lockbay::LockBay,
+        home: &Home,
+    ) -> lockbay::Result<()> {
+        bay.sagas().register(name, self.step(home, bay.clock(), bay.ledger()))
+    }
+
+    /// The step that asks it.
+    pub(crate) fn step(&self, home: &Home, clock: &Clock, ledger: &Ledger) -> impl Step + use<> {
+        let (home, clock, ledger) = (home.clone(), clock.clone(), ledger.clone());
+        PythonStep { handler: self.clone(), home, clock, ledger }
     }
 }
 
 struct PythonStep {
     handler: Handler,
-    shared: Weak<Shared>,
+    home: Home,
+    clock: Clock,
+    ledger: Ledger,
 }
 
 impl PythonStep {
@@ -85,37 +111,63 @@ impl PythonStep {
             let action = context.action.name();
             return Err(StepError::missing(format!("step {:?} has no {action}", context.step)));
         };
-        let open = self.shared.upgrade().and_then(|shared| shared.at_home());
-        let (bay, home) = open.ok_or_else(|| StepError::unknown("the instance is closed"))?;
-        let lost = context.cancelled.clone();
-        let call = StepCall { context, clock: bay.clock().clone() };
-        drop(bay);
+        let unwanted = context.cancelled.clone();
+        // Between two loops of the application it waits for the next, for as long as it may take.
+        let home = unwanted.run_until_cancelled(self.home.open()).await.flatten();
+        let home = home.ok_or_else(not_begun)?;
+        let StepContext { action, step, saga_id, attempt, .. } = &context;
+        let what = format!("{} of step {step:?} of saga {saga_id}, attempt {attempt},", action.name());
+        let call = StepCall { context, clock: self.clock.clone() };
         let calling = self.handler.calling;
         let arguments = move |py: Python<'_>| call.arguments(py, calling);
         let question = Question { function: Arc::clone(function), context: None };
         let read = move |py: Python<'_>, answer: PyResult<Bound<'_, PyAny>>| match answer {
             // It has been done by now, so what cannot be read is not known.
             Ok(result) => read(&result).map_err(|error| StepError::unknown(told(py, &error))),
-            Err(error) => Err(step_error(py, &error)),
+            Err(error) => Err(step_error(py, &error, &what)),
         };
-        until(&lost, ask(&home, question, arguments, read)).await.unwrap_or_else(|| {
+        let answer = ask_until(&unwanted, &home, question, arguments, read).await;
+        answer.unwrap_or_else(|| {
             Err(StepError::unknown("the attempt was given up, or the event loop has ended"))
         })
     }
 }
 
-fn output(result: &Bound<'_, PyAny>) -> PyResult<StepOutput> {
-    to_json("the result", result).map(StepOutput::from)
+/// An attempt that had no effect, because the function was not called.
+fn not_begun() -> StepError {
+    StepError::Failed { error: "the instance was closed before it began".into(), retryable: true }
+}
+
+/// By which keys a step names what it moves.
+fn ids(context: &StepContext) -> Ids {
+    Ids {
+        key: context.idempotency_key.clone(),
+        undo_key: context.undo_key(),
+        goes_back: context.action == Action::Compensate,
+        step: Some((context.saga_id.to_string(), context.step.clone())),
+    }
 }
 
 #[async_trait]
 impl Step for PythonStep {
     async fn execute(&self, context: StepContext) -> Result<StepOutput, StepError> {
-        self.ask(Some(&self.handler.execute), context, output).await
+        let ids = ids(&context);
+        let answer = self.ask(Some(&self.handler.execute), context, Answer::read).await?;
+        answer.of_step(&self.ledger, &ids).await
     }
 
     async fn compensate(&self, context: StepContext) -> Result<StepOutput, StepError> {
-        self.ask(self.handler.compensate.as_ref(), context, output).await
+        let ids = ids(&context);
+        let answer = self.ask(self.handler.compensate.as_ref(), context, Answer::read).await?;
+        answer.of_step(&self.ledger, &ids).await
+    }
+
+    /// What was found or said to be done moves what it would have moved, if the handler says what.
+    async fn settle(&self, context: &StepContext, settled: Settled) -> Result<Effects, StepError> {
+        let settle = self.handler.settle.as_ref().filter(|_| settled == Settled::Done);
+        let Some(settle) = settle else { return Ok(Effects::default()) };
+        let answer = self.ask(Some(settle), context.clone(), Answer::read).await?;
+        Ok(answer.of_step(&self.ledger, &ids(context)).await?.effects)
     }
 
     async fn probe(&self, context: StepContext) -> Result<Probe, StepError> {
@@ -277,8 +329,8 @@ impl LockBay {
         handler: &Bound<'_, PyAny>,
         spread: bool,
     ) -> PyResult<()> {
-        let calling = if spread { Calling::Spread } else { Calling::WithCall };
-        self.0.put_handler(py, name, Handler::of(handler, calling)?)
+        let handler = Handler::of(handler, Calling::spread(spread))?;
+        self.0.put_handler(name, handler).or_raise(py)
     }
 
     /// Short for `sagas.start`.
@@ -303,22 +355,6 @@ impl LockBay {
     }
 }
 
-impl Shared {
-    /// Has a handler do the steps of this name from now on, and whenever the instance is opened.
-    pub(crate) fn put_handler(
-        self: &Arc<Self>,
-        py: Python<'_>,
-        name: String,
-        handler: Handler,
-    ) -> PyResult<()> {
-        if let Some((bay, _)) = self.at_home() {
-            bay.sagas().register(&name, handler.step(self)).or_raise(py)?;
-        }
-        self.handlers.lock().insert(name, handler);
-        Ok(())
-    }
-}
-
 #[pymethods]
 impl Sagas {
     /// Starts a saga, durably, and gives its id. `steps` are dicts, `SagaStep`s, or what
@@ -340,9 +376,7 @@ impl Sagas {
         defer_handlers: bool,
     ) -> PyResult<Bound<'py, PyAny>> {
         let bay = self.0.bay(py)?;
-        let specs = steps.try_iter()?.enumerate().map(|(place, step)| spec(place, &step?));
-        let mut request = SagaRequest::new(saga_name, specs.collect::<PyResult<_>>()?);
-        request.context = to_optional("context", context)?;
+        let mut request = request(saga_name, steps, context)?;
         request.metadata = to_optional("metadata", metadata)?;
         request.timeout = seconds(py, "timeout", timeout)?;
         request.idempotency_key = idempotency_key;
@@ -467,6 +501,18 @@ impl Sagas {
             Ok(operated.status.name().into_pyobject(py)?.into_any().unbind())
         })
     }
+}
+
+/// A saga as it was said.
+pub(crate) fn request(
+    saga_name: String,
+    steps: &Bound<'_, PyAny>,
+    context: Option<&Bound<'_, PyAny>>,
+) -> PyResult<SagaRequest> {
+    let specs = steps.try_iter()?.enumerate().map(|(place, step)| spec(place, &step?));
+    let mut request = SagaRequest::new(saga_name, specs.collect::<PyResult<_>>()?);
+    request.context = to_optional("context", context)?;
+    Ok(request)
 }
 
 /// A step as it was said: a dict, an object with attributes of the same names, or one that is

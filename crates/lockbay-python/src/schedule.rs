@@ -1,6 +1,6 @@
 //! Schedules, and the Python functions that do their ticks.
 
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use lockbay::job::JobFailure;
 use lockbay::schedule::{
@@ -12,6 +12,7 @@ use pyo3::types::PyTuple;
 
 use crate::bay::{LockBay, Shared};
 use crate::error::{Raise, invalid, job_failure, told};
+use crate::home::Home;
 use crate::job::{seconds, until};
 use crate::json::{from_json, show, to_json, to_optional};
 use crate::mailbox::{Question, ask, awaitable};
@@ -29,26 +30,28 @@ impl TickHandler {
         &self,
         name: &str,
         bay: &lockbay::LockBay,
-        shared: &Arc<Shared>,
+        home: &Home,
     ) -> lockbay::Result<()> {
-        let (handler, shared) = (self.clone(), Arc::downgrade(shared));
-        bay.schedules().register(name, move |tick| handler.clone().tick(shared.clone(), tick))
+        let (handler, home) = (self.clone(), home.clone());
+        bay.schedules().register(name, move |tick| handler.clone().tick(home.clone(), tick))
     }
 
-    async fn tick(self, shared: Weak<Shared>, tick: Tick) -> Result<Json, JobFailure> {
-        let home = shared.upgrade().and_then(|shared| shared.home());
-        let home = home.ok_or_else(|| JobFailure::retryable("the instance is closed"))?;
+    async fn tick(self, home: Home, tick: Tick) -> Result<Json, JobFailure> {
         let lost = tick.cancelled.clone();
+        // Between two loops of the application it waits for the next.
+        let home = until(&lost, home.open()).await;
+        let home = home.ok_or_else(|| JobFailure::retryable("the instance was closed"))?;
+        let what = format!("attempt {} of {}, due {},", tick.attempt, tick.schedule, tick.scheduled_time);
         let takes_tick = self.takes_tick;
         let arguments = move |py: Python<'_>| {
             let call = if takes_tick { vec![Bound::new(py, ScheduledTick(tick))?] } else { vec![] };
             Ok((PyTuple::new(py, call)?.unbind(), None))
         };
         let question = Question { function: self.function, context: None };
-        let read = |py: Python<'_>, answer: PyResult<Bound<'_, PyAny>>| match answer {
+        let read = move |py: Python<'_>, answer: PyResult<Bound<'_, PyAny>>| match answer {
             Ok(result) => to_json("the result", &result)
                 .map_err(|error| JobFailure::permanent(told(py, &error))),
-            Err(error) => Err(job_failure(py, &error)),
+            Err(error) => Err(job_failure(py, &error, &what)),
         };
         until(&lost, ask(&home, question, arguments, read)).await.unwrap_or_else(|| {
             Err(JobFailure::retryable("the tick was taken away, or the event loop has ended"))
@@ -139,11 +142,7 @@ impl Schedules {
         let takes = py.import("lockbay._loop")?.getattr("takes_an_argument")?.call1((&handler,))?;
         let handler =
             TickHandler { function: Arc::new(handler), takes_tick: takes.is_truthy()? };
-        if let Some((bay, _)) = self.0.at_home() {
-            handler.register(&name, &bay, &self.0).or_raise(py)?;
-        }
-        self.0.tick_handlers.lock().insert(name, handler);
-        Ok(())
+        self.0.put_tick_handler(name, handler).or_raise(py)
     }
 
     /// Creates a schedule, or replaces its definition; the same again changes nothing. Gives it as

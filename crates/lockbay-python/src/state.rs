@@ -133,12 +133,13 @@ impl State {
         update_pattern: String,
         invalidate_patterns: Vec<String>,
     ) -> PyResult<Bound<'py, PyAny>> {
+        let about = format!("what follows from changes, {name}");
         let rule = lockbay::state::Rule { name, update_pattern, invalidate_patterns };
         let wish = move |bay: lockbay::LockBay| -> crate::bay::Told {
             let rule = rule.clone();
             Box::pin(async move { bay.state().put_rule(rule).await })
         };
-        self.0.wish(py, Arc::new(wish))
+        self.0.wish(py, about, Arc::new(wish))
     }
 
     /// Deletes a rule.

@@ -265,6 +265,15 @@ impl Clock {
         }
     }
 
+    /// How long it takes until the first sleeper of a manual clock is due; `None` if nobody sleeps,
+    /// or by the system's clock, which is not stepped.
+    pub fn next_due(&self) -> Option<Duration> {
+        let Inner::Manual(manual) = &self.0 else { return None };
+        let manual = manual.lock();
+        let awaited = manual.sleepers.iter().filter(|(_, wake)| !wake.is_closed());
+        awaited.map(|(until, _)| until.saturating_sub(manual.now)).min()
+    }
+
     /// A random number.
     pub fn random(&self) -> u64 {
         match &self.0 {
@@ -334,20 +343,31 @@ mod tests {
             let clock = clock.clone();
             async move { clock.sleep(Duration::from_secs(5)).await }
         });
-        while clock_sleepers(&clock) == 0 {
+        while clock.next_due().is_none() {
             tokio::task::yield_now().await;
         }
         clock.advance(Duration::from_secs(4));
         tokio::task::yield_now().await;
         assert!(!sleeper.is_finished());
+        assert_eq!(clock.next_due(), Some(Duration::from_secs(1)));
         clock.advance(Duration::from_secs(1));
         sleeper.await.unwrap();
+        assert_eq!(clock.next_due(), None);
     }
 
-    fn clock_sleepers(clock: &Clock) -> usize {
-        match &clock.0 {
-            Inner::Manual(manual) => manual.lock().sleepers.len(),
-            Inner::System => 0,
+    #[tokio::test]
+    async fn who_no_longer_sleeps_is_not_due() {
+        let clock = Clock::manual(1);
+        let (long, short) = (Duration::from_secs(5), Duration::from_secs(1));
+        let sleeper = tokio::spawn({
+            let clock = clock.clone();
+            async move { clock.timeout(short, clock.sleep(long)).await }
+        });
+        while clock.next_due() != Some(short) {
+            tokio::task::yield_now().await;
         }
+        clock.advance(short);
+        assert!(sleeper.await.unwrap().is_none());
+        assert_eq!(clock.next_due(), None, "the sleep that was given up is not waited for");
     }
 }

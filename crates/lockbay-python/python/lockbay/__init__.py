@@ -1,6 +1,8 @@
 """Leader election, idempotent jobs and sagas for services that move money."""
 
 import atexit
+import os
+import threading
 
 from lockbay import _lockbay, errors
 from lockbay._lockbay import (
@@ -9,10 +11,14 @@ from lockbay._lockbay import (
     JobOutcome,
     Lease,
     LockBay,
+    Movement,
+    PayoutCall,
     Step,
     StepCall,
     Tick,
     __version__,
+    done,
+    undone,
 )
 from lockbay._step import NOT_DONE, SagaStep, StepContext
 from lockbay.errors import Failed, LockBayError
@@ -25,14 +31,26 @@ __all__ = [
     "Lease",
     "LockBay",
     "LockBayError",
+    "Movement",
     "NOT_DONE",
+    "PayoutCall",
     "SagaStep",
     "Step",
     "StepCall",
     "StepContext",
     "Tick",
     "__version__",
+    "done",
     "errors",
+    "undone",
 ]
 
 atexit.register(_lockbay.end)
+os.register_at_fork(before=_lockbay.hold_still, after_in_parent=_lockbay.go_on)
+# One fork at a time: what is registered last comes first before it, and last after it.
+_forking = threading.Lock()
+os.register_at_fork(
+    before=_forking.acquire,
+    after_in_parent=_forking.release,
+    after_in_child=_forking._at_fork_reinit,  # type: ignore[attr-defined]
+)

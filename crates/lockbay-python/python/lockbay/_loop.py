@@ -1,8 +1,13 @@
 """What the extension module needs of asyncio, and can only be said in Python."""
 
 import asyncio
+import contextvars
 import inspect
+import logging
+import threading
 from typing import Any, AsyncGenerator, Callable
+
+logger = logging.getLogger("lockbay")
 
 
 def begin(
@@ -22,15 +27,43 @@ def begin(
 def is_async(function: Callable[..., Any]) -> bool:
     """Whether calling it gives a coroutine: a coroutine function, or an object that is called as one."""
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-        getattr(function, "__call__", None)
+        getattr(type(function), "__call__", None)
     )
 
 
 async def _on_a_thread(
     function: Callable[..., Any], positional: tuple[Any, ...], keywords: dict[str, Any]
 ) -> Any:
-    result = await asyncio.to_thread(function, *positional, **keywords)
+    """Cancelled before a thread has begun with it, it is not called; after that it runs to its end,
+    and what it says then is what is told of it, because it cannot be stopped."""
+    begun = threading.Lock()  # Taken by who begins with it, or by who gives it up.
+
+    def call() -> Any:
+        if not begun.acquire(blocking=False):
+            return None
+        try:
+            return function(*positional, **keywords)
+        except StopIteration as error:  # A future cannot carry it.
+            raise RuntimeError("the function raised StopIteration") from error
+
+    run = contextvars.copy_context().run
+    thread = asyncio.get_running_loop().run_in_executor(None, run, call)
+    while True:
+        try:
+            result = await asyncio.shield(thread)
+            break
+        except asyncio.CancelledError:
+            if thread.done() or begun.acquire(blocking=False):
+                raise
     return await result if inspect.isawaitable(result) else result
+
+
+def report(what: str, error: BaseException) -> None:
+    """Tells the log of an exception of the application's code that is not raised to it."""
+    if isinstance(error, asyncio.CancelledError):
+        logger.info("%s was cancelled", what)
+    else:
+        logger.error("%s failed", what, exc_info=error)
 
 
 def until_end(mailbox: Any) -> AsyncGenerator[None, None]:

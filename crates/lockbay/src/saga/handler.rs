@@ -7,6 +7,8 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+#[cfg(any(test, feature = "test-util"))]
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use parking_lot::RwLock;
@@ -148,8 +150,9 @@ pub(crate) struct Handlers {
     caller: RwLock<Option<Arc<dyn Caller>>>,
     pull: PullStep,
     scribe: Scribe,
+    /// Set once, so that a build with the kit in it does not pay for it.
     #[cfg(any(test, feature = "test-util"))]
-    wrap: RwLock<Option<Wrap>>,
+    wrap: OnceLock<Wrap>,
 }
 
 impl Handlers {
@@ -163,21 +166,21 @@ impl Handlers {
             pull,
             scribe,
             #[cfg(any(test, feature = "test-util"))]
-            wrap: RwLock::default(),
+            wrap: OnceLock::new(),
         }
     }
 
-    /// From now on, every step that is found is one that this makes of it.
+    /// From now on, every step that is found is one that this makes of it. Said once at most.
     #[cfg(any(test, feature = "test-util"))]
     pub(crate) fn wrap(&self, wrap: Wrap) {
-        *self.wrap.write() = Some(wrap);
+        assert!(self.wrap.set(wrap).is_ok(), "steps are wrapped once");
     }
 
     /// Who does the steps of this name, if anybody does.
     pub(crate) async fn find(&self, name: &str) -> Result<Option<Arc<dyn Step>>> {
         let found = self.look_up(name).await?;
         #[cfg(any(test, feature = "test-util"))]
-        if let (Some(step), Some(wrap)) = (&found, &*self.wrap.read()) {
+        if let (Some(step), Some(wrap)) = (&found, self.wrap.get()) {
             return Ok(Some(wrap(Arc::clone(step))));
         }
         Ok(found)

@@ -51,7 +51,8 @@
 //!
 //! # What the kit needs
 //! A run happens on one thread, on a clock that the kit steps: steps that wait must wait by
-//! [`LockBay::clock`], and what they share must live in their [`SagaWorld`] or in the store.
+//! [`LockBay::clock`], and what they share must live in their [`SagaWorld`] or in the store. A world
+//! whose steps are done elsewhere says when they have [answered](SagaWorld::answered).
 
 mod inject;
 mod judge;
@@ -91,6 +92,13 @@ pub trait SagaWorld: Send + Sync + 'static {
     async fn observe(&self, bay: &LockBay) -> Result<String> {
         let _ = bay;
         Ok(String::new())
+    }
+
+    /// Waits until whatever steps are asked outside of the kit's thread has answered, and says
+    /// whether there was anything to wait for. The clock stands still meanwhile; it goes on
+    /// without those that are still not done when this returns.
+    async fn answered(&self) -> bool {
+        false
     }
 
     /// Says what is wrong with the world after a saga that ended so, if anything is.

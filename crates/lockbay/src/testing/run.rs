@@ -221,9 +221,15 @@ impl Stage {
         Ok(Instance { bay, life })
     }
 
+    /// Lets everything run that can, here and where the world asks its steps.
     async fn settle(&self) {
-        for _ in 0..YIELDS {
-            tokio::task::yield_now().await;
+        loop {
+            for _ in 0..YIELDS {
+                tokio::task::yield_now().await;
+            }
+            if !self.injector.world.answered().await {
+                return;
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from typing import Any, Awaitable, Callable, Mapping
 
 from lockbay._process import View, bay
@@ -35,11 +36,15 @@ class AdvancedStateManager:
         """Opens and starts the instance; whether that worked.
 
         Settings come from the environment, from an application's `config.Config` if that is given,
-        and from keywords; each takes precedence over the one before.
+        and from keywords; each takes precedence over the one before. If none is given, and the
+        application has imported a module named `config`, what stands in that or in its `Config`
+        counts where the environment says nothing.
         """
         try:
             if config is not None:
                 bay.configure_from(config)
+            elif (application := sys.modules.get("config")) is not None:
+                bay.default_to(application)
             bay.configure(**settings)
             await bay.start()
         except LockBayError as error:

@@ -6,6 +6,7 @@ from typing import Any, Awaitable
 
 from lockbay._process import bay
 from lockbay.documents import ActiveAlert, Operator, Report, Severity
+from lockbay.services.advanced_state_management import initialize_advanced_state_management
 
 __all__ = [
     "add_custom_alert_rule",
@@ -17,9 +18,8 @@ __all__ = [
 
 
 async def start_advanced_monitoring() -> bool:
-    """Starts the instance if it is not open. Monitoring is part of it; whether it runs."""
-    await bay.start()
-    return bay.is_open
+    """Initializes the instance if it is not open. Monitoring is part of it; whether it runs."""
+    return bay.is_open or await initialize_advanced_state_management()
 
 
 async def stop_advanced_monitoring() -> None:
