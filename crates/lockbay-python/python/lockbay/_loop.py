@@ -53,7 +53,10 @@ async def _on_a_thread(
             result = await asyncio.shield(thread)
             break
         except asyncio.CancelledError:
-            if thread.done() or begun.acquire(blocking=False):
+            if thread.done():
+                result = thread.result()
+                break
+            if begun.acquire(blocking=False):
                 raise
     return await result if inspect.isawaitable(result) else result
 
