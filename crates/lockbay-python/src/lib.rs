@@ -12,6 +12,7 @@ mod job;
 mod json;
 mod leader;
 mod life;
+mod log;
 mod mailbox;
 mod money;
 mod monitor;
@@ -25,6 +26,7 @@ use pyo3::prelude::*;
 
 #[pymodule]
 fn _lockbay(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    log::install();
     module.add("EVENTS", lockbay::event::Event::NAMES.to_vec())?;
     module.add_class::<bay::LockBay>()?;
     module.add_class::<leader::Leader>()?;

@@ -39,7 +39,7 @@ enum Slot {
 pub(crate) struct Opened {
     bay: lockbay::LockBay,
     home: Home,
-    runtime: Handle,
+    pub(crate) runtime: Handle,
 }
 
 /// How an instance stands, as seen from here.
@@ -322,6 +322,6 @@ pub(crate) fn end(py: Python<'_>) -> PyResult<()> {
         });
     }
     crate::runtime::end(py);
+    crate::log::deliver(py);
     Ok(())
 }
-

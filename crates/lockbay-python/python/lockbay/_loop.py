@@ -8,6 +8,7 @@ import threading
 from typing import Any, AsyncGenerator, Callable
 
 logger = logging.getLogger("lockbay")
+handlers = logging.getLogger("lockbay.handlers")
 
 
 def begin(
@@ -61,12 +62,17 @@ async def _on_a_thread(
     return await result if inspect.isawaitable(result) else result
 
 
+def log(level: int, text: str) -> None:
+    """Writes a line that the library tells of itself."""
+    logger.log(level, "%s", text)
+
+
 def report(what: str, error: BaseException) -> None:
     """Tells the log of an exception of the application's code that is not raised to it."""
     if isinstance(error, asyncio.CancelledError):
-        logger.info("%s was cancelled", what)
+        handlers.info("%s was cancelled", what)
     else:
-        logger.error("%s failed", what, exc_info=error)
+        handlers.error("%s failed", what, exc_info=error)
 
 
 def until_end(mailbox: Any) -> AsyncGenerator[None, None]:
