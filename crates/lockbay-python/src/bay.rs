@@ -15,6 +15,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
+use pyo3::{PyTraverseError, PyVisit};
 use tokio_util::task::TaskTracker;
 
 use crate::callback::Callback;
@@ -277,9 +278,35 @@ impl LockBay {
         registry.callbacks.push(callback);
         Ok(())
     }
+
+    /// Handlers often hold the instance that they are registered with.
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        // Whoever else holds what this holds is not seen by the collector.
+        if Arc::strong_count(&self.0) > 1 {
+            return Ok(());
+        }
+        self.0.registry.try_lock().map_or(Ok(()), |registry| registry.visit(&visit))
+    }
+
+    fn __clear__(&self) {
+        let registry = std::mem::take(&mut *self.0.registry.lock());
+        if let Taken::Open(opened, closed) = self.0.take() {
+            let runtime = opened.runtime.clone();
+            runtime.spawn(closing(Arc::clone(&self.0), *opened, closed));
+        }
+        drop(registry);
+    }
 }
 
 impl Registry {
+    /// Shows the collector what it holds.
+    fn visit(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        let handlers = self.handlers.values().flat_map(Handler::functions);
+        let tick_handlers = self.tick_handlers.values().map(TickHandler::function);
+        let callbacks = self.callbacks.iter().map(Callback::function);
+        handlers.chain(tick_handlers).chain(callbacks).try_for_each(|function| visit.call(function))
+    }
+
     fn wish(&mut self, about: String, wish: Wish) {
         self.wished += 1;
         match self.wishes.iter_mut().find(|(other, _)| *other == about) {
@@ -364,11 +391,7 @@ impl Shared {
     }
 
     /// Registers who does the steps of a name, now and whenever it is opened.
-    pub(crate) fn put_handler(
-        &self,
-        name: String,
-        handler: Handler,
-    ) -> lockbay::Result<()> {
+    pub(crate) fn put_handler(&self, name: String, handler: Handler) -> lockbay::Result<()> {
         let mut registry = self.registry.lock();
         if let Some((bay, home)) = self.at_home() {
             handler.register(&name, &bay, &home)?;
@@ -442,7 +465,9 @@ impl Wished {
     fn __await__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         match &self.0 {
             Some(future) => future.bind(py).call_method0("__await__"),
-            None => py.import("lockbay._loop")?.getattr("nothing")?.call0()?.call_method0("__await__"),
+            None => {
+                py.import("lockbay._loop")?.getattr("nothing")?.call0()?.call_method0("__await__")
+            }
         }
     }
 

@@ -35,9 +35,15 @@ enum TakesEvent {
 
 impl Callback {
     pub(crate) fn new(py: Python<'_>, event: &str, function: Py<PyAny>) -> PyResult<Self> {
-        let takes = py.import("lockbay._loop")?.getattr("takes_an_argument")?.call1((&function,))?;
+        let takes =
+            py.import("lockbay._loop")?.getattr("takes_an_argument")?.call1((&function,))?;
         let takes_event = if takes.is_truthy()? { TakesEvent::Yes } else { TakesEvent::No };
         Ok(Callback { event: event.into(), function: Arc::new(function), takes_event })
+    }
+
+    /// What it calls.
+    pub(crate) fn function(&self) -> &Py<PyAny> {
+        &self.function
     }
 
     /// Calls it until the instance ends. What is heard begins with the call of this, not with its
@@ -72,7 +78,9 @@ impl Callback {
             let (name, event) = match edge {
                 Edge::Elected { term, token } => (
                     "leader_elected",
-                    format!(r#"{{"event":"leader_elected","term":{term},"fencing_token":{token}}}"#),
+                    format!(
+                        r#"{{"event":"leader_elected","term":{term},"fencing_token":{token}}}"#
+                    ),
                 ),
                 Edge::Lost { term, reason } => (
                     "leader_lost",

@@ -52,8 +52,7 @@ impl Home {
     /// Waits until there is one; `None` if there will be none any more.
     pub(crate) async fn open(&self) -> Option<Post> {
         let mut places = self.0.subscribe();
-        let settled =
-            |place: &Place| place.post.is_open() || place.others == Others::WillNotCome;
+        let settled = |place: &Place| place.post.is_open() || place.others == Others::WillNotCome;
         let place = places.wait_for(settled).await.ok()?.clone();
         place.post.is_open().then_some(place.post)
     }

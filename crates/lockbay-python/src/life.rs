@@ -41,7 +41,7 @@ enum Slot {
 pub(crate) struct Opened {
     bay: lockbay::LockBay,
     home: Home,
-    runtime: Handle,
+    pub(crate) runtime: Handle,
 }
 
 /// How an instance stands, as seen from here.
@@ -335,6 +335,6 @@ pub(crate) fn end(py: Python<'_>) -> PyResult<()> {
         });
     }
     crate::runtime::end(py);
+    crate::log::deliver(py);
     Ok(())
 }
-

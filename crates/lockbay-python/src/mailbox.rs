@@ -133,6 +133,7 @@ impl Mailbox {
         let mailbox = Mailbox::of(py, &event_loop)?;
         // What was there before is dropped when nothing is borrowed.
         drop(LATEST.replace(Some(mailbox.clone().unbind())));
+        crate::log::read_on(py, &mailbox.get().post);
         Ok(mailbox)
     }
 

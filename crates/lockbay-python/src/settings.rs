@@ -28,8 +28,7 @@ impl Given {
         for (name, value) in settings {
             let name: String = name.extract()?;
             let known = SETTINGS.iter().find(|setting| setting.name == name);
-            let known =
-                known.ok_or_else(|| invalid(settings.py(), unknown_setting(&name)))?;
+            let known = known.ok_or_else(|| invalid(settings.py(), unknown_setting(&name)))?;
             if !value.is_none() {
                 self.settings.insert(known.name, setting_text(&value)?);
             }

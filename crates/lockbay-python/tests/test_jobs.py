@@ -132,7 +132,7 @@ async def test_a_handler_that_fails_is_told_with_its_exception(
     outcome = await bay.run_job("payment", "k", pay, max_retries=0)
     assert (outcome.status, outcome.error) == ("failed", "LookupError: no such account: 7")
     assert outcome.as_tuple() == (False, None, "LookupError: no such account: 7")
-    [record] = [record for record in caplog.records if record.name == "lockbay"]
+    [record] = [record for record in caplog.records if record.name == "lockbay.handlers"]
     assert record.exc_info and record.exc_info[0] is LookupError
 
 

@@ -354,6 +354,44 @@ async def test_one_that_is_dropped_without_close_gives_its_rights_up(store: str)
     assert time.monotonic() - dropped < 4, "sooner than its leadership would have lapsed"
 
 
+async def test_one_that_its_own_handlers_hold_is_collected_and_gives_its_rights_up(
+    store: str,
+) -> None:
+    class Step:
+        def __init__(self, bay: LockBay) -> None:
+            self.bay = bay
+
+        async def execute(self, call: StepCall) -> None: ...
+
+    async def open_one() -> weakref.ref[Step]:
+        bay = await LockBay.open(store, **QUICK)
+        step = Step(bay)
+        bay.register_handler("step", step)
+        bay.on("leader_elected", lambda: bay.is_open)
+        bay.schedules.register("tick", lambda: bay.is_open)
+        await until(bay.is_leader)
+        return weakref.ref(step)
+
+    step = await open_one()
+    async with LockBay.open(store, **QUICK) as other:
+        await until(lambda: gc.collect() >= 0 and other.is_leader())
+        await until(lambda: gc.collect() >= 0 and step() is None)
+
+
+async def test_one_that_is_in_use_is_not_collected(bay: LockBay) -> None:
+    class Step:
+        async def execute(self, call: StepCall) -> str:
+            gc.collect()
+            return "done" if bay.is_open else "closed"
+
+    bay.register_handler("step", Step())
+    sagas = bay.sagas
+    gc.collect()
+    saga_id = await sagas.start("s", [{"name": "step"}])
+    assert await sagas.wait(saga_id, 20) == "completed"
+    assert (await sagas.get(saga_id))["steps"][0]["result"] == "done"
+
+
 async def test_a_callback_that_fails_does_not_stop_later_ones(
     store: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -383,6 +421,16 @@ async def test_a_callback_hears_that_leadership_ends_with_the_instance(store: st
         bay.on("leader_lost", lost.append)
         await until(bay.is_leader)
     assert [event["event"] for event in lost] == ["leader_lost"]
+
+
+async def test_what_the_library_tells_of_itself_is_in_the_log(
+    store: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "lockbay")
+    async with LockBay.open(store, **QUICK) as bay:
+        await until(bay.is_leader)
+        await until(lambda: f"leader_elected term=1 token={bay.leader.fencing_token}" in caplog.text)
+    await until(lambda: "leader_lost term=1" in caplog.text)
 
 
 async def test_instances_on_loops_of_several_threads_share_a_store(store: str) -> None:

@@ -38,7 +38,7 @@ async def test_a_schedule_is_run_now_paused_resumed_and_deleted(leading: LockBay
     await leading.schedules.run("yearly")
     await until(lambda: ran == [1])
     await leading.schedules.pause("yearly")
-    assert (await leading.schedules.get("yearly"))["paused"] is True
+    assert (await leading.schedules.get("yearly"))["status"] == "paused"
     await leading.schedules.resume("yearly")
     schedules, _ = await leading.schedules.list()
     assert [schedule["job_id"] for schedule in schedules] == ["yearly"]
