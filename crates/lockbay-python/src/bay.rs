@@ -172,7 +172,11 @@ impl LockBay {
     }
 
     /// Opens the store and starts the instance. Called again while it is open, it does nothing.
-    fn start<'py>(slf: Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+    ///
+    /// With `take_part=False` it only looks and can be asked: it runs for no leadership, takes over
+    /// no saga and begins no tick.
+    #[pyo3(signature = (*, take_part=true))]
+    fn start<'py>(slf: Bound<'py, Self>, take_part: bool) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
         let shared = Arc::clone(&slf.get().0);
         let home = Mailbox::running(py)?.get().post();
@@ -182,7 +186,11 @@ impl LockBay {
         let call = async move {
             let Some((config, opening)) = begin else { return Ok(()) };
             let bay = lockbay::LockBay::open(config).await?;
-            opening.opened(bay, home, runtime).await
+            opening.opened(bay.clone(), home, runtime).await?;
+            if take_part {
+                bay.start();
+            }
+            Ok(())
         };
         awaitable(py, call, move |_, ()| Ok(this.into_any()))
     }
@@ -207,7 +215,7 @@ impl LockBay {
     }
 
     fn __aenter__<'py>(slf: Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        Self::start(slf)
+        Self::start(slf, true)
     }
 
     #[pyo3(signature = (*_exception))]
@@ -220,7 +228,7 @@ impl LockBay {
     }
 
     fn __await__<'py>(slf: Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        Self::start(slf)?.call_method0("__await__")
+        Self::start(slf, true)?.call_method0("__await__")
     }
 
     /// Whether it is open, in this process.
@@ -394,7 +402,7 @@ impl Shared {
 struct Opening(Arc<Shared>);
 
 impl Opening {
-    /// Takes what was opened, tells it of every handler, callback and wish, and starts it.
+    /// Takes what was opened, and tells it of every handler, callback and wish.
     async fn opened(
         self,
         bay: lockbay::LockBay,
@@ -412,7 +420,6 @@ impl Opening {
         for callback in shared.callbacks.lock().iter() {
             shared.listen(&bay, callback);
         }
-        bay.start();
         Ok(())
     }
 

@@ -37,5 +37,7 @@ fn _lockbay(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<state::State>()?;
     module.add_class::<cleanup::Cleanup>()?;
     module.add_class::<monitor::Alerts>()?;
+    module.add_function(wrap_pyfunction!(json::to_text, module)?)?;
+    module.add_function(wrap_pyfunction!(json::value_of, module)?)?;
     module.add_function(wrap_pyfunction!(bay::end, module)?)
 }
