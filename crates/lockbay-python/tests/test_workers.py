@@ -15,31 +15,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 
-T = TypeVar("T")
+from conditions import PATIENCE, eventually
 
 WORKERS = 4
-PATIENCE = 30.0
 LONG = bool(os.environ.get("LOCKBAY_LONG_TESTS"))
 
 
-def eventually(what: str, look: Callable[[], T | None]) -> T:
-    until = time.monotonic() + PATIENCE
-    while True:
-        seen = look()
-        if seen:
-            return seen
-        assert time.monotonic() < until, f"waited in vain: {what}"
-        time.sleep(0.01)
-
-
-class Masters:
+class Master:
     """The master, and what its workers write down."""
 
     def __init__(self, directory: Path) -> None:
@@ -95,7 +82,7 @@ class Masters:
 def test_each_tick_is_done_once_while_workers_are_killed(
     tmp_path: Path, seconds: int, kills: list[str]
 ) -> None:
-    master = Masters(tmp_path)
+    master = Master(tmp_path)
     try:
         first = eventually("a tick", master.ticks)[0]
         last = first + timedelta(seconds=seconds)
