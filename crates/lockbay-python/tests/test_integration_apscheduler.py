@@ -28,7 +28,7 @@ def open_bay(directory: Path, **settings: Any) -> LockBay:
 
 
 def ids(scheduler: LeaderAwareScheduler) -> list[str]:
-    return [job.id for job in scheduler.get_jobs()]
+    return sorted(job.id for job in scheduler.get_jobs())
 
 
 async def schedule(bay: LockBay, job_id: str) -> dict[str, Any]:

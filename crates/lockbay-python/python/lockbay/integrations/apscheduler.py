@@ -209,7 +209,7 @@ class _Standing(Enum):
 class _Wish:
     """One wish, told from any other that says the same."""
 
-    standing: _Standing = _Standing.AS_IT_DOES
+    standing: _Standing
 
 
 @dataclass
@@ -272,7 +272,7 @@ class _LeaderJobs(BaseJobStore):  # type: ignore[misc]
             raise ConflictingIdError(job.id)
         self._jobs[job.id] = _Held(job)
         self.bay.schedules.register(_HANDLER + job.id, partial(self._tick, job.id))
-        self._wish(job.id, _Wish())
+        self._wish(job.id)
 
     def update_job(self, job: Job) -> None:
         held = self._jobs.get(job.id)
@@ -281,10 +281,10 @@ class _LeaderJobs(BaseJobStore):  # type: ignore[misc]
         held.job = job
         is_paused = job.next_run_time is None
         if is_paused == held.paused:
-            self._wish(job.id, _Wish())
+            self._wish(job.id)
         else:
             held.paused = is_paused
-            self._wish(job.id, _Wish(_Standing.PAUSED if is_paused else _Standing.ACTIVE))
+            self._wish(job.id, _Standing.PAUSED if is_paused else _Standing.ACTIVE)
 
     def remove_job(self, job_id: str) -> None:
         if self._jobs.pop(job_id, None) is None:
@@ -293,7 +293,7 @@ class _LeaderJobs(BaseJobStore):  # type: ignore[misc]
         self.refused.pop(job_id, None)
         self._wishes.pop(job_id, None)
         if self.bay.is_leader():
-            self._wish(job_id, _Wish(_Standing.GONE))
+            self._wish(job_id, _Standing.GONE)
 
     def remove_all_jobs(self) -> None:
         for job_id in list(self._jobs):
@@ -329,15 +329,18 @@ class _LeaderJobs(BaseJobStore):  # type: ignore[misc]
         return bool(self._wishes) or self._settling is None
 
     async def _elected(self) -> None:
-        # What was wished under an earlier leadership is for the leaders since to know.
-        self._wishes = dict.fromkeys(self._jobs, _Wish())
+        # Whether what was removed here is still wanted is for the leaders since to know.
+        as_it_does = _Wish(_Standing.AS_IT_DOES)
+        self._wishes = {job_id: self._wishes.get(job_id, as_it_does) for job_id in self._jobs}
         self._wake()
 
-    def _wish(self, job_id: str, wish: _Wish) -> None:
+    def _wish(self, job_id: str, standing: _Standing = _Standing.AS_IT_DOES) -> None:
         self.refused.pop(job_id, None)
-        # The newest last, so that nothing is written that was overtaken.
-        self._wishes.pop(job_id, None)
-        self._wishes[job_id] = wish
+        before = self._wishes.get(job_id)
+        if before is not None and standing is _Standing.AS_IT_DOES:
+            # A pause that was not carried out yet is still wished.
+            standing = standing if before.standing is _Standing.GONE else before.standing
+        self._wishes[job_id] = _Wish(standing)
         self._wake()
 
     def _wake(self) -> None:
