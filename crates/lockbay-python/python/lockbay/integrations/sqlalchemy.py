@@ -251,13 +251,15 @@ def _take(session: Session, key: str, action: str, token: int) -> Any:
     if action == _UNDONE:
         row["result"] = "null"
     dialect = session.get_bind(clause=outbox).dialect.name
-    insert: Any
-    if dialect in ("postgresql", "sqlite"):
-        insert = postgresql.insert(outbox) if dialect == "postgresql" else sqlite.insert(outbox)
-        insert = insert.values(row).on_conflict_do_nothing(
-            index_elements=[outbox.c.idempotency_key]
-        )
-        if session.execute(insert).rowcount == 1:  # type: ignore[attr-defined]
+    if dialect == "postgresql":
+        of_key = [outbox.c.idempotency_key]
+        insert = postgresql.insert(outbox).values(row).on_conflict_do_nothing(index_elements=of_key)
+        if session.scalar(insert.returning(outbox.c.idempotency_key)) is not None:
+            return None
+    elif dialect == "sqlite":
+        ignoring = sqlite.insert(outbox).values(row).on_conflict_do_nothing()
+        counting = ignoring.execution_options(preserve_rowcount=True)
+        if session.execute(counting).rowcount == 1:  # type: ignore[attr-defined]
             return None
     else:
         try:
