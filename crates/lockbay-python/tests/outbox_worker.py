@@ -1,7 +1,7 @@
-"""A worker of the tests of the outbox: an instance whose handlers write to the application's database.
+"""A worker of the tests of the outbox: an instance whose handlers write to another database.
 
-Started with a LockBay store, the URL of a database, a directory, and where to die: `step`, `tick`,
-`job` or `never`. It kills itself when its transaction is committed and LockBay does not know it yet,
+Started with a LockBay store, the URL of that database, a directory, and where to die: in a `step`,
+`tick` or `job`. It kills itself when its transaction is committed and LockBay does not know it yet,
 once: whoever comes later finds the file `died`. When what it has to do is done it writes `done`.
 """
 
@@ -69,7 +69,7 @@ async def main(store: str, database: str, directory: Path, dies: str) -> None:
         pay(tick, scheduled_time.isoformat())
         die_once(directory, "tick", dies)
 
-    if dies in ("tick", "ticks"):
+    if dies == "tick":
         scheduler.add_job(tick, "interval", seconds=1, id="pay", leader_only=True)
     scheduler.start()
     async with bay:

@@ -24,7 +24,7 @@ SERVER = next(
 
 @contextlib.contextmanager
 def postgresql() -> Iterator[str]:
-    """The part of its URL behind the scheme. It does not sync, which none of these tests asks of it."""
+    """The part of its URL behind the scheme. It does not sync, which no test asks of it."""
     assert SERVER is not None
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -260,7 +260,7 @@ async def test_a_follower_that_forgets_a_job_leaves_its_schedule_alone(tmp_path:
 async def test_a_function_gets_of_its_tick_what_it_names(tmp_path: Path) -> None:
     got: list[dict[str, Any]] = []
 
-    async def named(amount: int, *, idempotency_token: str, fencing_token: int, attempt: int) -> None:
+    async def named(amount: int, *, idempotency_token: str, fencing_token: int) -> None:
         got.append({"amount": amount, "token": idempotency_token, "fence": fencing_token})
 
     async with open_bay(tmp_path) as bay:

@@ -208,10 +208,11 @@ def test_a_result_that_json_cannot_say_is_refused_and_nothing_is_written(engine:
 
 
 def test_a_transaction_that_was_committed_inside_of_its_block_is_told(engine: sa.Engine) -> None:
-    with pytest.raises(ZeroDivisionError), Session(engine) as session, once(session, STEP) as effect:
-        effect.session.execute(payments.insert().values(reference="half", worker=0))
-        session.commit()
-        1 / 0
+    with pytest.raises(ZeroDivisionError), Session(engine) as session:
+        with once(session, STEP) as effect:
+            effect.session.execute(payments.insert().values(reference="half", worker=0))
+            session.commit()
+            1 / 0
     with pytest.raises(errors.UnknownOutcome, match="lockbay_outbox"):
         pay(STEP)
     with pytest.raises(errors.UnknownOutcome, match="lockbay_outbox"):

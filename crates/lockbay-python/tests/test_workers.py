@@ -3,9 +3,9 @@
 Workers are killed, the leader among them, and replaced. Each tick is done once: none is missing
 between the first and the last, also of those that were due while nobody led.
 
-A worker is killed between two ticks, because a line in a plain file has no fence: one that is killed
-after it wrote the line and before that is recorded would have it written again. How an effect
-happens once even then is shown in `test_integration_sqlalchemy.py`.
+A worker is killed between two ticks, because a line in a plain file has no fence: one that is
+killed after it wrote the line and before that is recorded would have it written again. How an
+effect happens once even then is shown in `test_integration_sqlalchemy.py`.
 """
 
 from __future__ import annotations

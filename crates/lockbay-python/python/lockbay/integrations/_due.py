@@ -52,9 +52,8 @@ def due(job_id: str, trigger: BaseTrigger) -> Due:
 
 
 def _refused(job_id: str, why: str) -> Invalid:
-    return Invalid(
-        f"the leader-only job {job_id!r} has to be due at the same times on every instance, and {why}"
-    )
+    must = f"the leader-only job {job_id!r} has to be due at the same times on every instance"
+    return Invalid(f"{must}, and {why}")
 
 
 def _interval(job_id: str, trigger: IntervalTrigger) -> str:
@@ -84,7 +83,8 @@ def _zone(job_id: str, zone: Any) -> str:
     # As zoneinfo and pytz have it.
     name = getattr(zone, "key", None) or getattr(zone, "zone", None)
     if not isinstance(name, str) or name == "local":
-        raise _refused(job_id, f"{zone!r} has no name of the IANA database: pass timezone='UTC' or so")
+        why = f"{zone!r} has no name of the IANA database: pass one, such as timezone='UTC'"
+        raise _refused(job_id, why)
     return name
 
 
@@ -99,7 +99,8 @@ def _cron(job_id: str, trigger: CronTrigger) -> str:
     position = [it for it in fields["day"] if isinstance(it, WeekdayPositionExpression)]
     if position:
         if len(fields["day"]) > 1 or texts["day_of_week"] != "*":
-            raise _refused(job_id, f"of days as {position[0]} there can be but one: add several jobs")
+            why = f"of days as {position[0]} there can be but one: add several jobs"
+            raise _refused(job_id, why)
         texts["day"], texts["day_of_week"] = "*", _position(position[0])
     elif texts["day"] != "*" and texts["day_of_week"] != "*":
         # Both have to fit, where expressions are due on either unless they say so.

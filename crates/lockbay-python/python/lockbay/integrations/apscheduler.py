@@ -6,13 +6,13 @@
     async with scheduler.bay:
         ...
 
-A leader-only job is a schedule of LockBay, and not a job that APScheduler itself begins. The reason
-is the handover. What APScheduler knows of a job, its next run time, dies with the process, and a new
-leader that adds the job anew begins with the next tick: what was due between the death of the old
-leader and the election would be lost, and what the old leader had begun and not finished as well. A
-schedule is a record of the store. The leader commits there under its fence which ticks it begins,
-and runs each as a job whose key is the job's id and the due time, so every leader goes on where the
-last one was cut off, and no tick is lost or done twice.
+A leader-only job is a schedule of LockBay, and not a job that APScheduler itself begins. The
+reason is the handover. What APScheduler knows of a job, its next run time, dies with the process,
+and a new leader that adds the job anew begins with the next tick: what was due between the death of
+the old leader and the election would be lost, and what the old leader had begun and not finished as
+well. A schedule is a record of the store. The leader commits there under its fence which ticks it
+begins, and runs each as a job whose key is the job's id and the due time, so every leader goes on
+where the last one was cut off, and no tick is lost or done twice.
 
 So it owns two things: which leader-only jobs this process has, and what their schedules are to be.
 They are in the job list while this instance leads, and only the leader writes schedules: what a
@@ -27,8 +27,8 @@ Of APScheduler's settings, those hold that are said, for the job or in `job_defa
 
 - `coalesce`: of what is late only the last runs; without it all of it, 1,000 ticks at most.
 - `misfire_grace_time`: what is later does not run. `None`: it runs however late.
-- `max_instances`: with 1, a tick that is due while another runs is left out; with more, up to 16 run
-  at once.
+- `max_instances`: with 1, a tick that is due while another runs is left out; with more, up to 16
+  run at once.
 
 If none is said, no tick is left out that is late by at most a minute, and of those that are later
 the last one runs; ticks run one after another.
@@ -141,8 +141,8 @@ class LeaderAwareScheduler(AsyncIOScheduler):  # type: ignore[misc]
     ) -> Job:
         """As APScheduler's; with `leader_only=True`, or `jobstore="leader"`, on the leader alone.
 
-        Its `id` is the name of the function unless it is said. `max_retries` and `timeout` are those
-        of its ticks.
+        Its `id` is the name of the function unless it is said. `max_retries` and `timeout` are
+        those of its ticks.
         """
         policies = (misfire_grace_time, coalesce, max_instances)
         if not leader_only and jobstore != LEADER:
@@ -152,8 +152,8 @@ class LeaderAwareScheduler(AsyncIOScheduler):  # type: ignore[misc]
             return super().add_job(func, trigger, *plain, replace_existing, **trigger_args)
         if next_run_time is not undefined:
             raise Invalid(
-                "a leader-only job is due when its trigger says: leave next_run_time out, and pause "
-                "it or run it with `bay.schedules`"
+                "a leader-only job is due when its trigger says: leave next_run_time out, and "
+                "pause it or run it with `bay.schedules`"
             )
         function = ref_to_obj(func) if isinstance(func, str) else func
         id = id or get_callable_name(function)

@@ -3,8 +3,9 @@
     lockbay = LoopThread(store="sqlite:lockbay.db")
     app.register_blueprint(blueprint(lockbay))
 
-Flask has no event loop, so the instance lives on one of its own; see `lockbay.integrations.threads`.
-Views run jobs with `lockbay.run(lockbay.bay.run_job, …)`.
+Flask has no event loop, so the instance lives on one of its own, which is that of a `LoopThread`.
+Views run jobs with `lockbay.run(lockbay.bay.run_job, …)`, and a `LeaderAwareScheduler` is started
+with `lockbay.run(scheduler.start)`.
 """
 
 from __future__ import annotations

@@ -82,8 +82,8 @@ def create_outbox(bind: sa.Engine | sa.Connection) -> None:
 def forget(session: Session, older_than: timedelta) -> int:
     """Deletes rows that are older; how many.
 
-    A call that comes again after its row was deleted has its effect again. Keep rows for longer than
-    any saga lives, parked ones as well, and than the deduplication horizon of jobs.
+    A call that comes again after its row was deleted has its effect again. Keep rows for longer
+    than any saga lives, parked ones as well, and than the deduplication horizon of jobs.
     """
     before = datetime.now(timezone.utc) - older_than
     deleted = session.execute(sa.delete(outbox).where(outbox.c.recorded_at < before))
@@ -191,14 +191,14 @@ class Effect:
         self._refuse_older(found)
         if found.action == _UNDONE:
             raise Fenced(f"{self._right.key!r} was undone, and is not to be done any more")
-        self._done(found)
+        self._is_found(found)
 
     def _begin_compensation(self, session: Session, undo_key: str) -> None:
         right = self._right
         found = _take(session, undo_key, _BEGUN, right.token)
         if found is not None:
             self._refuse_older(found)
-            self._done(found)
+            self._is_found(found)
             return
         execution = _take(session, right.key, _UNDONE, right.token)
         if execution is None or execution.action == _UNDONE:
@@ -219,7 +219,7 @@ class Effect:
                 f"and this attempt has the older {self._right.token}"
             )
 
-    def _done(self, found: Any) -> None:
+    def _is_found(self, found: Any) -> None:
         if found.action == _BEGUN:
             _half_done(found.idempotency_key)
         self.is_done = True
@@ -284,8 +284,8 @@ def _write(session: Session, key: str, action: str, result: str | None) -> None:
 
 def _half_done(key: str) -> NoReturn:
     raise UnknownOutcome(
-        f"{key!r} was begun, and its transaction was committed before its block had ended: find out "
-        "what of it was done, then set action and result of its row in lockbay_outbox"
+        f"{key!r} was begun, and its transaction was committed before its block had ended: find "
+        "out what of it was done, then set action and result of its row in lockbay_outbox"
     )
 
 

@@ -100,7 +100,7 @@ class LoopThread:
         timeout: float | None,
     ) -> Any:
         if threading.current_thread() is self._thread:
-            raise Invalid("this is the thread of the loop itself, which cannot wait for itself: await")
+            raise Invalid("the thread of the loop cannot wait for itself: await it instead")
 
         async def call() -> Any:
             result = function(*args, **named)

@@ -1,4 +1,4 @@
-"""`manage.py lockbay_health`: 0 healthy, 1 unhealthy, 2 unreachable, as `lockbay health` says it."""
+"""`manage.py lockbay_health`: 0 healthy, 1 unhealthy, 2 unreachable, as with `lockbay health`."""
 
 from __future__ import annotations
 
