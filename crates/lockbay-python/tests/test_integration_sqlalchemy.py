@@ -200,6 +200,17 @@ def test_a_compensation_waits_for_the_attempt_that_is_committing(engine: sa.Engi
     assert references(engine) == ["paid", "refunded"]
 
 
+@pytest.mark.parametrize("database", [DATABASES[1]], indirect=True)
+def test_a_database_of_any_other_kind_goes_by_savepoints(engine: sa.Engine) -> None:
+    # Its dialect is the same, and only called otherwise.
+    engine.dialect.name = "another"
+    assert pay(STEP) == pay(STEP, "paid again") == {"reference": "paid"}
+    refund(STEP.undoing())
+    with pytest.raises(errors.Fenced, match="undone"):
+        pay(STEP)
+    assert references(engine) == ["paid", "refunded"]
+
+
 def test_a_result_that_json_cannot_say_is_refused_and_nothing_is_written(engine: sa.Engine) -> None:
     with pytest.raises(errors.Invalid, match="the result"):
         pay(STEP, result={"connection": object()})

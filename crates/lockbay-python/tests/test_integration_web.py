@@ -74,16 +74,17 @@ def check_of_an_open_instance(get: Any) -> None:
         assert members <= document.keys()
 
 
-def check_of_a_closed_instance(get: Any) -> None:
+def check_of_a_closed_instance(get: Any, why: str) -> None:
     status, content_type, health = get(f"{PATH}/health")
     assert (status, content_type) == (503, "application/json")
     assert HEALTH <= health.keys() and not health["overall_healthy"]
-    assert len(health["issues"]) == 1
+    (issue,) = health["issues"]
+    assert why in issue
     for path in ("metrics", "report"):
         status, content_type, problem = get(f"{PATH}/{path}")
         assert (status, content_type) == (503, "application/problem+json")
         assert (problem["type"], problem["status"]) == ("/problems/unavailable", 503)
-        assert problem["retryable"] and problem["detail"]
+        assert problem["retryable"] and why in problem["detail"]
 
 
 def of_starlette(client: TestClient) -> Any:
@@ -109,7 +110,7 @@ def test_an_application_answers_while_it_lives_and_says_so_when_not_open(
     with TestClient(app) as client:
         check_of_an_open_instance(of_starlette(client))
     assert not bay.is_open
-    check_of_a_closed_instance(of_starlette(TestClient(app)))
+    check_of_a_closed_instance(of_starlette(TestClient(app)), "is not open")
 
 
 def test_the_router_is_guarded_by_what_the_application_says(tmp_path: Path) -> None:
@@ -158,7 +159,7 @@ def test_flask_says_why_an_instance_cannot_be_opened(tmp_path: Path) -> None:
     (tmp_path / "lockbay.db").write_text("this is no database, and was not made by one")
     app = Flask(__name__)
     app.register_blueprint(blueprint(new_bay(tmp_path)))
-    check_of_a_closed_instance(of_flask(app))
+    check_of_a_closed_instance(of_flask(app), "lockbay.db")
 
 
 def test_a_view_runs_jobs_once_for_all_threads(tmp_path: Path) -> None:
@@ -176,6 +177,18 @@ def test_a_view_runs_jobs_once_for_all_threads(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(ask, range(8))) == ["done"] * 8
     assert len(ran) == 1
+    lockbay.close()
+
+
+def test_a_scheduler_runs_on_the_thread_of_the_loop(tmp_path: Path) -> None:
+    lockbay = LoopThread(new_bay(tmp_path))
+    scheduler = LeaderAwareScheduler(bay=lockbay.bay)
+    ticked = threading.Event()
+    scheduler.add_job(ticked.set, "interval", seconds=1, id="tick", leader_only=True)
+    lockbay.ask(scheduler.start)
+    assert not lockbay.bay.is_open
+    lockbay.start()
+    assert ticked.wait(30)
     lockbay.close()
 
 

@@ -54,20 +54,26 @@ class Reply:
 async def health(bay: LockBay) -> Reply:
     """Health: 200, or 503 when not healthy. Of an instance that is not open, nothing is."""
     try:
-        found = dict(await bay.health())
+        found = await bay.health()
     except LockBayError as error:
-        found = {**dict.fromkeys(_PARTS, False), "last_check": None, "issues": [str(error)]}
+        return refusal("health", error)
     return Reply(200 if found["overall_healthy"] else 503, _text(found))
 
 
 async def metrics(bay: LockBay) -> Reply:
     """What the instance counts and measures."""
-    return await _reply(bay.metrics)
+    try:
+        return Reply(200, _text(await bay.metrics()))
+    except LockBayError as error:
+        return refusal("metrics", error)
 
 
 async def report(bay: LockBay) -> Reply:
     """What a person at night should know."""
-    return await _reply(bay.report)
+    try:
+        return Reply(200, _text(await bay.report()))
+    except LockBayError as error:
+        return refusal("report", error)
 
 
 READS: Mapping[str, Callable[[LockBay], Awaitable[Reply]]] = {
@@ -78,19 +84,20 @@ READS: Mapping[str, Callable[[LockBay], Awaitable[Reply]]] = {
 """By the last part of their paths."""
 
 
-async def _reply(ask: Callable[[], Awaitable[Any]]) -> Reply:
-    try:
-        return Reply(200, _text(await ask()))
-    except LockBayError as error:
-        status = _STATUS.get(error.kind, 500)
-        problem = {
-            "type": f"/problems/{error.kind}",
-            "title": error.kind.replace("-", " "),
-            "status": status,
-            "detail": str(error),
-            "retryable": error.retryable,
-        }
-        return Reply(status, _text(problem), _PROBLEM)
+def refusal(read: str, error: LockBayError) -> Reply:
+    """What is sent in place of what was to be read; health has its own form for it."""
+    if read == "health":
+        found = {**dict.fromkeys(_PARTS, False), "last_check": None, "issues": [str(error)]}
+        return Reply(503, _text(found))
+    status = _STATUS.get(error.kind, 500)
+    problem = {
+        "type": f"/problems/{error.kind}",
+        "title": error.kind.replace("-", " "),
+        "status": status,
+        "detail": str(error),
+        "retryable": error.retryable,
+    }
+    return Reply(status, _text(problem), _PROBLEM)
 
 
 def _text(document: Any) -> str:

@@ -4,20 +4,19 @@
     app.register_blueprint(blueprint(lockbay))
 
 Flask has no event loop, so the instance lives on one of its own, which is that of a `LoopThread`.
-Views run jobs with `lockbay.run(lockbay.bay.run_job, …)`, and a `LeaderAwareScheduler` is started
-with `lockbay.run(scheduler.start)`.
+Views run jobs with `lockbay.run(lockbay.bay.run_job, …)`. A `LeaderAwareScheduler` is started with
+`lockbay.ask(scheduler.start)`, in the process that serves and before the instance is opened.
 """
 
 from __future__ import annotations
 
-import atexit
 from typing import Any, Awaitable, Callable
 
 from flask import Blueprint, Response
 
 from lockbay._lockbay import LockBay
-from lockbay.errors import LockBayError
-from lockbay.integrations._advanced_state import PREFIX, READS, Reply
+from lockbay.errors import LockBayError, Unavailable
+from lockbay.integrations._advanced_state import PREFIX, READS, Reply, refusal
 from lockbay.integrations.threads import LoopThread
 
 __all__ = ["LoopThread", "blueprint"]
@@ -37,22 +36,22 @@ def blueprint(
     with `before_request` of what is returned.
     """
     asked = lockbay if isinstance(lockbay, LoopThread) else LoopThread(lockbay, **settings)
-    atexit.register(asked.close)
     made = Blueprint(name, __name__, url_prefix=prefix)
     for path, read in READS.items():
-        made.add_url_rule(f"/{path}", path, _view(asked, read), methods=["GET"])
+        made.add_url_rule(f"/{path}", path, _view(asked, path, read), methods=["GET"])
     return made
 
 
 def _view(
-    asked: LoopThread, read: Callable[[LockBay], Awaitable[Reply]]
+    asked: LoopThread, path: str, read: Callable[[LockBay], Awaitable[Reply]]
 ) -> Callable[[], Response]:
     def view() -> Response:
         try:
             asked.start()
-        except LockBayError:
-            pass  # The reply says that it is not open.
-        reply = asked.ask(read, asked.bay)
+        except LockBayError as error:
+            reply = refusal(path, Unavailable(f"it could not be opened: {error}"))
+        else:
+            reply = asked.ask(read, asked.bay)
         return Response(
             reply.body,
             reply.status,

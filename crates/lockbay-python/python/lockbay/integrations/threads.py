@@ -8,6 +8,7 @@ its own when it first asks.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import inspect
 import os
 import threading
@@ -37,6 +38,7 @@ class LoopThread:
         self._loop: asyncio.AbstractEventLoop | None = None
         # Nothing is held in a child that another thread held when it was forked.
         os.register_at_fork(after_in_child=self._forked)
+        atexit.register(self.close)
 
     def _forked(self) -> None:
         self._opening, self._loop = threading.Lock(), None
