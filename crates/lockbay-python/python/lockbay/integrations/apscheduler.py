@@ -30,8 +30,8 @@ Of APScheduler's settings, those hold that are said, for the job or in `job_defa
 - `max_instances`: with 1, a tick that is due while another runs is left out; with more, up to 16
   run at once.
 
-If neither of the first two is said, no tick is left out that is late by at most a minute, and of those that are later
-the last one runs; ticks run one after another.
+If neither of the first two is said, no tick is left out that is late by at most a minute, and of
+those that are later the last one runs. If the last is not said, ticks run one after another.
 """
 
 from __future__ import annotations

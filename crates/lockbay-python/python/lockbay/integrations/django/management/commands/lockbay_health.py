@@ -83,7 +83,7 @@ async def look(timeout: float) -> dict[str, Any]:
         bay.configure_from(settings)
         async with asyncio.timeout(timeout):
             await bay.start(take_part=False)
-            health: dict[str, Any] = await bay.health()
+            health: dict[str, Any] = dict(await bay.health())
             leader = await bay.leader.current() if health["state_manager_healthy"] else None
     except (LockBayError, TimeoutError) as error:
         raise Unreachable(str(error) or f"no answer within {timeout} s") from None
