@@ -257,6 +257,27 @@ async def test_a_follower_that_forgets_a_job_leaves_its_schedule_alone(tmp_path:
 
 
 @on_a_loop
+async def test_a_leader_tells_of_schedules_whose_jobs_it_does_not_have(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_bay(tmp_path) as old:
+        scheduler = LeaderAwareScheduler(bay=old)
+        for job_id in ("kept", "dropped"):
+            scheduler.add_job(print, "cron", hour=3, id=job_id, leader_only=True)
+        scheduler.start()
+        await scheduler.settled()
+    scheduler.shutdown()
+    bay = open_bay(tmp_path)
+    scheduler = LeaderAwareScheduler(bay=bay)
+    scheduler.add_job(print, "cron", hour=3, id="kept", leader_only=True)
+    scheduler.start()
+    async with bay:
+        await soon("it is told", lambda: caplog.messages and "dropped" in caplog.text)
+        assert "kept" not in "".join(it for it in caplog.messages if "schedule" in it)
+        assert (await schedule(bay, "dropped"))["status"] == "active"
+
+
+@on_a_loop
 async def test_a_function_gets_of_its_tick_what_it_names(tmp_path: Path) -> None:
     got: list[dict[str, Any]] = []
 

@@ -60,12 +60,35 @@ class Master:
         eventually("the middle of a second", lambda: 0.4 < time.time() % 1 < 0.6 or None)
         os.kill(pid, signal.SIGKILL)
 
+    def freeze(self, pid: int) -> None:
+        """Stops a worker between two ticks, when it does not hold up everybody."""
+
+        def frozen() -> bool:
+            eventually("the middle of a second", lambda: 0.4 < time.time() % 1 < 0.6 or None)
+            os.kill(pid, signal.SIGSTOP)
+            eventually("it has stopped", lambda: state(pid) == "T")
+            if holds_a_lock(pid):
+                os.kill(pid, signal.SIGCONT)
+                return False
+            return True
+
+        eventually("it is stopped without a lock", frozen)
+
     def end(self) -> int:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(PATIENCE)
 
     def log(self) -> str:
         return (self.directory / "log").read_text()
+
+
+def state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+
+
+def holds_a_lock(pid: int) -> bool:
+    locks = (line.split() for line in Path("/proc/locks").read_text().splitlines())
+    return any(lock[3] == "WRITE" and lock[4] == str(pid) for lock in locks if lock[1] != "->")
 
 
 @pytest.mark.parametrize(
@@ -111,3 +134,26 @@ def test_each_tick_is_done_once_while_workers_are_killed(
     assert len(replaced) == len(kills)
     by_worker = {int(pid) for _, pid in master.lines("ticks")}
     assert len(by_worker) >= 2, "the job moved to another worker"
+
+
+def test_a_leader_that_was_frozen_does_no_tick_of_the_next_leader(tmp_path: Path) -> None:
+    master = Master(tmp_path)
+    frozen = master.leader()
+    try:
+        first = eventually("a tick", master.ticks)[0]
+        master.freeze(frozen)
+        eventually("another leads", lambda: master.leader() != frozen)
+        since = eventually("ticks of the other", lambda: master.ticks()[-1])
+        master.wait_for_tick(since + timedelta(seconds=1))
+        os.kill(frozen, signal.SIGCONT)
+        master.wait_for_tick(since + timedelta(seconds=3))
+        code = master.end()
+    finally:
+        if master.process.poll() is None:
+            os.kill(frozen, signal.SIGCONT)
+            master.end()
+    assert code == 0, master.log()
+    ticks = master.ticks()
+    assert ticks == [first + timedelta(seconds=n) for n in range(len(ticks))]
+    workers = [int(pid) for _, pid in master.lines("ticks")]
+    assert workers == sorted(workers, key=lambda pid: pid != frozen), "none after it was frozen"

@@ -231,6 +231,8 @@ class _LeaderJobs(BaseJobStore):  # type: ignore[misc]
     _asked: dict[str, _Asked] = field(default_factory=dict)
     _wishes: dict[str, _Wish] = field(default_factory=dict)
     _listens: bool = False
+    _is_new: bool = False
+    """Whether it was elected and has not looked around yet."""
     _settling: asyncio.Task[None] | None = None
     _nudge: asyncio.Event | None = None
 
@@ -332,6 +334,7 @@ class _LeaderJobs(BaseJobStore):  # type: ignore[misc]
         # Whether what was removed here is still wanted is for the leaders since to know.
         as_it_does = _Wish(_Standing.AS_IT_DOES)
         self._wishes = {job_id: self._wishes.get(job_id, as_it_does) for job_id in self._jobs}
+        self._is_new = True
         self._wake()
 
     def _wish(self, job_id: str, standing: _Standing = _Standing.AS_IT_DOES) -> None:
@@ -372,6 +375,29 @@ class _LeaderJobs(BaseJobStore):  # type: ignore[misc]
                 pause = _AGAIN
                 if self._wishes.get(job_id) is wish:
                     del self._wishes[job_id]
+            if self._is_new and self.bay.is_leader():
+                self._is_new = False
+                await self._tell_of_strangers()
+
+    async def _tell_of_strangers(self) -> None:
+        """Tells of schedules whose jobs are not here. Another version of the application may have
+        them, so that they are not this one's to delete."""
+        page = None
+        try:
+            while True:
+                found, page = await self.bay.schedules.list(page=page)
+                for schedule in found:
+                    job_id = schedule["job_id"]
+                    if schedule["handler"] == _HANDLER + job_id and job_id not in self._jobs:
+                        logger.warning(
+                            "this leader has no job for the schedule %s, so its ticks fail: add the "
+                            "job on every instance, or delete the schedule",
+                            job_id,
+                        )
+                if page is None:
+                    return
+        except LockBayError as error:
+            logger.warning("schedules could not be looked through: %s", error)
 
     async def _carry_out(self, job_id: str, wish: _Wish) -> None:
         schedules, held = self.bay.schedules, self._jobs.get(job_id)
@@ -405,7 +431,7 @@ class _LeaderJobs(BaseJobStore):  # type: ignore[misc]
             await asyncio.sleep(_LOOK)
         held = self._jobs.get(job_id)
         if held is None:
-            raise NotFound(f"this process has no job {job_id!r} any more: {tick} waits for another")
+            raise NotFound(f"this process has no job {job_id!r} any more")
         job, scheduler = held.job, self._scheduler
         at = datetime.fromisoformat(tick.scheduled_time)
         told = (job_id, LEADER, at.astimezone(scheduler.timezone))
