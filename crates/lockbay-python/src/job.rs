@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use lockbay::Placement;
 use lockbay::clock::{Clock, Tick, Timestamp};
 use lockbay::job::{
     ClaimRequest, Identity, JobContext, JobFailure, JobFilter, JobOutcome, JobStatus, JobSuccess,
     OnFailed, OnInProgress, RunOptions,
 };
-use lockbay::Placement;
 use lockbay::ledger::Ledger;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
@@ -360,8 +360,9 @@ impl Asked {
             }
         };
         let read = move |py: Python<'_>, answer: PyResult<Bound<'_, PyAny>>| match answer {
-            Ok(result) => Answer::read(&result)
-                .map_err(|error| JobFailure::permanent(told(py, &error))),
+            Ok(result) => {
+                Answer::read(&result).map_err(|error| JobFailure::permanent(told(py, &error)))
+            }
             Err(error) => Err(job_failure(py, &error, &what)),
         };
         let answer = until(&lost, ask(&post, question, arguments, read)).await;

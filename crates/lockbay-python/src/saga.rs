@@ -78,7 +78,7 @@ impl Handler {
 
     /// What it calls.
     pub(crate) fn functions(&self) -> impl Iterator<Item = &Py<PyAny>> {
-        let optional = self.compensate.iter().chain(&self.probe);
+        let optional = self.compensate.iter().chain(&self.probe).chain(&self.settle);
         std::iter::once(&self.execute).chain(optional).map(|function| &**function)
     }
 
@@ -358,7 +358,16 @@ impl LockBay {
         defer_handlers: bool,
     ) -> PyResult<Bound<'py, PyAny>> {
         let sagas = self.sagas();
-        sagas.start(py, saga_name, steps, context, metadata, timeout, idempotency_key, defer_handlers)
+        sagas.start(
+            py,
+            saga_name,
+            steps,
+            context,
+            metadata,
+            timeout,
+            idempotency_key,
+            defer_handlers,
+        )
     }
 }
 

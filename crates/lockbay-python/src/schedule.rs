@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use lockbay::Json;
 use lockbay::job::JobFailure;
 use lockbay::schedule::{
-    Misfire, Resume, ScheduleFilter, ScheduleRequest, Tick, TickPlace,
+    Misfire, Overlap, Resume, ScheduleFilter, ScheduleRequest, Tick, TickPlace,
 };
-use lockbay::Json;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
@@ -46,7 +46,8 @@ impl TickHandler {
         // Between two loops of the application it waits for the next.
         let home = until(&lost, home.open()).await;
         let home = home.ok_or_else(|| JobFailure::retryable("the instance was closed"))?;
-        let what = format!("attempt {} of {}, due {},", tick.attempt, tick.schedule, tick.scheduled_time);
+        let what =
+            format!("attempt {} of {}, due {},", tick.attempt, tick.schedule, tick.scheduled_time);
         let takes_tick = self.takes_tick;
         let arguments = move |py: Python<'_>| {
             let call = if takes_tick { vec![Bound::new(py, ScheduledTick(tick))?] } else { vec![] };
@@ -122,7 +123,10 @@ impl ScheduledTick {
     }
 
     fn __repr__(&self) -> String {
-        format!("<Tick of {} due {} attempt {}>", self.0.schedule, self.0.scheduled_time, self.0.attempt)
+        format!(
+            "<Tick of {} due {} attempt {}>",
+            self.0.schedule, self.0.scheduled_time, self.0.attempt
+        )
     }
 }
 
@@ -145,8 +149,7 @@ impl Schedules {
     /// on every instance: any of them may lead.
     fn register(&self, py: Python<'_>, name: String, handler: Py<PyAny>) -> PyResult<()> {
         let takes = py.import("lockbay._loop")?.getattr("takes_an_argument")?.call1((&handler,))?;
-        let handler =
-            TickHandler { function: Arc::new(handler), takes_tick: takes.is_truthy()? };
+        let handler = TickHandler { function: Arc::new(handler), takes_tick: takes.is_truthy()? };
         self.0.put_tick_handler(name, handler).or_raise(py)
     }
 
@@ -154,8 +157,8 @@ impl Schedules {
     /// it stands.
     #[pyo3(signature = (
         job_id, schedule_expression, handler, *, job_type=None, parameters=None, time_zone="UTC",
-        leader_only=true, misfire="run_once", misfire_grace=None, jitter=None, max_retries=None,
-        timeout=None
+        leader_only=true, misfire="run_once", misfire_grace=None, overlap="queue", jitter=None,
+        max_retries=None, timeout=None
     ))]
     #[allow(clippy::too_many_arguments)] // by keyword, most of them
     fn put<'py>(
@@ -170,6 +173,7 @@ impl Schedules {
         leader_only: bool,
         misfire: &str,
         misfire_grace: Option<f64>,
+        overlap: &str,
         jitter: Option<f64>,
         max_retries: Option<u32>,
         timeout: Option<f64>,
@@ -192,6 +196,15 @@ impl Schedules {
         if let Some(grace) = seconds(py, "misfire_grace", misfire_grace)? {
             request.misfire_grace = grace;
         }
+        request.overlap = match overlap {
+            "queue" => Overlap::Queue,
+            "skip" => Overlap::Skip,
+            "allow" => Overlap::Allow,
+            other => {
+                let message = format!("overlap is queue, skip or allow, not {other:?}");
+                return Err(invalid(py, message));
+            }
+        };
         request.jitter = seconds(py, "jitter", jitter)?.unwrap_or_default();
         request.max_retries = max_retries;
         request.timeout = seconds(py, "timeout", timeout)?;

@@ -12,9 +12,10 @@ use parking_lot::Mutex;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
+use pyo3::{PyTraverseError, PyVisit};
 
-use crate::bay::{LockBay, Shared};
-use crate::error::invalid;
+use crate::bay::LockBay;
+use crate::error::{Raise, invalid};
 use crate::saga::Handler;
 
 #[pymethods]
@@ -32,9 +33,10 @@ impl LockBay {
             let make = slf.getattr(intern!(py, "step"))?;
             return py.import("functools")?.getattr("partial")?.call1((make, name));
         };
-        let functions = Functions { execute: callable(execute)?, compensate: None, probe: None };
-        let shared = Arc::clone(&slf.get().0);
-        let step = Step { shared, name, functions: Mutex::new(functions) };
+        let execute = callable(execute)?;
+        let functions = Functions { execute, compensate: None, probe: None, settle: None };
+        let bay = slf.clone().unbind();
+        let step = Step { bay, name, functions: Mutex::new(functions) };
         step.register(py)?;
         Bound::new(py, step).map(Bound::into_any)
     }
@@ -43,16 +45,16 @@ impl LockBay {
 /// A step that is written as functions.
 #[pyclass(frozen, module = "lockbay")]
 pub(crate) struct Step {
-    shared: Arc<Shared>,
+    bay: Py<LockBay>,
     name: String,
     functions: Mutex<Functions>,
 }
 
-#[derive(Clone)]
 struct Functions {
-    execute: Arc<Py<PyAny>>,
-    compensate: Option<Arc<Py<PyAny>>>,
-    probe: Option<Arc<Py<PyAny>>>,
+    execute: Py<PyAny>,
+    compensate: Option<Py<PyAny>>,
+    probe: Option<Py<PyAny>>,
+    settle: Option<Py<PyAny>>,
 }
 
 #[pymethods]
@@ -64,17 +66,19 @@ impl Step {
 
     /// Makes a function what undoes the step, and gives it back.
     fn compensate<'py>(&self, function: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        self.functions.lock().compensate = Some(callable(function.clone())?);
-        self.register(function.py())?;
-        Ok(function)
+        self.take(function, |functions| &mut functions.compensate)
     }
 
     /// Makes a function what finds out whether the step was done, and gives it back. It returns the
     /// result, or `NOT_DONE`.
     fn probe<'py>(&self, function: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        self.functions.lock().probe = Some(callable(function.clone())?);
-        self.register(function.py())?;
-        Ok(function)
+        self.take(function, |functions| &mut functions.probe)
+    }
+
+    /// Makes a function what says which money moves when it was found out, or decided by a person,
+    /// that the step was done; and gives it back.
+    fn settle<'py>(&self, function: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        self.take(function, |functions| &mut functions.settle)
     }
 
     /// Calls the function, outside of any saga.
@@ -85,20 +89,50 @@ impl Step {
         arguments: &Bound<'py, PyTuple>,
         keywords: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let execute = Arc::clone(&self.functions.lock().execute);
+        let execute = self.functions.lock().execute.clone_ref(py);
         execute.bind(py).call(arguments, keywords)
     }
 
     fn __repr__(&self) -> String {
         format!("<Step {:?}>", self.name)
     }
+
+    /// Functions often hold the instance, and so does this.
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.bay)?;
+        let Some(functions) = self.functions.try_lock() else { return Ok(()) };
+        let Functions { execute, compensate, probe, settle } = &*functions;
+        visit.call(execute)?;
+        [compensate, probe, settle].into_iter().flatten().try_for_each(|it| visit.call(it))
+    }
 }
 
 impl Step {
+    fn take<'py>(
+        &self,
+        function: Bound<'py, PyAny>,
+        place: impl FnOnce(&mut Functions) -> &mut Option<Py<PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let before = place(&mut self.functions.lock()).replace(callable(function.clone())?);
+        // It may be the last who holds it, and what that ends may come here again.
+        drop(before);
+        self.register(function.py())?;
+        Ok(function)
+    }
+
     fn register(&self, py: Python<'_>) -> PyResult<()> {
-        let Functions { execute, compensate, probe } = self.functions.lock().clone();
-        let handler = Handler::of_functions(execute, compensate, probe);
-        self.shared.put_handler(py, self.name.clone(), handler)
+        // References of their own: the collector counts those of this and of the registry apart.
+        let handler = {
+            let functions = self.functions.lock();
+            let mine = |function: &Py<PyAny>| Arc::new(function.clone_ref(py));
+            Handler::of_functions(
+                mine(&functions.execute),
+                functions.compensate.as_ref().map(mine),
+                functions.probe.as_ref().map(mine),
+                functions.settle.as_ref().map(mine),
+            )
+        };
+        self.bay.get().0.put_handler(self.name.clone(), handler).or_raise(py)
     }
 
     /// It among the steps of a saga: without parameters, after the step before it.
@@ -107,9 +141,9 @@ impl Step {
     }
 }
 
-fn callable(function: Bound<'_, PyAny>) -> PyResult<Arc<Py<PyAny>>> {
+fn callable(function: Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
     if function.is_callable() {
-        return Ok(Arc::new(function.unbind()));
+        return Ok(function.unbind());
     }
     let shown = function.repr()?;
     Err(invalid(function.py(), format!("a step is made of functions, and {shown} is none")))
