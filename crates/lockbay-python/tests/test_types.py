@@ -70,6 +70,15 @@ async def fail(call: StepCall) -> None:
     raise lockbay.Failed("no van today")
 
 
+async def moved(bay: LockBay) -> documents.MovementInfo | None:
+    """A movement that a step has made."""
+    money = lockbay.Movement.deposit(1, "1.00", "USD", provider="bank")
+    bay.step("deposit", lambda call: lockbay.done("paid in", movements=[money]))
+    saga = await bay.saga("deposit", [{"name": "deposit"}])
+    assert await bay.sagas.wait(saga, 30) == "completed"
+    return await bay.ledger.movement(f"{saga}/deposit")
+
+
 async def every_document(bay: LockBay) -> dict[str, tuple[Any, Any]]:
     """One of each, with its type."""
     bay.step("reserve", lambda call: "reserved").compensate(lambda call: None)
@@ -98,6 +107,7 @@ async def every_document(bay: LockBay) -> dict[str, tuple[Any, Any]]:
         "schedule that ran": (ran, d.ScheduleInfo),
         "entry": (await bay.state.entry("a"), d.StateEntry),
         "balance": (await bay.ledger.deposit(1, "9.99", "USD", idempotency_key="1"), d.Balance),
+        "movement": (await moved(bay), d.MovementInfo),
         "trial balance": (await bay.ledger.trial_balance(), d.TrialBalance),
         "health": (await bay.health(), d.Health),
         "metrics": (await bay.metrics(), d.Metrics),

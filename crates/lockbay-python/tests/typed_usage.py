@@ -3,7 +3,9 @@
 from decimal import Decimal
 from typing import Any, assert_type
 
-from lockbay import Failed, Job, JobOutcome, Lease, LockBay, SagaStep, Step, StepCall, Tick
+from lockbay import Failed, Job, JobOutcome, Lease, LockBay, Movement, SagaStep, Step, StepCall
+from lockbay import Tick, done
+from lockbay._lockbay import Done
 from lockbay.documents import Health, JobInfo, LeaderInfo, SagaInfo, SagaStatus, ScheduleInfo
 from lockbay.services.advanced_state_management import (
     advanced_state_manager,
@@ -43,6 +45,10 @@ async def sagas(bay: LockBay) -> None:
     @reserve.compensate
     async def unreserve(call: StepCall) -> None:
         assert_type(call.undo_key, str)
+
+    @reserve.settle
+    def pay_in(call: StepCall) -> Done:
+        return done(movements=[Movement.deposit(1, "1.00", "EUR", provider="bank")])
 
     assert_type(reserve, Step)
     saga_id = await bay.saga("order", [reserve, SagaStep(name="ship"), {"name": "bill"}])

@@ -2,7 +2,7 @@ import builtins
 from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
 from decimal import Decimal
 from os import PathLike
-from typing import Any, Final, Literal, Self, TypeVar, Unpack, final, overload
+from typing import Any, Final, Literal, Self, TypeAlias, TypeVar, Unpack, final, overload
 
 from typing_extensions import disjoint_base
 
@@ -26,8 +26,11 @@ from lockbay.documents import (
     MetricGroup,
     Metrics,
     Misfire,
+    MovementInfo,
+    MovementKind,
     OptimizeReport,
-    Report,
+    Overlap,
+    Report as _ReportDocument,
     SagaInfo,
     SagaStatus,
     ScheduleInfo,
@@ -37,12 +40,15 @@ from lockbay.documents import (
 )
 from lockbay.settings import Settings
 
+_User: TypeAlias = int | str
+_Amount: TypeAlias = str | int | Decimal | float
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 __all__ = [
     "EVENTS",
     "Alerts",
     "Cleanup",
+    "Done",
     "Job",
     "JobOutcome",
     "Jobs",
@@ -50,20 +56,50 @@ __all__ = [
     "Lease",
     "Ledger",
     "LockBay",
+    "Movement",
+    "PayoutCall",
+    "Report",
+    "Run",
     "Sagas",
     "Schedules",
     "State",
     "Step",
     "StepCall",
+    "SteppedClock",
     "Tick",
     "__version__",
+    "done",
     "end",
+    "from_text",
+    "go_on",
+    "hold_still",
+    "run_kit",
+    "to_text",
+    "undone",
 ]
 
 __version__: Final[str]
 EVENTS: Final[list[EventName]]
 
 def end() -> None: ...
+def hold_still() -> None: ...
+def go_on() -> None: ...
+def to_text(what: str, value: Any) -> str: ...
+def from_text(text: str) -> Any: ...
+def done(
+    result: Any = None, *, movements: Sequence[Movement], only: bool = False
+) -> Done: ...
+def undone(movements: Sequence[Movement], result: Any = None) -> Done: ...
+def run_kit(
+    begin: Callable[[], Any],
+    steps: Iterable[SagaStep | Step | StepFields | dict[str, Any]],
+    context: Any,
+    *,
+    prepare: Callable[..., Any] | None,
+    observe: Callable[..., Any] | None,
+    invariant: Callable[..., Any] | None,
+    spread: bool,
+) -> Awaitable[Report]: ...
 
 @disjoint_base
 class LockBay:
@@ -83,7 +119,8 @@ class LockBay:
     ) -> Self: ...
     def configure(self, store: str | None = None, **settings: Unpack[Settings]) -> None: ...
     def configure_from(self, config: object) -> None: ...
-    def start(self) -> Awaitable[Self]: ...
+    def default_to(self, config: object) -> None: ...
+    def start(self, *, take_part: bool = True) -> Awaitable[Self]: ...
     def close(self) -> Awaitable[None]: ...
     def __aenter__(self) -> Awaitable[Self]: ...
     def __aexit__(self, *_exception: object) -> Awaitable[None]: ...
@@ -93,10 +130,12 @@ class LockBay:
     def is_leader(self) -> bool: ...
     @property
     def instance_id(self) -> str: ...
+    @property
+    def settings(self) -> dict[str, Any]: ...
     def health(self) -> Awaitable[Health]: ...
     def metrics(self) -> Awaitable[Metrics]: ...
     def counted(self, group: MetricGroup) -> dict[str, Any]: ...
-    def report(self, hours: int = 24) -> Awaitable[Report]: ...
+    def report(self, hours: int = 24) -> Awaitable[_ReportDocument]: ...
     def on(self, event: EventName, callback: Callable[..., Any]) -> None: ...
     @property
     def leader(self) -> Leader: ...
@@ -163,21 +202,22 @@ class LockBay:
     def step(self, name: str, execute: Callable[[StepCall], Any]) -> Step: ...
     @property
     def schedules(self) -> Schedules: ...
+    def pay_through(self, provider: object) -> None: ...
     @property
     def ledger(self) -> Ledger: ...
     def escrow(
         self,
-        buyer_id: int | str,
-        seller_id: int | str,
-        amount: str | int | Decimal | float,
+        buyer_id: _User,
+        seller_id: _User,
+        amount: _Amount,
         currency: str,
         *,
         idempotency_key: str | None = None,
     ) -> Awaitable[str]: ...
     def cashout(
         self,
-        user_id: int | str,
-        amount: str | int | Decimal | float,
+        user_id: _User,
+        amount: _Amount,
         currency: str,
         destination: str,
         *,
@@ -316,6 +356,7 @@ class Step:
     def name(self) -> str: ...
     def compensate(self, function: _Function) -> _Function: ...
     def probe(self, function: _Function) -> _Function: ...
+    def settle(self, function: _Function) -> _Function: ...
     def __call__(self, *arguments: Any, **keywords: Any) -> Any: ...
 
 @final
@@ -364,6 +405,7 @@ class Schedules:
         leader_only: bool = True,
         misfire: Misfire = "run_once",
         misfire_grace: float | None = None,
+        overlap: Overlap = "queue",
         jitter: float | None = None,
         max_retries: int | None = None,
         timeout: float | None = None,
@@ -402,14 +444,80 @@ class Tick:
 class Ledger:
     def deposit(
         self,
-        user_id: int | str,
-        amount: str | int | Decimal | float,
+        user_id: _User,
+        amount: _Amount,
         currency: str,
         *,
         idempotency_key: str,
     ) -> Awaitable[Balance]: ...
-    def balance(self, user_id: int | str, currency: str) -> Awaitable[Balance]: ...
+    def balance(self, user_id: _User, currency: str) -> Awaitable[Balance]: ...
     def trial_balance(self) -> Awaitable[TrialBalance]: ...
+    def movement(self, movement_id: str) -> Awaitable[MovementInfo | None]: ...
+
+@final
+class Movement:
+    @staticmethod
+    def deposit(user_id: _User, amount: _Amount, currency: str, *, provider: str) -> Movement: ...
+    @staticmethod
+    def lock(
+        hold_id: str,
+        user_id: _User,
+        amount: _Amount,
+        currency: str,
+        *,
+        lapses_after: float | None = None,
+    ) -> Movement: ...
+    @staticmethod
+    def reserve(
+        hold_id: str,
+        user_id: _User,
+        amount: _Amount,
+        currency: str,
+        *,
+        lapses_after: float | None = None,
+    ) -> Movement: ...
+    @staticmethod
+    def void(hold_id: str, user_id: _User, amount: _Amount, currency: str) -> Movement: ...
+    @staticmethod
+    def escrow(
+        hold_id: str, user_id: _User, amount: _Amount, currency: str, *, escrow_id: str
+    ) -> Movement: ...
+    @staticmethod
+    def release(
+        escrow_id: str, payer_id: _User, to_user_id: _User, amount: _Amount, currency: str
+    ) -> Movement: ...
+    @staticmethod
+    def refund(escrow_id: str, payer_id: _User, amount: _Amount, currency: str) -> Movement: ...
+    @staticmethod
+    def payout(
+        hold_id: str, user_id: _User, amount: _Amount, currency: str, *, provider: str
+    ) -> Movement: ...
+    @staticmethod
+    def return_payout(
+        user_id: _User, amount: _Amount, currency: str, *, provider: str
+    ) -> Movement: ...
+    @property
+    def kind(self) -> MovementKind: ...
+
+@final
+class Done: ...
+
+@final
+class PayoutCall:
+    @property
+    def key(self) -> str: ...
+    @property
+    def user_id(self) -> str: ...
+    @property
+    def amount(self) -> Decimal: ...
+    @property
+    def currency(self) -> str: ...
+    @property
+    def destination(self) -> str: ...
+    @property
+    def fencing_token(self) -> int: ...
+    @property
+    def attempt(self) -> int: ...
 
 @final
 class State:
@@ -470,3 +578,36 @@ class Alerts:
     def test_rule(
         self, name: str, minutes: int = 60, **fields: Unpack[AlertRuleFields]
     ) -> Awaitable[AlertTest]: ...
+
+@final
+class Run:
+    @property
+    def fault(self) -> str: ...
+    @property
+    def trace(self) -> list[str]: ...
+    @property
+    def status(self) -> SagaStatus | None: ...
+    @property
+    def reason(self) -> str | None: ...
+    @property
+    def violations(self) -> list[str]: ...
+
+@final
+class Report:
+    @property
+    def runs(self) -> list[Run]: ...
+    @property
+    def is_ok(self) -> bool: ...
+    @property
+    def violations(self) -> list[tuple[str, str]]: ...
+    def assert_ok(self) -> None: ...
+
+@final
+class SteppedClock:
+    def __new__(cls, seed: int) -> Self: ...
+    def open(self, **settings: Unpack[Settings]) -> LockBay: ...
+    @property
+    def now(self) -> str: ...
+    def ahead(self, by: float) -> int: ...
+    def step_towards(self, moment: int, shortest: float) -> bool: ...
+    def is_quiet(self) -> bool: ...

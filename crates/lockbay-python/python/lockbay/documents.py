@@ -35,6 +35,8 @@ Operator: TypeAlias = Literal[">", ">=", "<", "<=", "==", "!="]
 
 Misfire: TypeAlias = Literal["run_once", "run_all", "skip"]
 
+Overlap: TypeAlias = Literal["queue", "skip", "allow"]
+
 MetricGroup: TypeAlias = Literal[
     "job_idempotency_metrics",
     "saga_metrics",
@@ -215,7 +217,7 @@ class ScheduleInfo(TypedDict):
     misfire: Misfire
     misfire_grace_seconds: float
     jitter_seconds: float
-    overlap: Literal["queue", "skip", "allow"]
+    overlap: Overlap
     max_retries: int | None
     timeout_seconds: float | None
     status: Literal["active", "paused", "ending"]
@@ -263,9 +265,54 @@ class CurrencyTotals(TypedDict):
 class TrialBalance(TypedDict):
     """All accounts added up, as they were at one moment."""
 
+    balanced: bool
     as_of: str
     at: str
-    totals: list[CurrencyTotals]
+    currencies: list[CurrencyTotals]
+
+
+MovementKind: TypeAlias = Literal[
+    "deposit",
+    "undo_deposit",
+    "lock",
+    "reserve",
+    "void",
+    "lapse",
+    "escrow",
+    "undo_escrow",
+    "release",
+    "refund",
+    "undo_release",
+    "payout",
+    "undo_payout",
+    "return_payout",
+]
+
+
+class Leg(TypedDict):
+    """One side of a movement: what was added to an account, and what was in it then."""
+
+    account: str
+    amount: str
+    balance: str
+
+
+class StepReference(TypedDict):
+    """A step of a saga."""
+
+    saga_id: str
+    step: str
+
+
+class MovementInfo(TypedDict):
+    """A movement that happened."""
+
+    movement_id: str
+    kind: MovementKind
+    currency: str
+    legs: list[Leg]
+    reference: StepReference | None
+    at: str
 
 
 class Check(TypedDict):

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lockbay import _lockbay
-from lockbay._lockbay import LockBay, Report
+from lockbay._lockbay import LockBay, Report, Step
 from lockbay._step import SagaStep
+from lockbay.documents import StepFields
 
 Handlers = Mapping[str, Any]
 
@@ -26,7 +27,7 @@ class Trial:
 
 async def check_saga(
     handlers: Callable[[], Handlers],
-    steps: Iterable[SagaStep | Mapping[str, Any]],
+    steps: Iterable[SagaStep | Step | StepFields | dict[str, Any]],
     context: Mapping[str, Any] | None = None,
     *,
     observe: Callable[[Trial], Any] | None = None,
