@@ -20,11 +20,13 @@ mod saga;
 mod schedule;
 mod settings;
 mod state;
+mod step;
 
 use pyo3::prelude::*;
 
 #[pymodule]
 fn _lockbay(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add("EVENTS", lockbay::event::Event::NAMES.to_vec())?;
     module.add_class::<bay::LockBay>()?;
     module.add_class::<leader::Leader>()?;
@@ -34,6 +36,7 @@ fn _lockbay(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<job::Outcome>()?;
     module.add_class::<saga::Sagas>()?;
     module.add_class::<saga::StepCall>()?;
+    module.add_class::<step::Step>()?;
     module.add_class::<schedule::Schedules>()?;
     module.add_class::<schedule::ScheduledTick>()?;
     module.add_class::<money::Ledger>()?;

@@ -5,7 +5,17 @@ import os
 import threading
 
 from lockbay import _lockbay, errors
-from lockbay._lockbay import EVENTS, Job, JobOutcome, LockBay, StepCall
+from lockbay._lockbay import (
+    EVENTS,
+    Job,
+    JobOutcome,
+    Lease,
+    LockBay,
+    Step,
+    StepCall,
+    Tick,
+    __version__,
+)
 from lockbay._step import NOT_DONE, SagaStep, StepContext
 from lockbay.errors import Failed, LockBayError
 
@@ -14,12 +24,16 @@ __all__ = [
     "Failed",
     "Job",
     "JobOutcome",
+    "Lease",
     "LockBay",
     "LockBayError",
     "NOT_DONE",
     "SagaStep",
+    "Step",
     "StepCall",
     "StepContext",
+    "Tick",
+    "__version__",
     "errors",
 ]
 
