@@ -14,7 +14,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use crate::bay::{LockBay, Shared};
-use crate::error::invalid;
+use crate::error::{Raise, invalid};
 use crate::saga::Handler;
 
 #[pymethods]
