@@ -20,6 +20,15 @@ test:
 only name:
     cargo nextest run --workspace --all-features -E 'test({{name}})'
 
+# The Python package: builds its extension in place and runs its tests, such as `just python -k saga`.
+python *flags:
+    crates/lockbay-python/develop
+    PYTHONPATH=crates/lockbay-python/python target/python/bin/python -m pytest crates/lockbay-python/tests {{flags}}
+
+# A wheel of the Python package, under target/wheels.
+wheel:
+    target/python/bin/maturin build --release --locked -m crates/lockbay-python/Cargo.toml
+
 # The documentation of the crates; a broken link is an error.
 doc:
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --all-features --no-deps

@@ -36,6 +36,19 @@ pub(crate) fn from_json<'py>(py: Python<'py>, json: &Json) -> PyResult<Bound<'py
     from_text(py, json.text())
 }
 
+/// A value as the text of its JSON, for integrations that keep it in a store of their own.
+#[pyfunction]
+pub(crate) fn to_text(what: &str, value: &Bound<'_, PyAny>) -> PyResult<String> {
+    Ok(to_json(what, value)?.text().to_owned())
+}
+
+/// The value of a text of JSON.
+#[pyfunction]
+#[pyo3(name = "from_text")]
+pub(crate) fn value_of<'py>(py: Python<'py>, text: &str) -> PyResult<Bound<'py, PyAny>> {
+    from_text(py, text)
+}
+
 /// What can be written as JSON, as a Python value.
 pub(crate) fn show(py: Python<'_>, value: &impl serde::Serialize) -> PyResult<Py<PyAny>> {
     let text = serde_json::to_string(value);

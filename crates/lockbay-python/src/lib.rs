@@ -23,12 +23,14 @@ mod saga;
 mod schedule;
 mod settings;
 mod state;
+mod step;
 mod stepped;
 
 use pyo3::prelude::*;
 
 #[pymodule]
 fn _lockbay(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add("EVENTS", lockbay::event::Event::NAMES.to_vec())?;
     module.add_class::<bay::LockBay>()?;
     module.add_class::<leader::Leader>()?;
@@ -38,6 +40,7 @@ fn _lockbay(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<job::Outcome>()?;
     module.add_class::<saga::Sagas>()?;
     module.add_class::<saga::StepCall>()?;
+    module.add_class::<step::Step>()?;
     module.add_class::<schedule::Schedules>()?;
     module.add_class::<schedule::ScheduledTick>()?;
     module.add_class::<money::Ledger>()?;
@@ -53,6 +56,8 @@ fn _lockbay(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<state::State>()?;
     module.add_class::<cleanup::Cleanup>()?;
     module.add_class::<monitor::Alerts>()?;
+    module.add_function(wrap_pyfunction!(json::to_text, module)?)?;
+    module.add_function(wrap_pyfunction!(json::value_of, module)?)?;
     module.add_function(wrap_pyfunction!(life::end, module)?)?;
     module.add_function(wrap_pyfunction!(runtime::hold_still, module)?)?;
     module.add_function(wrap_pyfunction!(runtime::go_on, module)?)

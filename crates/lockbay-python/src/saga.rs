@@ -66,6 +66,15 @@ impl Handler {
         Ok(Handler { execute, compensate, probe, settle: method("settle")?, calling })
     }
 
+    /// One whose functions take a [`StepCall`].
+    pub(crate) fn of_functions(
+        execute: Arc<Py<PyAny>>,
+        compensate: Option<Arc<Py<PyAny>>>,
+        probe: Option<Arc<Py<PyAny>>>,
+    ) -> Self {
+        Handler { execute, compensate, probe, settle: None, calling: Calling::WithCall }
+    }
+
     /// Has it do the steps of this name.
     pub(crate) fn register(
         &self,
@@ -319,14 +328,35 @@ impl LockBay {
         handler: &Bound<'_, PyAny>,
         spread: bool,
     ) -> PyResult<()> {
-        let handler = Handler::of(handler, Calling::spread(spread))?;
-        self.0.put_handler(name, handler).or_raise(py)
+        self.0.put_handler(name, Handler::of(handler, Calling::spread(spread))?).or_raise(py)
+    }
+
+    /// Short for `sagas.start`.
+    #[pyo3(signature = (
+        saga_name, steps, context=None, *, metadata=None, timeout=None, idempotency_key=None,
+        defer_handlers=false
+    ))]
+    #[allow(clippy::too_many_arguments)] // by keyword, most of them
+    fn saga<'py>(
+        &self,
+        py: Python<'py>,
+        saga_name: String,
+        steps: &Bound<'py, PyAny>,
+        context: Option<&Bound<'py, PyAny>>,
+        metadata: Option<&Bound<'py, PyAny>>,
+        timeout: Option<f64>,
+        idempotency_key: Option<String>,
+        defer_handlers: bool,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let sagas = self.sagas();
+        sagas.start(py, saga_name, steps, context, metadata, timeout, idempotency_key, defer_handlers)
     }
 }
 
 #[pymethods]
 impl Sagas {
-    /// Starts a saga, durably, and gives its id. `steps` are dicts or `SagaStep`s.
+    /// Starts a saga, durably, and gives its id. `steps` are dicts, `SagaStep`s, or what
+    /// `LockBay.step` makes.
     #[pyo3(signature = (
         saga_name, steps, context=None, *, metadata=None, timeout=None, idempotency_key=None,
         defer_handlers=false
@@ -483,9 +513,13 @@ pub(crate) fn request(
     Ok(request)
 }
 
-/// A step as it was said: a dict, or an object with attributes of the same names.
+/// A step as it was said: a dict, an object with attributes of the same names, or one that is
+/// written as functions.
 fn spec(place: usize, step: &Bound<'_, PyAny>) -> PyResult<StepSpec> {
     let py = step.py();
+    if let Ok(step) = step.cast::<crate::step::Step>() {
+        return Ok(step.get().spec());
+    }
     let fields = match step.cast::<PyDict>() {
         Ok(fields) => fields.clone(),
         Err(_) => step.getattr(intern!(py, "__dict__"))?.cast_into::<PyDict>()?,

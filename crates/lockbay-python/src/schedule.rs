@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use lockbay::job::JobFailure;
 use lockbay::schedule::{
-    Misfire, Resume, ScheduleFilter, ScheduleRequest, Tick, TickPlace,
+    Misfire, Overlap, Resume, ScheduleFilter, ScheduleRequest, Tick, TickPlace,
 };
 use lockbay::Json;
 use pyo3::prelude::*;
@@ -149,8 +149,8 @@ impl Schedules {
     /// it stands.
     #[pyo3(signature = (
         job_id, schedule_expression, handler, *, job_type=None, parameters=None, time_zone="UTC",
-        leader_only=true, misfire="run_once", misfire_grace=None, jitter=None, max_retries=None,
-        timeout=None
+        leader_only=true, misfire="run_once", misfire_grace=None, overlap="queue", jitter=None,
+        max_retries=None, timeout=None
     ))]
     #[allow(clippy::too_many_arguments)] // by keyword, most of them
     fn put<'py>(
@@ -165,6 +165,7 @@ impl Schedules {
         leader_only: bool,
         misfire: &str,
         misfire_grace: Option<f64>,
+        overlap: &str,
         jitter: Option<f64>,
         max_retries: Option<u32>,
         timeout: Option<f64>,
@@ -187,6 +188,15 @@ impl Schedules {
         if let Some(grace) = seconds(py, "misfire_grace", misfire_grace)? {
             request.misfire_grace = grace;
         }
+        request.overlap = match overlap {
+            "queue" => Overlap::Queue,
+            "skip" => Overlap::Skip,
+            "allow" => Overlap::Allow,
+            other => {
+                let message = format!("overlap is queue, skip or allow, not {other:?}");
+                return Err(invalid(py, message));
+            }
+        };
         request.jitter = seconds(py, "jitter", jitter)?.unwrap_or_default();
         request.max_retries = max_retries;
         request.timeout = seconds(py, "timeout", timeout)?;

@@ -120,6 +120,13 @@ const BACKENDS: &[(&str, &[&str])] = &[
     ("store/redis/", &["memory", "sqlite"]),
 ];
 
+/// The crate of the Python package. It is outside of the library, so that the compiler keeps it to
+/// what lib.rs shows.
+const PYTHON: &str = "crates/lockbay-python/";
+
+/// Words of the binding to Python, which live in its crate alone.
+const PYTHON_WORDS: &[&str] = &["pyo3", "maturin"];
+
 /// Words of HTTP, which live in the server alone.
 const HTTP_WORDS: &[&str] = &["axum", "hyper", "reqwest", "tower_http", "StatusCode"];
 
@@ -185,17 +192,28 @@ fn no_backend_knows_another() {
 
 #[test]
 fn http_words_live_in_the_server_alone() {
-    let mut wrong = Vec::new();
-    for file in library() {
-        for word in HTTP_WORDS.iter().filter(|word| has_word(&file.code, word)) {
-            wrong.push(format!("{} speaks of {word}", file.name));
+    assert_none(&speaking_of(HTTP_WORDS, &["crates/lockbay/", PYTHON]));
+}
+
+#[test]
+fn words_of_the_binding_live_in_the_python_crate_alone() {
+    assert_none(&speaking_of(PYTHON_WORDS, &["crates/lockbay/", "crates/lockbay-server/"]));
+}
+
+/// What of these crates, in code or manifest, speaks of these words.
+fn speaking_of(words: &[&str], crates: &[&str]) -> Vec<String> {
+    let mut found = Vec::new();
+    for of in crates {
+        let manifest = format!("{of}Cargo.toml");
+        let text = read(&root().join(&manifest));
+        let code = sources().into_iter().filter(|file| file.path.starts_with(of));
+        let texts = code.map(|file| (file.path, file.code)).chain([(manifest, text)]);
+        for (path, text) in texts {
+            let spoken = words.iter().filter(|word| has_word(&text, word));
+            found.extend(spoken.map(|word| format!("{path} speaks of {word}")));
         }
     }
-    let manifest = read(&root().join("crates/lockbay/Cargo.toml"));
-    for word in HTTP_WORDS.iter().filter(|word| has_word(&manifest, word)) {
-        wrong.push(format!("crates/lockbay/Cargo.toml speaks of {word}"));
-    }
-    assert_none(&wrong);
+    found
 }
 
 #[test]
@@ -211,6 +229,13 @@ fn files_stay_short() {
         } else if borne.is_some() && lines < limit {
             let advice = if lines <= FILE_LINES { "strike it off" } else { "lower it in" };
             wrong.push(format!("{} has only {lines} lines now: {advice} LONG_FILES", file.path));
+        }
+    }
+    for file in python_files() {
+        let (path, lines) = (relative(&file), read(&file).lines().count());
+        if lines > FILE_LINES {
+            wrong
+                .push(format!("{path} has {lines} lines, {FILE_LINES} at most: split it by owner"));
         }
     }
     for (name, _) in LONG_FILES.iter().filter(|(name, _)| !root().join(name).exists()) {
@@ -236,6 +261,16 @@ fn functions_stay_short() {
                 ));
             } else if exception.is_some() && lines < limit {
                 wrong.push(format!("{}: fn {name} has {lines} lines: lower it", file.path));
+            }
+        }
+    }
+    for file in python_files() {
+        for (name, lines) in python_functions(&read(&file)) {
+            if lines > FUNCTION_LINES {
+                let path = relative(&file);
+                wrong.push(format!(
+                    "{path}: def {name} has {lines} lines, {FUNCTION_LINES} at most"
+                ));
             }
         }
     }
@@ -368,7 +403,8 @@ fn every_setting_stands_in_the_operations_document() {
 #[test]
 fn every_test_that_the_documents_name_exists() {
     let mut tests = String::new();
-    for path in files().iter().filter(|path| has_extension(path, "rs")) {
+    for path in files().iter().filter(|path| has_extension(path, "rs") || has_extension(path, "py"))
+    {
         tests.push_str(&read(path));
     }
     let mut wrong = Vec::new();
@@ -377,7 +413,9 @@ fn every_test_that_the_documents_name_exists() {
             let is_test = name.matches('_').count() >= 3
                 && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
                 && !name.starts_with("lockbay_");
-            if is_test && !tests.contains(&format!("fn {name}(")) {
+            let is_there =
+                ["fn", "def"].iter().any(|word| tests.contains(&format!("{word} {name}(")));
+            if is_test && !is_there {
                 wrong.push(format!("{document} names the test {name}, and there is none"));
             }
         }
@@ -433,6 +471,9 @@ fn the_readers_find_what_they_look_for() {
     for fine in ["1. It is.", "See e.g. Redis.", "Version 3.5 is here.", "It is `a. B` here."] {
         assert!(!has_two_sentences(fine), "{fine}");
     }
+    let python = "class A:\n    async def long(\n        self,\n    ) -> int:\n\n        return 1\n\n    \
+                  def short(self): ...\n";
+    assert_eq!(python_functions(python), [("long".to_owned(), 5), ("short".to_owned(), 1)]);
     let document =
         "# A\n\n## Kinds\n\n| name | x |\n|---|---|\n| `a` | y |\n\n## Next\n\n| `b` |\n";
     let names: Vec<_> = table(document, "Kinds").iter().filter_map(|row| first_name(row)).collect();
@@ -471,6 +512,14 @@ fn library() -> Vec<Source> {
     sources
 }
 
+/// The Python files of the package and of its tests.
+fn python_files() -> Vec<PathBuf> {
+    let mut files = files();
+    files.retain(|path| has_extension(path, "py") && relative(path).starts_with(PYTHON));
+    assert!(files.len() > 10, "the Python files are looked for in the wrong place");
+    files
+}
+
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("the root is there")
 }
@@ -489,7 +538,8 @@ fn has_extension(path: &Path, wanted: &str) -> bool {
 
 /// All files of the repository, without what is built or left by running.
 fn files() -> Vec<PathBuf> {
-    const PASSED_OVER: &[&str] = &["target", ".git", "lockbay-data", "proptest-regressions"];
+    const PASSED_OVER: &[&str] =
+        &["target", ".git", "lockbay-data", "proptest-regressions", ".pytest_cache", ".mypy_cache"];
     let mut found = Vec::new();
     let mut folders = vec![root()];
     while let Some(folder) = folders.pop() {
@@ -620,6 +670,26 @@ fn functions(code: &str) -> Vec<(String, usize)> {
         if let Some(end) = end_of_item(&code[at..]) {
             found.push((name, code[at..at + end].lines().count()));
         }
+    }
+    found
+}
+
+/// Every function of a Python file with the number of its lines, from `def` to its last line. A
+/// line that is not farther in than the `def` ends it, unless it closes the list of parameters.
+fn python_functions(text: &str) -> Vec<(String, usize)> {
+    let inside = |line: &str| line.len() - line.trim_start().len();
+    let lines: Vec<&str> = text.lines().collect();
+    let mut found = Vec::new();
+    for (at, line) in lines.iter().enumerate() {
+        let begin = line.trim_start().trim_start_matches("async ");
+        let Some(name) = begin.strip_prefix("def ").map(word_at) else { continue };
+        let goes_on = |other: &&str| {
+            other.is_empty() || inside(other) > inside(line) || other.trim_start().starts_with(')')
+        };
+        let body = lines[at + 1..].iter().take_while(|other| goes_on(other)).copied();
+        let body: Vec<&str> = body.collect();
+        let empty = body.iter().rev().take_while(|line| line.is_empty()).count();
+        found.push((name, 1 + body.len() - empty));
     }
     found
 }

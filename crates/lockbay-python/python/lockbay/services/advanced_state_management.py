@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Any, Callable, Mapping
+from typing import Any, Awaitable, Callable, Mapping
 
 from lockbay._process import View, bay
+from lockbay.documents import EventName, LeaderInfo, Metrics, ScheduleInfo
 from lockbay.errors import Invalid, LockBayError
 
 __all__ = [
@@ -63,14 +64,14 @@ class AdvancedStateManager:
         """
         return bay.is_leader()
 
-    def add_callback(self, event: str, callback: Callable[..., Any]) -> None:
+    def add_callback(self, event: EventName, callback: Callable[..., Any]) -> None:
         """Calls a function on every event of this name, in order; see `lockbay.EVENTS`.
 
         A function with a parameter gets the event.
         """
         bay.on(event, callback)
 
-    async def get_leader_info(self) -> dict[str, Any] | None:
+    async def get_leader_info(self) -> LeaderInfo | None:
         """Who leads; `None` if nobody does."""
         return await bay.leader.current()
 
@@ -119,7 +120,7 @@ class AdvancedStateManager:
         job_handler: Callable[..., Any],
         schedule_expression: str,
         **options: Any,
-    ) -> dict[str, Any]:
+    ) -> ScheduleInfo:
         """See `schedule_leader_only_job`."""
         bay.schedules.register(job_id, job_handler)
         return await bay.schedules.put(job_id, schedule_expression, job_id, **options)
@@ -128,7 +129,7 @@ class AdvancedStateManager:
         """See `get_system_health`."""
         return View(await bay.health())
 
-    async def get_system_metrics(self) -> dict[str, Any]:
+    async def get_system_metrics(self) -> Metrics:
         """See `get_system_metrics`."""
         return await bay.metrics()
 
@@ -193,7 +194,7 @@ async def execute_background_job_with_coordination(
 
 async def schedule_leader_only_job(
     job_id: str, job_handler: Callable[..., Any], schedule_expression: str, **options: Any
-) -> dict[str, Any]:
+) -> ScheduleInfo:
     """Runs a function at times, on the leader: a cron expression, or an interval as `every 30s`.
 
     Call it on every instance, since any may lead. Each tick is a job, so none is lost or run twice
@@ -209,7 +210,7 @@ async def get_system_health() -> View:
     return await advanced_state_manager.get_system_health()
 
 
-async def get_system_metrics() -> dict[str, Any]:
+async def get_system_metrics() -> Metrics:
     """Everything that this instance counts and measures, by groups."""
     return await advanced_state_manager.get_system_metrics()
 
@@ -219,7 +220,7 @@ async def force_cleanup(rule: str | None = None, **options: Any) -> View:
     return await advanced_state_manager.force_cleanup(rule, **options)
 
 
-def add_cleanup_rule(name: str, pattern: str, ttl_seconds: float, **fields: Any) -> Any:
+def add_cleanup_rule(name: str, pattern: str, ttl_seconds: float, **fields: Any) -> Awaitable[bool]:
     """Has a retention rule put: at once if the instance is open, else when it is.
 
     What is returned can be awaited, to know that it is kept.
@@ -229,6 +230,6 @@ def add_cleanup_rule(name: str, pattern: str, ttl_seconds: float, **fields: Any)
 
 def register_invalidation_pattern(
     update_pattern: str, invalidate_patterns: list[str], *, name: str | None = None
-) -> Any:
+) -> Awaitable[bool]:
     """Says what is invalidated when a key of this form changes. What is returned can be awaited."""
     return bay.state.add_rule(name or update_pattern, update_pattern, list(invalidate_patterns))

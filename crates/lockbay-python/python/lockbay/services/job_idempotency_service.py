@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Callable, Mapping
 
 from lockbay._process import bay
+from lockbay.documents import JobInfo
 from lockbay.services.advanced_state_management import advanced_state_manager
 
 __all__ = ["JobIdempotencyService", "job_idempotency_service"]
@@ -26,11 +27,11 @@ class JobIdempotencyService:
             job_type, job_key, parameters, job_handler, **options
         )
 
-    async def get_job(self, job_id: str) -> dict[str, Any]:
+    async def get_job(self, job_id: str) -> JobInfo:
         """A job as it stands."""
         return await bay.jobs.get(job_id)
 
-    async def list_jobs(self, **filters: Any) -> list[dict[str, Any]]:
+    async def list_jobs(self, **filters: Any) -> list[JobInfo]:
         """Jobs that match, a page of them; see `LockBay.jobs.list`."""
         jobs, _ = await bay.jobs.list(**filters)
         return jobs

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Callable
 
 from lockbay._process import bay
+from lockbay.documents import EventName, LeaderInfo
 
 __all__ = ["LeaderElection", "get_leader_info", "is_leader", "leader_election"]
 
@@ -26,11 +27,11 @@ class LeaderElection:
         """Whether this instance may believe that it leads. Never true when it may not."""
         return bay.is_leader()
 
-    def add_callback(self, event: str, callback: Callable[..., Any]) -> None:
+    def add_callback(self, event: EventName, callback: Callable[..., Any]) -> None:
         """Calls a function on `leader_elected`, `leader_lost` or any other event."""
         bay.on(event, callback)
 
-    async def get_leader_info(self) -> dict[str, Any] | None:
+    async def get_leader_info(self) -> LeaderInfo | None:
         """Who leads; `None` if nobody does."""
         return await bay.leader.current()
 
@@ -47,6 +48,6 @@ def is_leader() -> bool:
     return leader_election.is_leader()
 
 
-async def get_leader_info() -> dict[str, Any] | None:
+async def get_leader_info() -> LeaderInfo | None:
     """Who leads; `None` if nobody does."""
     return await leader_election.get_leader_info()

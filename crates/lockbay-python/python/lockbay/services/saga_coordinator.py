@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Iterable, Mapping
 
+from lockbay._lockbay import Step
 from lockbay._process import bay
 from lockbay._step import NOT_DONE, SagaStep, StepContext
+from lockbay.documents import SagaInfo, SagaStatus, StepFields
 from lockbay.errors import Failed, NotFound, Refused
 
 __all__ = [
@@ -47,7 +49,7 @@ class SagaCoordinator:
     async def start_saga(
         self,
         saga_name: str,
-        steps: Iterable[SagaStep | Mapping[str, Any]],
+        steps: Iterable[SagaStep | Step | StepFields | dict[str, Any]],
         context: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> str:
@@ -55,14 +57,14 @@ class SagaCoordinator:
         given = None if context is None else dict(context)
         return await bay.sagas.start(saga_name, steps, given, **options)
 
-    async def get_saga_status(self, saga_id: str) -> dict[str, Any] | None:
+    async def get_saga_status(self, saga_id: str) -> SagaInfo | None:
         """A saga as it stands, with every step; `None` if there is no such saga."""
         try:
             return await bay.sagas.get(saga_id)
         except NotFound:
             return None
 
-    async def wait_for_saga(self, saga_id: str, timeout: float | None = None) -> str:
+    async def wait_for_saga(self, saga_id: str, timeout: float | None = None) -> SagaStatus:
         """Waits for the end of a saga, and gives its status then."""
         return await bay.sagas.wait(saga_id, timeout)
 
@@ -76,7 +78,7 @@ class SagaCoordinator:
             return False
         return True
 
-    async def list_sagas(self, **filters: Any) -> list[dict[str, Any]]:
+    async def list_sagas(self, **filters: Any) -> list[SagaInfo]:
         """Sagas that match, a page of them; see `LockBay.sagas.list`."""
         sagas, _ = await bay.sagas.list(**filters)
         return sagas

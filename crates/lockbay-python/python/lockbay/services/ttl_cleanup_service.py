@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Awaitable
 
 from lockbay._process import View, bay
 from lockbay.services.advanced_state_management import (
@@ -35,13 +35,13 @@ class TTLCleanupService:
         """Invalidates keys, tags, a pattern, and whatever follows; how many."""
         return await bay.state.invalidate(**what)
 
-    def add_cleanup_rule(self, name: str, pattern: str, ttl_seconds: float, **fields: Any) -> Any:
+    def add_cleanup_rule(self, name: str, pattern: str, ttl_seconds: float, **fields: Any) -> Awaitable[bool]:
         """Has a retention rule put. What is returned can be awaited."""
         return add_cleanup_rule(name, pattern, ttl_seconds, **fields)
 
     def register_invalidation_pattern(
         self, update_pattern: str, invalidate_patterns: list[str], *, name: str | None = None
-    ) -> Any:
+    ) -> Awaitable[bool]:
         """Says what is invalidated when a key of this form changes."""
         return register_invalidation_pattern(update_pattern, invalidate_patterns, name=name)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lockbay import _lockbay
-from lockbay._lockbay import LockBay, Report
+from lockbay._lockbay import LockBay, SagaReport
 from lockbay._step import SagaStep
 
 Handlers = Mapping[str, Any]
@@ -33,7 +33,7 @@ async def check_saga(
     invariant: Callable[[Trial, str], Any] | None = None,
     prepare: Callable[[Trial], Any] | None = None,
     spread: bool = False,
-) -> Report:
+) -> SagaReport:
     """Runs a saga without a fault, then once under each that it must survive; says what broke.
 
     The faults: each step fails, for now and for good; raises; acts and is not heard; is repeated

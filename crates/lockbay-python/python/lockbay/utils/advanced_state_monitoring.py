@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Awaitable
 
 from lockbay._process import bay
+from lockbay.documents import ActiveAlert, Operator, Report, Severity
 from lockbay.services.advanced_state_management import initialize_advanced_state_management
 
 __all__ = [
@@ -25,26 +26,26 @@ async def stop_advanced_monitoring() -> None:
     """Does nothing: monitoring ends with the instance, so that nothing runs unwatched."""
 
 
-async def get_health_report(hours: int = 24) -> dict[str, Any]:
+async def get_health_report(hours: int = 24) -> Report:
     """What a person at night should know: health, work done, trends, alerts, and what to do."""
     return await bay.report(hours)
 
 
-async def get_active_alerts() -> list[dict[str, Any]]:
+async def get_active_alerts() -> list[ActiveAlert]:
     """The alerts that fire."""
     report = await bay.report(1)
-    return list(report["active_alerts"])
+    return report["active_alerts"]
 
 
 def add_custom_alert_rule(
     name: str,
     metric_path: str,
-    operator: str,
+    operator: Operator,
     threshold: float,
     window_minutes: int = 5,
-    severity: str = "warning",
+    severity: Severity = "warning",
     **fields: Any,
-) -> Any:
+) -> Awaitable[bool]:
     """Has an alert rule put: at once if the instance is open, else when it is.
 
     A counter is judged by its exact increase over the window, so that the alert resolves. What is

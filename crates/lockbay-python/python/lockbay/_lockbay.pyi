@@ -1,0 +1,472 @@
+import builtins
+from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
+from decimal import Decimal
+from os import PathLike
+from typing import Any, Final, Literal, Self, TypeVar, Unpack, final, overload
+
+from typing_extensions import disjoint_base
+
+from lockbay._step import SagaStep
+from lockbay.documents import (
+    Alert,
+    AlertRule,
+    AlertRuleFields,
+    AlertTest,
+    Balance,
+    CleanupReport,
+    CleanupRule,
+    CleanupRuleFields,
+    Decision,
+    EventName,
+    Health,
+    HistoryEntry,
+    JobInfo,
+    JobStatus,
+    LeaderInfo,
+    MetricGroup,
+    Metrics,
+    Misfire,
+    OptimizeReport,
+    Report,
+    SagaInfo,
+    SagaStatus,
+    ScheduleInfo,
+    StateEntry,
+    StepFields,
+    TrialBalance,
+)
+from lockbay.settings import Settings
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+__all__ = [
+    "EVENTS",
+    "Alerts",
+    "Cleanup",
+    "Job",
+    "JobOutcome",
+    "Jobs",
+    "Leader",
+    "Lease",
+    "Ledger",
+    "LockBay",
+    "Sagas",
+    "Schedules",
+    "State",
+    "Step",
+    "StepCall",
+    "Tick",
+    "__version__",
+    "end",
+]
+
+__version__: Final[str]
+EVENTS: Final[list[EventName]]
+
+def end() -> None: ...
+
+@disjoint_base
+class LockBay:
+    @classmethod
+    def open(
+        cls,
+        store: str | None = None,
+        *,
+        config_file: str | PathLike[str] | None = None,
+        **settings: Unpack[Settings],
+    ) -> Self: ...
+    def __new__(
+        cls,
+        store: str | None = None,
+        config_file: str | PathLike[str] | None = None,
+        **settings: Unpack[Settings],
+    ) -> Self: ...
+    def configure(self, store: str | None = None, **settings: Unpack[Settings]) -> None: ...
+    def configure_from(self, config: object) -> None: ...
+    def start(self) -> Awaitable[Self]: ...
+    def close(self) -> Awaitable[None]: ...
+    def __aenter__(self) -> Awaitable[Self]: ...
+    def __aexit__(self, *_exception: object) -> Awaitable[None]: ...
+    def __await__(self) -> Generator[Any, None, Self]: ...
+    @property
+    def is_open(self) -> bool: ...
+    def is_leader(self) -> bool: ...
+    @property
+    def instance_id(self) -> str: ...
+    def health(self) -> Awaitable[Health]: ...
+    def metrics(self) -> Awaitable[Metrics]: ...
+    def counted(self, group: MetricGroup) -> dict[str, Any]: ...
+    def report(self, hours: int = 24) -> Awaitable[Report]: ...
+    def on(self, event: EventName, callback: Callable[..., Any]) -> None: ...
+    @property
+    def leader(self) -> Leader: ...
+    def lease(self, name: str, ttl: float = 10.0, *, holder: str | None = None) -> Lease: ...
+    @property
+    def jobs(self) -> Jobs: ...
+    @overload
+    def run_job(
+        self,
+        job_type: str,
+        job_key: str,
+        handler: Callable[[Job], Any],
+        parameters: Any = None,
+        *,
+        by_name: Literal[False] = False,
+        leader_only: bool = False,
+        identity: Literal["fingerprint", "key"] = "fingerprint",
+        wait_seconds: float | None = None,
+        on_failed: Literal["rerun", "replay"] = "rerun",
+        max_retries: int | None = None,
+        claim_ttl: float | None = None,
+        timeout: float | None = None,
+        holder: str | None = None,
+        scheduled_time: str | None = None,
+    ) -> Awaitable[JobOutcome]: ...
+    @overload
+    def run_job(
+        self,
+        job_type: str,
+        job_key: str,
+        handler: Callable[..., Any],
+        parameters: dict[str, Any] | None = None,
+        *,
+        by_name: Literal[True],
+        leader_only: bool = False,
+        identity: Literal["fingerprint", "key"] = "fingerprint",
+        wait_seconds: float | None = None,
+        on_failed: Literal["rerun", "replay"] = "rerun",
+        max_retries: int | None = None,
+        claim_ttl: float | None = None,
+        timeout: float | None = None,
+        holder: str | None = None,
+        scheduled_time: str | None = None,
+    ) -> Awaitable[JobOutcome]: ...
+    @property
+    def sagas(self) -> Sagas: ...
+    def register_handler(self, name: str, handler: object, *, spread: bool = False) -> None: ...
+    def saga(
+        self,
+        saga_name: str,
+        steps: Iterable[Step | SagaStep | StepFields | dict[str, Any]],
+        context: Any = None,
+        *,
+        metadata: Any = None,
+        timeout: float | None = None,
+        idempotency_key: str | None = None,
+        defer_handlers: bool = False,
+    ) -> Awaitable[str]: ...
+    @overload
+    def step(
+        self, name: str, execute: None = None
+    ) -> Callable[[Callable[[StepCall], Any]], Step]: ...
+    @overload
+    def step(self, name: str, execute: Callable[[StepCall], Any]) -> Step: ...
+    @property
+    def schedules(self) -> Schedules: ...
+    @property
+    def ledger(self) -> Ledger: ...
+    def escrow(
+        self,
+        buyer_id: int | str,
+        seller_id: int | str,
+        amount: str | int | Decimal | float,
+        currency: str,
+        *,
+        idempotency_key: str | None = None,
+    ) -> Awaitable[str]: ...
+    def cashout(
+        self,
+        user_id: int | str,
+        amount: str | int | Decimal | float,
+        currency: str,
+        destination: str,
+        *,
+        idempotency_key: str | None = None,
+    ) -> Awaitable[str]: ...
+    def release(self, escrow_id: str, *, idempotency_key: str | None = None) -> Awaitable[str]: ...
+    def refund(self, escrow_id: str, *, idempotency_key: str | None = None) -> Awaitable[str]: ...
+    @property
+    def state(self) -> State: ...
+    @property
+    def cleanup(self) -> Cleanup: ...
+    @property
+    def alerts(self) -> Alerts: ...
+
+@final
+class Leader:
+    @property
+    def is_leader(self) -> bool: ...
+    @property
+    def term(self) -> int | None: ...
+    @property
+    def fencing_token(self) -> int | None: ...
+    def current(self) -> Awaitable[LeaderInfo | None]: ...
+    def resign(self) -> Awaitable[None]: ...
+
+@final
+class Lease:
+    def acquire(self) -> Awaitable[Self]: ...
+    def release(self) -> Awaitable[None]: ...
+    @property
+    def held(self) -> bool: ...
+    @property
+    def fencing_token(self) -> int | None: ...
+    def __aenter__(self) -> Awaitable[Self]: ...
+    def __aexit__(self, *_exception: object) -> Awaitable[None]: ...
+    def __await__(self) -> Generator[Any, None, Self]: ...
+
+@final
+class Jobs:
+    def get(self, job_id: str) -> Awaitable[JobInfo]: ...
+    def list(
+        self,
+        *,
+        status: JobStatus | None = None,
+        job_type: str | None = None,
+        job_key: str | None = None,
+        page_size: int = 100,
+        page: str | None = None,
+    ) -> Awaitable[tuple[builtins.list[JobInfo], str | None]]: ...
+    def cancel(self, job_id: str, reason: str) -> Awaitable[None]: ...
+    def retry(self, job_id: str, reason: str) -> Awaitable[None]: ...
+
+@final
+class Job:
+    @property
+    def parameters(self) -> Any: ...
+    @property
+    def job_id(self) -> str: ...
+    @property
+    def idempotency_token(self) -> str: ...
+    @property
+    def attempt(self) -> int: ...
+    @property
+    def fencing_token(self) -> int: ...
+    @property
+    def cancelled(self) -> bool: ...
+    @property
+    def time_left(self) -> float | None: ...
+
+@final
+class JobOutcome:
+    @property
+    def status(self) -> Literal["completed", "failed", "cancelled", "in_progress"]: ...
+    @property
+    def replayed(self) -> bool: ...
+    @property
+    def result(self) -> Any: ...
+    @property
+    def result_kept(self) -> bool: ...
+    @property
+    def error(self) -> str | None: ...
+    @property
+    def job_id(self) -> str | None: ...
+    @property
+    def attempt(self) -> int | None: ...
+    @property
+    def holder(self) -> str | None: ...
+    @property
+    def retry_after(self) -> float | None: ...
+    def as_tuple(self) -> tuple[bool, Any, str | None]: ...
+
+@final
+class Sagas:
+    def start(
+        self,
+        saga_name: str,
+        steps: Iterable[Step | SagaStep | StepFields | dict[str, Any]],
+        context: Any = None,
+        *,
+        metadata: Any = None,
+        timeout: float | None = None,
+        idempotency_key: str | None = None,
+        defer_handlers: bool = False,
+    ) -> Awaitable[str]: ...
+    def get(self, saga_id: str) -> Awaitable[SagaInfo]: ...
+    def wait(self, saga_id: str, timeout: float | None = None) -> Awaitable[SagaStatus]: ...
+    def list(
+        self,
+        *,
+        status: SagaStatus | None = None,
+        saga_name: str | None = None,
+        step: str | None = None,
+        key: str | None = None,
+        older_than: float | None = None,
+        page_size: int = 100,
+        page: str | None = None,
+    ) -> Awaitable[tuple[builtins.list[SagaInfo], str | None]]: ...
+    def history(
+        self, saga_id: str, *, page_size: int = 100, page: str | None = None
+    ) -> Awaitable[tuple[builtins.list[HistoryEntry], str | None]]: ...
+    def operate(
+        self,
+        saga_id: str,
+        decision: Decision,
+        reason: str,
+        *,
+        actor: str,
+        step: str | None = None,
+        parameters: Any = None,
+        result: Any = None,
+    ) -> Awaitable[SagaStatus]: ...
+
+@final
+class Step:
+    @property
+    def name(self) -> str: ...
+    def compensate(self, function: _Function) -> _Function: ...
+    def probe(self, function: _Function) -> _Function: ...
+    def __call__(self, *arguments: Any, **keywords: Any) -> Any: ...
+
+@final
+class StepCall:
+    @property
+    def action(self) -> Literal["execute", "compensate", "probe"]: ...
+    @property
+    def saga_id(self) -> str: ...
+    @property
+    def saga_name(self) -> str: ...
+    @property
+    def step(self) -> str: ...
+    @property
+    def parameters(self) -> Any: ...
+    @property
+    def context(self) -> Any: ...
+    @property
+    def original_result(self) -> Any: ...
+    @property
+    def idempotency_key(self) -> str: ...
+    @property
+    def undo_key(self) -> str: ...
+    @property
+    def attempt(self) -> int: ...
+    @property
+    def fencing_token(self) -> int: ...
+    @property
+    def deadline(self) -> str: ...
+    @property
+    def time_left(self) -> float: ...
+    @property
+    def cancelled(self) -> bool: ...
+
+@final
+class Schedules:
+    def register(self, name: str, handler: Callable[[Tick], Any] | Callable[[], Any]) -> None: ...
+    def put(
+        self,
+        job_id: str,
+        schedule_expression: str,
+        handler: str,
+        *,
+        job_type: str | None = None,
+        parameters: Any = None,
+        time_zone: str = "UTC",
+        leader_only: bool = True,
+        misfire: Misfire = "run_once",
+        misfire_grace: float | None = None,
+        jitter: float | None = None,
+        max_retries: int | None = None,
+        timeout: float | None = None,
+    ) -> Awaitable[ScheduleInfo]: ...
+    def get(self, job_id: str) -> Awaitable[ScheduleInfo]: ...
+    def list(
+        self, *, page_size: int = 100, page: str | None = None
+    ) -> Awaitable[tuple[builtins.list[ScheduleInfo], str | None]]: ...
+    def pause(self, job_id: str) -> Awaitable[ScheduleInfo]: ...
+    def resume(self, job_id: str, *, catch_up: bool = False) -> Awaitable[ScheduleInfo]: ...
+    def run(self, job_id: str) -> Awaitable[str]: ...
+    def delete(self, job_id: str) -> Awaitable[None]: ...
+
+@final
+class Tick:
+    @property
+    def schedule(self) -> str: ...
+    @property
+    def job_type(self) -> str: ...
+    @property
+    def job_id(self) -> str: ...
+    @property
+    def scheduled_time(self) -> str: ...
+    @property
+    def parameters(self) -> Any: ...
+    @property
+    def idempotency_token(self) -> str: ...
+    @property
+    def attempt(self) -> int: ...
+    @property
+    def fencing_token(self) -> int: ...
+    @property
+    def cancelled(self) -> bool: ...
+
+@final
+class Ledger:
+    def deposit(
+        self,
+        user_id: int | str,
+        amount: str | int | Decimal | float,
+        currency: str,
+        *,
+        idempotency_key: str,
+    ) -> Awaitable[Balance]: ...
+    def balance(self, user_id: int | str, currency: str) -> Awaitable[Balance]: ...
+    def trial_balance(self) -> Awaitable[TrialBalance]: ...
+
+@final
+class State:
+    def get(self, key: str, default: Any = None) -> Awaitable[Any]: ...
+    def entry(self, key: str) -> Awaitable[StateEntry | None]: ...
+    def set(
+        self,
+        key: str,
+        value: Any,
+        *,
+        ttl: float | None = None,
+        tags: Sequence[str] | None = None,
+        source: str | None = None,
+        if_version: str | None = None,
+    ) -> Awaitable[str]: ...
+    def delete(self, key: str) -> Awaitable[bool]: ...
+    def invalidate(
+        self,
+        *,
+        keys: Sequence[str] | None = None,
+        tags: Sequence[str] | None = None,
+        pattern: str | None = None,
+        updated_key: str | None = None,
+        reason: str | None = None,
+    ) -> Awaitable[int]: ...
+    def put_rule(
+        self, name: str, update_pattern: str, invalidate_patterns: Sequence[str]
+    ) -> Awaitable[None]: ...
+    def add_rule(
+        self, name: str, update_pattern: str, invalidate_patterns: Sequence[str]
+    ) -> Awaitable[bool]: ...
+    def delete_rule(self, name: str) -> Awaitable[None]: ...
+    def set_dependencies(self, key: str, depends_on: Sequence[str]) -> Awaitable[None]: ...
+
+@final
+class Cleanup:
+    def run(
+        self,
+        rule: str | None = None,
+        *,
+        pattern: str | None = None,
+        dry_run: bool = False,
+        ttl: float | None = None,
+    ) -> Awaitable[CleanupReport]: ...
+    def optimize_memory(self) -> Awaitable[OptimizeReport]: ...
+    def rules(self) -> Awaitable[builtins.list[CleanupRule]]: ...
+    def put_rule(self, name: str, **fields: Unpack[CleanupRuleFields]) -> Awaitable[None]: ...
+    def add_rule(self, name: str, **fields: Unpack[CleanupRuleFields]) -> Awaitable[bool]: ...
+    def delete_rule(self, name: str) -> Awaitable[None]: ...
+
+@final
+class Alerts:
+    def list(self) -> Awaitable[builtins.list[Alert]]: ...
+    def rules(self) -> Awaitable[builtins.list[AlertRule]]: ...
+    def put_rule(self, name: str, **fields: Unpack[AlertRuleFields]) -> Awaitable[AlertRule]: ...
+    def add_rule(self, name: str, **fields: Unpack[AlertRuleFields]) -> Awaitable[bool]: ...
+    def delete_rule(self, name: str) -> Awaitable[None]: ...
+    def test_rule(
+        self, name: str, minutes: int = 60, **fields: Unpack[AlertRuleFields]
+    ) -> Awaitable[AlertTest]: ...

@@ -1,0 +1,1 @@
+"""Where LockBay meets other libraries. Each module imports its own library, and only that."""

@@ -1,0 +1,384 @@
+"""Effects in the application's database: once for each call, on SQLite and PostgreSQL.
+
+Calls are made up here, except where processes are killed: there they come from LockBay.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from lockbay import LockBay, errors
+from lockbay.integrations import sqlalchemy as integration
+from lockbay.utils.atomic_transactions import (
+    atomic_transaction,
+    configure,
+    create_outbox,
+    forget,
+    once,
+)
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.orm import Session, sessionmaker
+
+from conditions import eventually, on_a_loop
+from outbox_worker import payments
+from postgresql import SERVER, postgresql
+
+needs_postgresql = pytest.mark.skipif(SERVER is None, reason="there is no PostgreSQL here")
+DATABASES = ["sqlite", pytest.param("postgresql", marks=needs_postgresql)]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    with postgresql() as address:
+        yield address
+
+
+@pytest.fixture(params=DATABASES)
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of a database with the tables, behind its driver."""
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path / 'application.db'}"
+    else:
+        url = f"postgresql+psycopg://{request.getfixturevalue('cluster')}"
+    engine = sa.create_engine(url)
+    for metadata in (integration.metadata, payments.metadata):
+        metadata.drop_all(engine)
+    payments.metadata.create_all(engine)
+    create_outbox(engine)
+    create_outbox(engine)
+    yield url
+    engine.dispose()
+
+
+@pytest.fixture
+def engine(database: str) -> Iterator[sa.Engine]:
+    engine = sa.create_engine(database)
+    configure(engine)
+    yield engine
+    engine.dispose()
+
+
+@contextlib.asynccontextmanager
+async def async_engine(database: str) -> AsyncIterator[AsyncEngine]:
+    url = database.replace("sqlite:", "sqlite+aiosqlite:").replace("+psycopg:", "+asyncpg:")
+    engine = create_async_engine(url)
+    configure(engine)
+    yield engine
+    await engine.dispose()
+
+
+@dataclass(frozen=True)
+class Step:
+    """As much of a `StepCall` as an effect looks at."""
+
+    action: str = "execute"
+    idempotency_key: str = "saga-1/pay"
+    undo_key: str = "saga-1/pay/undo"
+    fencing_token: int = 5
+
+    def undoing(self) -> Step:
+        return replace(self, action="compensate")
+
+    def under(self, token: int) -> Step:
+        return replace(self, fencing_token=token)
+
+
+STEP = Step()
+
+
+def pay(call: Any, reference: str = "paid", result: Any = None) -> Any:
+    with atomic_transaction(call) as effect:
+        effect.session.execute(payments.insert().values(reference=reference, worker=0))
+        effect.result = {"reference": reference} if result is None else result
+    return effect.result
+
+
+def refund(call: Any) -> Any:
+    with atomic_transaction(call) as effect:
+        effect.session.execute(payments.insert().values(reference="refunded", worker=0))
+        effect.result = {"refunded": effect.original_result}
+    return effect.result
+
+
+def references(engine: sa.Engine) -> list[str]:
+    with engine.connect() as connection:
+        return list(connection.scalars(sa.select(payments.c.reference).order_by(payments.c.id)))
+
+
+def test_a_transaction_commits_at_its_end_and_rolls_back_by_an_exception(engine: sa.Engine) -> None:
+    with atomic_transaction() as session:
+        session.execute(payments.insert().values(reference="kept", worker=0))
+    with pytest.raises(ZeroDivisionError), atomic_transaction() as session:
+        session.execute(payments.insert().values(reference="lost", worker=0))
+        1 / 0
+    assert references(engine) == ["kept"]
+
+
+def test_a_second_attempt_gets_the_result_of_the_first_and_does_nothing(engine: sa.Engine) -> None:
+    result = {"amount": Decimal("0.10"), "parts": (1, 2)}
+    first = pay(STEP, result=result)
+    second = pay(STEP.under(6), "paid again", result={"amount": "another"})
+    assert first == second == {"amount": "0.10", "parts": [1, 2]}
+    assert references(engine) == ["paid"]
+
+
+def test_an_attempt_that_fails_leaves_nothing_and_the_next_does_it(engine: sa.Engine) -> None:
+    with pytest.raises(ZeroDivisionError), atomic_transaction(STEP) as effect:
+        effect.session.execute(payments.insert().values(reference="lost", worker=0))
+        1 / 0
+    assert references(engine) == []
+    pay(STEP)
+    assert references(engine) == ["paid"]
+
+
+def test_an_attempt_with_an_older_token_than_the_recorded_is_refused(engine: sa.Engine) -> None:
+    pay(STEP.under(7))
+    with pytest.raises(errors.Fenced, match="7"):
+        pay(STEP.under(5))
+    refund(STEP.under(8).undoing())
+    with pytest.raises(errors.Fenced, match="8"):
+        refund(STEP.under(7).undoing())
+    assert references(engine) == ["paid", "refunded"]
+
+
+def test_a_step_that_is_undone_before_it_commits_can_commit_no_more(engine: sa.Engine) -> None:
+    assert refund(STEP.undoing()) is None
+    assert refund(STEP.undoing()) is None
+    with pytest.raises(errors.Fenced, match="undone"):
+        pay(STEP)
+    with pytest.raises(errors.Fenced, match="undone"):
+        pay(STEP.under(9))
+    assert references(engine) == []
+
+
+def test_a_compensation_gets_what_was_recorded_and_happens_once(engine: sa.Engine) -> None:
+    paid = pay(STEP)
+    assert refund(STEP.undoing()) == refund(STEP.under(6).undoing()) == {"refunded": paid}
+    with pytest.raises(errors.Fenced, match="undone"):
+        pay(STEP.under(6))
+    assert references(engine) == ["paid", "refunded"]
+
+
+def test_of_many_attempts_at_once_one_has_the_effect(engine: sa.Engine) -> None:
+    start = threading.Barrier(8)
+
+    def attempt(number: int) -> Any:
+        start.wait()
+        return pay(STEP, f"attempt {number}")
+
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(attempt, range(8)))
+    assert len(references(engine)) == 1
+    assert results == [{"reference": references(engine)[0]}] * 8
+
+
+@pytest.mark.parametrize("database", [DATABASES[1]], indirect=True)
+def test_a_compensation_waits_for_the_attempt_that_is_committing(engine: sa.Engine) -> None:
+    waits = sa.text("select count(*) from pg_locks where not granted")
+    with ThreadPoolExecutor(1) as pool:
+        with atomic_transaction(STEP) as effect:
+            effect.session.execute(payments.insert().values(reference="paid", worker=0))
+            effect.result = "slow"
+            undone = pool.submit(refund, STEP.undoing())
+            with engine.connect() as look:
+                look = look.execution_options(isolation_level="AUTOCOMMIT")
+                eventually("it waits", lambda: look.scalar(waits))
+            assert not undone.done()
+        assert undone.result() == {"refunded": "slow"}
+    assert references(engine) == ["paid", "refunded"]
+
+
+@pytest.mark.parametrize("database", [DATABASES[1]], indirect=True)
+def test_a_database_of_any_other_kind_goes_by_savepoints(engine: sa.Engine) -> None:
+    # Its dialect is the same, and only called otherwise.
+    engine.dialect.name = "another"
+    assert pay(STEP) == pay(STEP, "paid again") == {"reference": "paid"}
+    refund(STEP.undoing())
+    with pytest.raises(errors.Fenced, match="undone"):
+        pay(STEP)
+    assert references(engine) == ["paid", "refunded"]
+
+
+def test_a_result_that_json_cannot_say_is_refused_and_nothing_is_written(engine: sa.Engine) -> None:
+    with pytest.raises(errors.Invalid, match="the result"):
+        pay(STEP, result={"connection": object()})
+    assert references(engine) == []
+    pay(STEP)
+
+
+def test_a_transaction_that_was_committed_inside_of_its_block_is_told(engine: sa.Engine) -> None:
+    with pytest.raises(ZeroDivisionError), Session(engine) as session:
+        with once(session, STEP) as effect:
+            effect.session.execute(payments.insert().values(reference="half", worker=0))
+            session.commit()
+            1 / 0
+    with pytest.raises(errors.UnknownOutcome, match="lockbay_outbox"):
+        pay(STEP)
+    with pytest.raises(errors.UnknownOutcome, match="lockbay_outbox"):
+        refund(STEP.undoing())
+    assert references(engine) == ["half"]
+
+
+def test_a_transaction_that_was_rolled_back_inside_of_its_block_is_told(engine: sa.Engine) -> None:
+    with pytest.raises(errors.Invalid, match="rolled back"):
+        with Session(engine) as session, once(session, STEP) as effect:
+            effect.session.rollback()
+            effect.result = "done"
+    pay(STEP)
+    assert references(engine) == ["paid"]
+
+
+def test_an_application_commits_an_effect_of_its_own_transaction_itself(engine: sa.Engine) -> None:
+    for _ in range(2):
+        with sessionmaker(engine).begin() as session:
+            session.execute(payments.insert().values(reference="each time", worker=0))
+            with once(session, STEP) as effect:
+                effect.session.execute(payments.insert().values(reference="once", worker=0))
+                effect.result = 3
+            assert effect.result == 3
+    assert references(engine) == ["each time", "once", "each time"]
+
+
+def test_rows_are_forgotten_when_they_are_old(engine: sa.Engine) -> None:
+    import datetime
+
+    pay(STEP)
+    with atomic_transaction() as session:
+        assert forget(session, datetime.timedelta(days=1)) == 0
+        old = sa.text("update lockbay_outbox set recorded_at = '2020-01-01 00:00:00'")
+        session.execute(old)
+        assert forget(session, datetime.timedelta(days=400)) == 1
+
+
+@on_a_loop
+async def test_an_async_session_has_the_same_effects(database: str) -> None:
+    async def pay_async(call: Any) -> Any:
+        async with atomic_transaction(call) as effect:
+            await effect.session.execute(payments.insert().values(reference="paid", worker=0))
+            effect.result = {"n": 1}
+        return effect.result
+
+    async with async_engine(database) as engine:
+        async with atomic_transaction() as session:
+            assert isinstance(session, AsyncSession)
+        assert await pay_async(STEP) == await pay_async(STEP) == {"n": 1}
+        with pytest.raises(errors.Fenced):
+            await pay_async(STEP.under(4))
+        async with AsyncSession(engine) as session, session.begin():
+            async with once(session, STEP.undoing()) as effect:
+                assert effect.original_result == {"n": 1}
+        with pytest.raises(errors.Fenced):
+            await pay_async(STEP)
+        with pytest.raises(errors.Invalid, match="async with"):
+            atomic_transaction().__enter__()
+        async with AsyncSession(engine) as session:
+            with pytest.raises(errors.Invalid, match="async with"):
+                once(session, STEP).__enter__()
+    plain = sa.create_engine(database)
+    assert references(plain) == ["paid"]
+    configure(plain)
+    with pytest.raises(errors.Invalid, match="use `with"):
+        await atomic_transaction().__aenter__()
+    plain.dispose()
+
+
+def test_what_is_no_call_is_refused(engine: sa.Engine) -> None:
+    for wrong, why in ((object(), "context.step"), (replace(STEP, action="probe"), "probe")):
+        with pytest.raises(errors.Invalid, match=why):
+            pay(wrong)
+    with pytest.raises(errors.Invalid, match="sessionmaker"):
+        configure("sqlite://")  # type: ignore[arg-type]
+
+
+@contextlib.contextmanager
+def worker(store: str, database: str, directory: Path, dies: str) -> Iterator[Any]:
+    script = Path(__file__).with_name("outbox_worker.py")
+    command = [sys.executable, str(script), store, database, str(directory), dies]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def finish(process: Any) -> None:
+    """Waits until a worker has done what it has to, and ends it."""
+    assert process.stdout.readline() == "done\n"
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 0
+
+
+def paid_by(database: str) -> list[tuple[str, int]]:
+    engine = sa.create_engine(database)
+    with engine.connect() as connection:
+        rows = connection.execute(sa.select(payments.c.reference, payments.c.worker))
+        found = [(reference, worker) for reference, worker in rows]
+    engine.dispose()
+    return found
+
+
+@on_a_loop
+async def test_a_step_killed_between_its_commit_and_its_record_is_done_once(
+    database: str, tmp_path: Path
+) -> None:
+    store = f"sqlite:{tmp_path / 'lockbay.db'}"
+    with worker(store, database, tmp_path, "step") as first:
+        assert first.wait(30) == -signal.SIGKILL
+    assert paid_by(database) == [("order-1", first.pid)]
+    bay = LockBay(store)
+    await bay.start(take_part=False)
+    (saga,), _ = await bay.sagas.list()
+    (step,) = (await bay.sagas.get(saga["saga_id"]))["steps"]
+    assert step["status"] != "completed"
+    with worker(store, database, tmp_path, "step") as second:
+        finish(second)
+    done = await bay.sagas.get(saga["saga_id"])
+    await bay.close()
+    assert done["status"] == "completed"
+    assert done["steps"][0]["result"] == {"paid_by": first.pid}, "as it was recorded"
+    assert paid_by(database) == [("order-1", first.pid)]
+
+
+def test_a_job_killed_between_its_commit_and_its_record_is_done_once(
+    database: str, tmp_path: Path
+) -> None:
+    store = f"sqlite:{tmp_path / 'lockbay.db'}"
+    with worker(store, database, tmp_path, "job") as first:
+        assert first.wait(30) == -signal.SIGKILL
+    with worker(store, database, tmp_path, "job") as second:
+        finish(second)
+    assert paid_by(database) == [("job", first.pid)]
+
+
+def test_a_tick_killed_between_its_commit_and_its_record_is_done_once(
+    database: str, tmp_path: Path
+) -> None:
+    store = f"sqlite:{tmp_path / 'lockbay.db'}"
+    engine = sa.create_engine(database)
+    with worker(store, database, tmp_path, "tick") as first:
+        with worker(store, database, tmp_path, "tick") as second:
+            both = (first, second)
+            eventually("one is killed", lambda: any(it.poll() is not None for it in both))
+            done = len(references(engine))
+            eventually("the other goes on", lambda: len(references(engine)) >= done + 3)
+            (left,) = (it for it in both if it.poll() is None)
+            finish(left)
+    ticks = references(engine)
+    engine.dispose()
+    seconds = sorted(ticks)
+    assert len(set(ticks)) == len(ticks)
+    assert seconds == ticks, "one after another"

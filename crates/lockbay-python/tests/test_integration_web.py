@@ -1,0 +1,307 @@
+"""The guide's paths in FastAPI, Starlette and Flask, and the command in Django."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import Depends, FastAPI, HTTPException
+from fastapi.testclient import TestClient
+from flask import Flask
+from lockbay import LockBay, errors
+from lockbay.integrations.apscheduler import LeaderAwareScheduler
+from lockbay.integrations.fastapi import lifespan, router
+from lockbay.integrations.flask import blueprint
+from lockbay.integrations.starlette import routes
+from lockbay.integrations.threads import LoopThread
+from starlette.applications import Starlette
+
+PATH = "/api/advanced-state"
+HEALTH = {
+    "leader_election_healthy",
+    "job_coordination_healthy",
+    "saga_coordination_healthy",
+    "cleanup_service_healthy",
+    "state_manager_healthy",
+    "overall_healthy",
+    "last_check",
+    "issues",
+}
+METRICS = {
+    "instance_id",
+    "uptime_seconds",
+    "is_leader",
+    "leader_info",
+    "health_status",
+    "system_metrics",
+    "job_idempotency_metrics",
+    "saga_metrics",
+    "cleanup_metrics",
+    "state_manager_metrics",
+}
+REPORT = {
+    "timestamp",
+    "instance_id",
+    "overall_status",
+    "system_uptime",
+    "leader_status",
+    "performance_summary",
+    "system_load",
+    "health_issues",
+    "trends",
+    "baselines",
+    "active_alerts",
+}
+
+
+def new_bay(directory: Path, **settings: Any) -> LockBay:
+    return LockBay(f"sqlite:{directory / 'lockbay.db'}", **settings)
+
+
+def check_of_an_open_instance(get: Any) -> None:
+    """Of a client's `get`, which gives a status, a content type and a document."""
+    for path, members in (("health", HEALTH), ("metrics", METRICS), ("report", REPORT)):
+        status, content_type, document = get(f"{PATH}/{path}")
+        assert (status, content_type) == (200, "application/json"), document
+        assert members <= document.keys()
+
+
+def check_of_a_closed_instance(get: Any, why: str) -> None:
+    status, content_type, health = get(f"{PATH}/health")
+    assert (status, content_type) == (503, "application/json")
+    assert HEALTH <= health.keys() and not health["overall_healthy"]
+    (issue,) = health["issues"]
+    assert why in issue
+    for path in ("metrics", "report"):
+        status, content_type, problem = get(f"{PATH}/{path}")
+        assert (status, content_type) == (503, "application/problem+json")
+        assert (problem["type"], problem["status"]) == ("/problems/unavailable", 503)
+        assert problem["retryable"] and why in problem["detail"]
+
+
+def of_starlette(client: TestClient) -> Any:
+    def get(path: str) -> tuple[int, str, Any]:
+        reply = client.get(path)
+        return reply.status_code, reply.headers["content-type"], reply.json()
+
+    return get
+
+
+@pytest.mark.parametrize("framework", ["fastapi", "starlette"])
+def test_an_application_answers_while_it_lives_and_says_so_when_not_open(
+    framework: str, tmp_path: Path
+) -> None:
+    bay = new_bay(tmp_path)
+    live = lifespan(bay)
+    app: Any
+    if framework == "fastapi":
+        app = FastAPI(lifespan=live)
+        app.include_router(router(bay))
+    else:
+        app = Starlette(routes=routes(bay), lifespan=live)
+    with TestClient(app) as client:
+        check_of_an_open_instance(of_starlette(client))
+    assert not bay.is_open
+    check_of_a_closed_instance(of_starlette(TestClient(app)), "is not open")
+
+
+def test_the_router_is_guarded_by_what_the_application_says(tmp_path: Path) -> None:
+    def nobody() -> None:
+        raise HTTPException(403)
+
+    app = FastAPI()
+    app.include_router(router(new_bay(tmp_path), dependencies=[Depends(nobody)]))
+    assert TestClient(app).get(f"{PATH}/metrics").status_code == 403
+
+
+def test_a_lifespan_takes_a_scheduler_along(tmp_path: Path) -> None:
+    bay = new_bay(tmp_path)
+    scheduler = LeaderAwareScheduler(bay=bay)
+    app = FastAPI(lifespan=lifespan(bay, scheduler=scheduler, leader_ttl="1s"))
+    with TestClient(app):
+        assert scheduler.running and bay.is_open
+    assert not scheduler.running and not bay.is_open
+
+
+def of_flask(app: Flask) -> Any:
+    def get(path: str) -> tuple[int, str, Any]:
+        reply = app.test_client().get(path)
+        return reply.status_code, reply.content_type, reply.get_json(force=True)
+
+    return get
+
+
+def test_flask_answers_many_threads_at_once(tmp_path: Path) -> None:
+    lockbay = LoopThread(new_bay(tmp_path))
+    app = Flask(__name__)
+    app.register_blueprint(blueprint(lockbay))
+    start = threading.Barrier(8)
+
+    def ask(_: int) -> None:
+        start.wait()
+        check_of_an_open_instance(of_flask(app))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(ask, range(8)))
+    lockbay.close()
+    lockbay.close()
+
+
+def test_flask_says_why_an_instance_cannot_be_opened(tmp_path: Path) -> None:
+    (tmp_path / "lockbay.db").write_text("this is no database, and was not made by one")
+    app = Flask(__name__)
+    app.register_blueprint(blueprint(new_bay(tmp_path)))
+    check_of_a_closed_instance(of_flask(app), "lockbay.db")
+
+
+def test_a_view_runs_jobs_once_for_all_threads(tmp_path: Path) -> None:
+    lockbay = LoopThread(new_bay(tmp_path))
+    ran = []
+
+    def work(job: Any) -> str:
+        ran.append(threading.current_thread())
+        return "done"
+
+    def ask(_: int) -> str:
+        outcome = lockbay.run(lockbay.bay.run_job, "work", "1", work, wait_seconds=20)
+        return str(outcome.result)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(ask, range(8))) == ["done"] * 8
+    assert len(ran) == 1
+    lockbay.close()
+
+
+def test_a_scheduler_runs_on_the_thread_of_the_loop(tmp_path: Path) -> None:
+    lockbay = LoopThread(new_bay(tmp_path))
+    scheduler = LeaderAwareScheduler(bay=lockbay.bay)
+    ticked = threading.Event()
+    scheduler.add_job(ticked.set, "interval", seconds=1, id="tick", leader_only=True)
+    lockbay.ask(scheduler.start)
+    assert not lockbay.bay.is_open
+    lockbay.start()
+    assert ticked.wait(30)
+    lockbay.close()
+
+
+def test_a_call_that_takes_too_long_is_cancelled(tmp_path: Path) -> None:
+    lockbay = LoopThread(new_bay(tmp_path))
+    cancelled = threading.Event()
+
+    async def forever() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+
+    with pytest.raises(TimeoutError):
+        lockbay.run(forever, timeout=0.01)
+    assert cancelled.wait(30)
+    lockbay.close()
+
+
+def test_the_thread_of_the_loop_does_not_wait_for_itself(tmp_path: Path) -> None:
+    lockbay = LoopThread(new_bay(tmp_path))
+    with pytest.raises(errors.Invalid, match="await"):
+        lockbay.run(lambda: lockbay.run(lockbay.bay.health))
+    lockbay.close()
+
+
+FORKED = """
+import os, sys
+from lockbay import LockBay
+from lockbay.integrations.threads import LoopThread
+stores = [f"sqlite:{sys.argv[1]}/{name}.db" for name in ("parent", "child")]
+lockbay = LoopThread(LockBay(stores[0]))
+assert lockbay.run(lockbay.bay.health)["overall_healthy"]
+pid = os.fork()
+if pid == 0:
+    child = LoopThread(LockBay(stores[1]))
+    healthy = child.run(child.bay.health)["overall_healthy"]
+    child.close()
+    os._exit(0 if healthy else 1)
+_, status = os.waitpid(pid, 0)
+assert status == 0, status
+assert lockbay.run(lockbay.bay.health)["overall_healthy"]
+lockbay.close()
+print("both")
+"""
+
+
+def test_parent_and_child_of_a_fork_each_have_a_thread_of_their_own(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", FORKED, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "both\n"), done.stderr
+
+
+SETTINGS = """
+INSTALLED_APPS = ["lockbay.integrations.django"]
+SECRET_KEY = "of a test"
+LOCKBAY_STORE = {store!r}
+"""
+
+
+def django(directory: Path, store: str, *arguments: str) -> tuple[int, str, str]:
+    (directory / "settings_of_a_test.py").write_text(SETTINGS.format(store=store))
+    path = os.pathsep.join([str(directory), os.environ.get("PYTHONPATH", "")])
+    environment = {
+        **os.environ,
+        "PYTHONPATH": path,
+        "DJANGO_SETTINGS_MODULE": "settings_of_a_test",
+    }
+    command = [sys.executable, "-m", "django", "lockbay_health", *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_the_command_of_django_says_how_a_running_instance_is(tmp_path: Path) -> None:
+    store = f"sqlite:{tmp_path / 'lockbay.db'}"
+    lockbay = LoopThread(LockBay(store))
+    lockbay.start()
+    code, out, err = django(tmp_path, store)
+    assert (code, out) == (0, "healthy\n"), err
+    code, out, err = django(tmp_path, store, "--json")
+    assert code == 0 and HEALTH <= json.loads(out).keys(), err
+    assert lockbay.run(lockbay.bay.leader.current)["is_self"], "it did not take part"
+    lockbay.close()
+
+
+def test_the_command_of_django_says_that_nobody_leads(tmp_path: Path) -> None:
+    code, out, err = django(tmp_path, f"sqlite:{tmp_path / 'lockbay.db'}")
+    assert code == 1 and "unhealthy" in out and "nobody leads" in out, err
+
+
+def test_the_command_of_django_says_what_cannot_be_reached(tmp_path: Path) -> None:
+    (tmp_path / "no.db").write_text("this is no database, and was not made by one")
+    code, out, err = django(tmp_path, f"sqlite:{tmp_path / 'no.db'}")
+    assert (code, out) == (2, "") and err.startswith("unreachable: "), err
+    code, out, err = django(tmp_path, "memory:", "--url", "http://127.0.0.1:9")
+    assert (code, out) == (2, "") and "127.0.0.1:9" in err
+
+
+def test_the_command_of_django_asks_a_running_application(tmp_path: Path) -> None:
+    from werkzeug.serving import make_server
+
+    lockbay = LoopThread(new_bay(tmp_path))
+    app = Flask(__name__)
+    app.register_blueprint(blueprint(lockbay))
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    serving = threading.Thread(target=server.serve_forever, daemon=True)
+    serving.start()
+    url = f"http://127.0.0.1:{server.server_port}"
+    try:
+        code, out, err = django(tmp_path, "memory:", "--url", url)
+        assert (code, out) == (0, "healthy\n"), err
+        code, out, err = django(tmp_path, "memory:", "--url", url + "/elsewhere")
+        assert code == 2 and "404" in err
+    finally:
+        server.shutdown()
+        lockbay.close()
