@@ -33,11 +33,11 @@ class Seats:
 class SeatsOnAThread(Seats):
     """The same by plain functions."""
 
-    def execute(self, step: StepCall) -> Any:  # type: ignore[override]
+    def execute(self, step: StepCall) -> Any:
         self.booked[step.idempotency_key] = 1
         return {"seat": 7}
 
-    def compensate(self, step: StepCall) -> Any:  # type: ignore[override]
+    def compensate(self, step: StepCall) -> Any:
         self.booked.pop(step.idempotency_key, None)
 
 

@@ -28,7 +28,10 @@ class Provider:
         return await self.answer(call)
 
 
-def with_provider(path: Path, answer: Callable[[PayoutCall], Awaitable[str]]) -> tuple[LockBay, Provider]:
+Answer = Callable[[PayoutCall], Awaitable[str]]
+
+
+def with_provider(path: Path, answer: Answer) -> tuple[LockBay, Provider]:
     bay, provider = LockBay(f"sqlite:{path / 'lockbay.db'}", monitoring=False), Provider(answer)
     bay.pay_through(provider)
     return bay, provider
@@ -101,8 +104,7 @@ async def test_the_simulated_provider_misbehaves_as_the_settings_say(tmp_path: P
 
 async def test_an_instance_that_could_pay_nobody_is_not_opened(tmp_path: Path) -> None:
     store = f"sqlite:{tmp_path / 'lockbay.db'}"
-    settings = {"monitoring": False, "payout_provider": "https://bank.example/pay"}
-    bay = LockBay(store, **settings)
+    bay = LockBay(store, monitoring=False, payout_provider="https://bank.example/pay")
     with pytest.raises(Invalid, match=r"pay_through\(\)"):
         await bay.start()
     assert not bay.is_open
@@ -116,6 +118,9 @@ async def test_an_instance_that_could_pay_nobody_is_not_opened(tmp_path: Path) -
 
 
 async def test_a_provider_is_said_before_the_instance_is_open(tmp_path: Path) -> None:
+    async def pay(call: PayoutCall) -> str:
+        return "transfer_9"
+
     async with LockBay(f"sqlite:{tmp_path / 'lockbay.db'}", monitoring=False) as bay:
         with pytest.raises(Invalid, match="is open"):
-            bay.pay_through(Provider(lambda call: None))
+            bay.pay_through(Provider(pay))

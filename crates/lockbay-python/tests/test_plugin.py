@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
+
+import lockbay
 
 pytest_plugins = ["pytester"]
 
@@ -31,39 +35,47 @@ async def test_time_that_is_stepped(lockbay_clock: Clock):
 """
 
 
-def run(pytester: pytest.Pytester, mark: str, *options: str) -> pytest.RunResult:
-    pytester.makepyfile(TESTS.replace("MARK", mark))
-    plugin = ["-p", "lockbay.testing.plugin"]
-    return pytester.runpytest_subprocess(*plugin, *options)
+WITHOUT_LOOP = """
+import asyncio
+
+def test_an_instance_of_ones_own(lockbay_bay):
+    async def work():
+        async with lockbay_bay as bay:
+            return (await bay.run_job("payment", "order_7", lambda job: 7)).result
+
+    assert asyncio.run(work()) == 7
+"""
+
+Run = Callable[..., pytest.RunResult]
 
 
-def test_the_fixtures_work_with_pytest_asyncio(pytester: pytest.Pytester) -> None:
-    run(pytester, "", "-o", "asyncio_mode=auto").assert_outcomes(passed=3)
+@pytest.fixture
+def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs tests with the plugin, as it is found by itself once the package is installed."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(lockbay.__file__).parents[1]))
+    installed = entry_points(group="pytest11", name="lockbay")
+    plugin = [] if installed else ["-p", "lockbay.testing.plugin"]
+
+    def run(tests: str, *options: str) -> pytest.RunResult:
+        pytester.makepyfile(tests)
+        return pytester.runpytest_subprocess(*plugin, *options)
+
+    return run
 
 
-def test_the_fixtures_work_with_anyio(pytester: pytest.Pytester) -> None:
-    pytest.importorskip("anyio")
+def test_the_fixtures_work_with_pytest_asyncio(run: Run) -> None:
+    run(TESTS.replace("MARK", ""), "-o", "asyncio_mode=auto").assert_outcomes(passed=3)
+
+
+def test_the_fixtures_work_with_anyio(run: Run) -> None:
     mark = "pytestmark = pytest.mark.anyio\n\n"
     mark += "@pytest.fixture\ndef anyio_backend():\n    return 'asyncio'\n"
-    result = run(pytester, mark, "-p", "no:asyncio", "-p", "anyio")
+    result = run(TESTS.replace("MARK", mark), "-p", "no:asyncio", "-p", "anyio")
     result.assert_outcomes(passed=3)
 
 
-def test_the_fixtures_work_without_either(pytester: pytest.Pytester) -> None:
-    pytester.makepyfile(
-        """
-        import asyncio
-
-        def test_a_store_of_ones_own(lockbay_bay):
-            async def work():
-                async with lockbay_bay as bay:
-                    return (await bay.run_job("payment", "order_7", lambda job: 7)).result
-
-            assert asyncio.run(work()) == 7
-        """
-    )
-    options = ["-p", "lockbay.testing.plugin", "-p", "no:asyncio"]
-    pytester.runpytest_subprocess(*options).assert_outcomes(passed=1)
+def test_the_fixtures_work_without_either(run: Run) -> None:
+    run(WITHOUT_LOOP, "-p", "no:asyncio").assert_outcomes(passed=1)
 
 
 def test_the_plugin_is_declared_for_pytest_to_find() -> None:

@@ -2,7 +2,7 @@ import builtins
 from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
 from decimal import Decimal
 from os import PathLike
-from typing import Any, Final, Literal, Self, TypeVar, Unpack, final, overload
+from typing import Any, Final, Literal, Protocol, Self, TypeVar, Unpack, final, overload
 
 from typing_extensions import disjoint_base
 
@@ -26,6 +26,7 @@ from lockbay.documents import (
     MetricGroup,
     Metrics,
     Misfire,
+    MovementInfo,
     OptimizeReport,
     Report,
     SagaInfo,
@@ -50,15 +51,32 @@ __all__ = [
     "Lease",
     "Ledger",
     "LockBay",
+    "Done",
+    "Movement",
+    "PayoutCall",
+    "SagaReport",
+    "SagaRun",
     "Sagas",
     "Schedules",
     "State",
     "Step",
     "StepCall",
+    "SteppedClock",
     "Tick",
     "__version__",
+    "done",
     "end",
+    "run_kit",
+    "undone",
 ]
+
+_User = int | str
+_Amount = str | int | Decimal | float
+
+class _Provider(Protocol):
+    @property
+    def name(self) -> str: ...
+    def pay(self, call: PayoutCall, /) -> str | Awaitable[str]: ...
 
 __version__: Final[str]
 EVENTS: Final[list[EventName]]
@@ -143,6 +161,7 @@ class LockBay:
     ) -> Awaitable[JobOutcome]: ...
     @property
     def sagas(self) -> Sagas: ...
+    def pay_through(self, provider: _Provider) -> None: ...
     def register_handler(self, name: str, handler: object, *, spread: bool = False) -> None: ...
     def saga(
         self,
@@ -410,6 +429,119 @@ class Ledger:
     ) -> Awaitable[Balance]: ...
     def balance(self, user_id: int | str, currency: str) -> Awaitable[Balance]: ...
     def trial_balance(self) -> Awaitable[TrialBalance]: ...
+    def movement(self, movement_id: str) -> Awaitable[MovementInfo | None]: ...
+
+@final
+class Movement:
+    @staticmethod
+    def deposit(user_id: _User, amount: _Amount, currency: str, *, provider: str) -> Movement: ...
+    @staticmethod
+    def lock(
+        hold_id: str,
+        user_id: _User,
+        amount: _Amount,
+        currency: str,
+        *,
+        lapses_after: float | None = None,
+    ) -> Movement: ...
+    @staticmethod
+    def reserve(
+        hold_id: str,
+        user_id: _User,
+        amount: _Amount,
+        currency: str,
+        *,
+        lapses_after: float | None = None,
+    ) -> Movement: ...
+    @staticmethod
+    def void(hold_id: str, user_id: _User, amount: _Amount, currency: str) -> Movement: ...
+    @staticmethod
+    def escrow(
+        hold_id: str, user_id: _User, amount: _Amount, currency: str, *, escrow_id: str
+    ) -> Movement: ...
+    @staticmethod
+    def release(
+        escrow_id: str, payer_id: _User, to_user_id: _User, amount: _Amount, currency: str
+    ) -> Movement: ...
+    @staticmethod
+    def refund(escrow_id: str, payer_id: _User, amount: _Amount, currency: str) -> Movement: ...
+    @staticmethod
+    def payout(
+        hold_id: str, user_id: _User, amount: _Amount, currency: str, *, provider: str
+    ) -> Movement: ...
+    @staticmethod
+    def return_payout(
+        user_id: _User, amount: _Amount, currency: str, *, provider: str
+    ) -> Movement: ...
+    @property
+    def kind(self) -> str: ...
+
+@final
+class Done: ...
+
+def done(result: Any = None, *, movements: Sequence[Movement], only: bool = False) -> Done: ...
+def undone(movements: Sequence[Movement], result: Any = None) -> Done: ...
+
+@final
+class PayoutCall:
+    @property
+    def key(self) -> str: ...
+    @property
+    def user_id(self) -> str: ...
+    @property
+    def amount(self) -> Decimal: ...
+    @property
+    def currency(self) -> str: ...
+    @property
+    def destination(self) -> str: ...
+    @property
+    def fencing_token(self) -> int: ...
+    @property
+    def attempt(self) -> int: ...
+
+@final
+class SagaRun:
+    @property
+    def fault(self) -> str: ...
+    @property
+    def trace(self) -> list[str]: ...
+    @property
+    def status(self) -> SagaStatus | None: ...
+    @property
+    def reason(self) -> str | None: ...
+    @property
+    def violations(self) -> list[str]: ...
+
+@final
+class SagaReport:
+    @property
+    def runs(self) -> list[SagaRun]: ...
+    @property
+    def is_ok(self) -> bool: ...
+    @property
+    def violations(self) -> list[tuple[str, str]]: ...
+    def assert_ok(self) -> None: ...
+
+def run_kit(
+    begin: Callable[[], Any],
+    steps: Iterable[Step | SagaStep | StepFields | dict[str, Any]],
+    context: Any,
+    *,
+    prepare: Callable[[Any], Any] | None,
+    observe: Callable[[Any], Any] | None,
+    invariant: Callable[[Any, str], Any] | None,
+    spread: bool,
+) -> Awaitable[SagaReport]: ...
+
+@final
+class SteppedClock:
+    def __new__(cls, seed: int) -> Self: ...
+    def open(self, **settings: Unpack[Settings]) -> LockBay: ...
+    @property
+    def now(self) -> str: ...
+    def ahead(self, by: float) -> int: ...
+    def step_towards(self, moment: int, shortest: float) -> bool: ...
+    def is_quiet(self) -> bool: ...
 
 @final
 class State:

@@ -263,9 +263,36 @@ class CurrencyTotals(TypedDict):
 class TrialBalance(TypedDict):
     """All accounts added up, as they were at one moment."""
 
+    balanced: bool
     as_of: str
     at: str
-    totals: list[CurrencyTotals]
+    currencies: list[CurrencyTotals]
+
+
+class MovementLeg(TypedDict):
+    """One side of a movement: what was added to an account, and what was in it then."""
+
+    account: str
+    amount: str
+    balance: str
+
+
+class MovementReference(TypedDict):
+    """The step of a saga that a movement was."""
+
+    saga_id: str
+    step: str
+
+
+class MovementInfo(TypedDict):
+    """A movement that happened. Its legs come to zero."""
+
+    movement_id: str
+    kind: str
+    currency: str
+    legs: list[MovementLeg]
+    reference: MovementReference | None
+    at: str
 
 
 class Check(TypedDict):
