@@ -299,7 +299,7 @@ pub(crate) fn run_kit<'py>(
 
 /// What came of one run: what went wrong in it on purpose, what each step was asked, where the saga
 /// stood at the end and why, and what it did against its promises.
-#[pyclass(frozen, get_all, module = "lockbay.testing", name = "Run")]
+#[pyclass(frozen, get_all, module = "lockbay.testing", name = "SagaRun")]
 #[derive(Clone)]
 pub(crate) struct KitRun {
     fault: String,
@@ -310,7 +310,7 @@ pub(crate) struct KitRun {
 }
 
 /// What came of all runs; as text, for whoever wrote the saga.
-#[pyclass(frozen, module = "lockbay.testing", name = "Report")]
+#[pyclass(frozen, module = "lockbay.testing", name = "SagaReport")]
 pub(crate) struct KitReport {
     #[pyo3(get)]
     runs: Vec<KitRun>,
@@ -359,6 +359,6 @@ impl KitReport {
 
     fn __repr__(&self) -> String {
         let wrong = self.runs.iter().filter(|run| !run.violations.is_empty()).count();
-        format!("<Report of {} runs, {wrong} of them wrong>", self.runs.len())
+        format!("<SagaReport of {} runs, {wrong} of them wrong>", self.runs.len())
     }
 }

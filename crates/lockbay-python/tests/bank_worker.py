@@ -6,21 +6,19 @@ Started with a store, the application's database and the seed of all mishaps.
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from pathlib import Path
 from typing import Any
 
 import bank_accounts
 import lockbay
+import lockbay.documents
 from orders import serve
 
 STORE, DATABASE, SEED = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
 STEP_TIMEOUT = bank_accounts.SLOW / 2
-SETTINGS = {
-    "session_ttl": 1,
-    "monitoring": False,
-    "payout_provider": "simulated:refused=10,unknown=5,delay_ms=20",
-}
+PROVIDER = "simulated:refused=10,unknown=5,delay_ms=20"
 
 
 def transfer(order: dict[str, Any]) -> list[lockbay.SagaStep]:
@@ -76,7 +74,7 @@ async def place(bay: lockbay.LockBay, kind: str, key: str, wish: dict[str, Any])
             raise ValueError(kind)
 
 
-async def all_of(bay: lockbay.LockBay, status: str) -> list[str]:
+async def all_of(bay: lockbay.LockBay, status: lockbay.documents.SagaStatus) -> list[str]:
     found: list[str] = []
     page = None
     while True:
@@ -117,7 +115,9 @@ async def obey(bay: lockbay.LockBay, order: str, given: dict[str, Any]) -> Any:
 
 
 async def main() -> None:
-    bay = lockbay.LockBay(STORE, **SETTINGS)
+    # What goes wrong does so on purpose, and often.
+    logging.getLogger("lockbay").setLevel(logging.CRITICAL)
+    bay = lockbay.LockBay(STORE, session_ttl=1, monitoring=False, payout_provider=PROVIDER)
     bay.register_handler("bank.take", bank_accounts.Move(DATABASE, SEED, "from", -1))
     bay.register_handler("bank.give", bank_accounts.Move(DATABASE, SEED, "to", +1))
     bay.register_handler("bank.check", bank_accounts.Check(SEED))

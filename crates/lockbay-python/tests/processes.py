@@ -146,11 +146,11 @@ class Worker:
         try:
             said = waiting.get(timeout=patience)
         except queue.Empty:
-            raise AssertionError(f"no answer of {self.process.args}") from None
+            raise AssertionError(f"no answer of {self.process.args!r}") from None
         if said is None:
             raise Died(self.process.args)
         if "error" in said:
-            raise AssertionError(f"{self.process.args}: {said['error']}")
+            raise AssertionError(f"{self.process.args!r}: {said['error']}")
         return said["answer"]
 
     def ask(self, order: str, /, **given: Any) -> Any:

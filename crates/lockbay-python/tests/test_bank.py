@@ -48,14 +48,14 @@ class Order:
         self.key = f"order-{number}"
         self.kind = dice.choice(KINDS)
         payer, payee = dice.sample(USERS, 2)
-        self.what = {"from": payer, "to": payee, "cents": dice.randint(1, 5_000)}
+        self.what: dict[str, Any] = {"from": payer, "to": payee, "cents": dice.randint(1, 5_000)}
         self.then = dice.choice(["release", "refund", None]) if self.kind == "escrow" else None
         self.sagas: dict[str, str] = {}
         """Which saga does it, and which follows."""
 
     @property
     def cents(self) -> int:
-        return self.what["cents"]
+        return int(self.what["cents"])
 
 
 class Bank:

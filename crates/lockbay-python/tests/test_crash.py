@@ -58,10 +58,10 @@ class World:
     def start(self, **parameters: str) -> str:
         """Starts a saga of three steps in the first worker."""
         names = ("reserve", "charge", "ship")
-        steps = [{"name": name, "handler": "work"} for name in names]
-        for step in steps:
-            step["parameters"] = parameters.get(step["name"])
-        return self.first.ask("start", steps=steps)
+        steps = [
+            {"name": name, "handler": "work", "parameters": parameters.get(name)} for name in names
+        ]
+        return str(self.first.ask("start", steps=steps))
 
     def results(self, saga_id: str, of: str = "result") -> dict[str, Any]:
         """What each step has returned, by its name."""

@@ -118,7 +118,7 @@ async def test_financial_sagas_move_the_money(guide: LockBay) -> None:
     assert await guide.sagas.wait(escrow, 20) == "completed"
     assert (await guide.ledger.balance(12345, "USD"))["available"] == "500.00"
     assert (await guide.ledger.balance(67890, "USD"))["available"] == "0.00"
-    [total] = (await guide.ledger.trial_balance())["totals"]
+    [total] = (await guide.ledger.trial_balance())["currencies"]
     assert (total["sum"], total["escrow"]) == ("0.00", "1000.00")
     assert await guide.sagas.wait(await guide.release(escrow), 20) == "completed"
     assert (await guide.ledger.balance(67890, "USD"))["available"] == "1000.00"

@@ -9,7 +9,7 @@ import pytest
 
 import lockbay
 from lockbay import Movement, SagaStep, StepCall
-from lockbay.testing import Report, Trial, check_saga
+from lockbay.testing import SagaReport, Trial, check_saga
 
 pytestmark = pytest.mark.asyncio
 
@@ -33,11 +33,11 @@ class Seats:
 class SeatsOnAThread(Seats):
     """The same by plain functions."""
 
-    def execute(self, step: StepCall) -> Any:  # type: ignore[override]
+    def execute(self, step: StepCall) -> Any:
         self.booked[step.idempotency_key] = 1
         return {"seat": 7}
 
-    def compensate(self, step: StepCall) -> Any:  # type: ignore[override]
+    def compensate(self, step: StepCall) -> Any:
         self.booked.pop(step.idempotency_key, None)
 
 
@@ -81,7 +81,7 @@ class NoWayBack:
         return None
 
 
-async def seats(kind: type[Any]) -> Report:
+async def seats(kind: type[Any]) -> SagaReport:
     return await check_saga(
         lambda: {"book": kind()},
         STEPS,
@@ -90,7 +90,7 @@ async def seats(kind: type[Any]) -> Report:
     )
 
 
-def named(report: Report, fault: str) -> list[str]:
+def named(report: SagaReport, fault: str) -> list[str]:
     return [text for under, text in report.violations if fault in under]
 
 
@@ -195,7 +195,7 @@ async def balanced(trial: Trial, _status: str) -> None:
     assert (await trial.bay.ledger.trial_balance())["balanced"]
 
 
-async def pay(kind: type[Pay]) -> Report:
+async def pay(kind: type[Pay]) -> SagaReport:
     steps = [SagaStep(name="pay"), SagaStep(name="book")]
     return await check_saga(
         lambda: {"pay": kind(), "book": Seats()},

@@ -67,7 +67,7 @@ async def test_an_amount_that_is_not_exact_is_refused_before_anything_moves(
         await sqlite_bay.ledger.deposit(1, amount, currency, idempotency_key="d")
     with pytest.raises(errors.Invalid):
         await sqlite_bay.escrow(1, 2, amount, currency)
-    assert (await sqlite_bay.ledger.trial_balance())["totals"] == []
+    assert (await sqlite_bay.ledger.trial_balance())["currencies"] == []
     assert await sqlite_bay.sagas.list() == ([], None)
 
 

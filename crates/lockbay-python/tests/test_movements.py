@@ -40,7 +40,7 @@ class Fails:
         raise Failed("it is to go back")
 
 
-async def ends(bay: LockBay, *steps: str, **options: Any) -> tuple[str, dict[str, Any]]:
+async def ends(bay: LockBay, *steps: str, **options: Any) -> tuple[str, Any]:
     given = [{"name": name, **options} for name in steps]
     saga_id = await bay.sagas.start("pay", given)
     status = await bay.sagas.wait(saga_id, 30)
@@ -67,7 +67,7 @@ async def test_a_step_moves_money_with_its_outcome(bay: LockBay) -> None:
         assert saga["steps"][0]["result"] == {"card": 7}
         assert await available(bay, "ann") == "10.00"
         movement = await bay.ledger.movement(saga["steps"][0]["idempotency_key"])
-        assert movement["kind"] == "deposit"
+        assert movement is not None and movement["kind"] == "deposit"
         assert await bay.ledger.movement("there/is/none") is None
 
 
@@ -222,7 +222,7 @@ async def test_a_job_whose_movement_is_refused_has_failed(bay: LockBay) -> None:
     async with bay:
         outcome = await bay.run_job("pay", "order_7", pay)
         assert outcome.status == "failed"
-        assert "ann" in outcome.error
+        assert outcome.error is not None and "ann" in outcome.error
 
 
 def test_a_movement_that_cannot_be_is_refused_where_it_is_made() -> None:
@@ -233,7 +233,7 @@ def test_a_movement_that_cannot_be_is_refused_where_it_is_made() -> None:
     with pytest.raises(lockbay.errors.Invalid, match="no way back from a void"):
         undone([Movement.void("h1", "ann", "4.00", "USD")])
     with pytest.raises(TypeError):
-        done(movements=["ann"])
+        done(movements=["ann"])  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize("kind", STORES)

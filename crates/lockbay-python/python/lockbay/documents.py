@@ -289,7 +289,7 @@ MovementKind: TypeAlias = Literal[
 ]
 
 
-class Leg(TypedDict):
+class MovementLeg(TypedDict):
     """One side of a movement: what was added to an account, and what was in it then."""
 
     account: str
@@ -297,21 +297,21 @@ class Leg(TypedDict):
     balance: str
 
 
-class StepReference(TypedDict):
-    """A step of a saga."""
+class MovementReference(TypedDict):
+    """The step of a saga that a movement was."""
 
     saga_id: str
     step: str
 
 
 class MovementInfo(TypedDict):
-    """A movement that happened."""
+    """A movement that happened. Its legs come to zero."""
 
     movement_id: str
     kind: MovementKind
     currency: str
-    legs: list[Leg]
-    reference: StepReference | None
+    legs: list[MovementLeg]
+    reference: MovementReference | None
     at: str
 
 

@@ -5,8 +5,8 @@
 what pytest loads by itself.
 """
 
-from lockbay._lockbay import Report, Run
+from lockbay._lockbay import SagaReport, SagaRun
 from lockbay.testing._clock import Clock
 from lockbay.testing._kit import Trial, check_saga
 
-__all__ = ["Clock", "Report", "Run", "Trial", "check_saga"]
+__all__ = ["Clock", "SagaReport", "SagaRun", "Trial", "check_saga"]

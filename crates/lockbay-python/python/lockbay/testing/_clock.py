@@ -14,8 +14,8 @@ from lockbay._lockbay import LockBay
 class Clock:
     """A clock that moves only by `advance`, and the store in memory that goes by it.
 
-    Instances that it opens share the store, as processes share a server: leases, claims and sessions
-    lapse between them by this clock. `seed` is of all that is left to chance.
+    Instances that it opens share the store, as processes share a server: leases, claims and
+    sessions lapse between them by this clock. `seed` is of all that is left to chance.
     """
 
     def __init__(self, seed: int = 0) -> None:
@@ -34,8 +34,8 @@ class Clock:
         """Moves time on, from one moment at which something is due to the next.
 
         What is due runs as far as it can before time goes on. What waits for something else than
-        this clock, such as a plain function on its thread, is not waited for. Over long times, small
-        steps become one: a thousand lie in each call, unless they were longer than a second.
+        this clock, such as a plain function on its thread, is not waited for. Over long times,
+        small steps become one: a thousand lie in each call, unless they were longer than a second.
         """
         moment, shortest = self._clock.ahead(seconds), min(seconds / 1_000, 1.0)
         await self._settle()
