@@ -16,7 +16,6 @@ use parking_lot::Mutex;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use pyo3::{PyTraverseError, PyVisit};
-use tokio_util::task::TaskTracker;
 
 use crate::callback::Callback;
 use crate::error::{Raise, invalid, raise, unavailable, unknown};
@@ -36,8 +35,6 @@ pub(crate) struct Shared {
     pub(crate) given: Mutex<Given>,
     pub(crate) slot: Mutex<Owned>,
     pub(crate) registry: Mutex<Registry>,
-    /// Who listens to events; they end with the instance.
-    pub(crate) listeners: TaskTracker,
 }
 
 /// What an instance is to know whenever it is open, and what was said before it was.
@@ -86,7 +83,6 @@ impl LockBay {
             given: Mutex::new(given),
             slot: Mutex::new(Owned::nothing()),
             registry: Mutex::default(),
-            listeners: TaskTracker::new(),
         });
         note(&shared);
         let bay = LockBay(shared);
@@ -178,7 +174,7 @@ impl LockBay {
         let runtime = crate::runtime::handle(py)?;
         let closed = match self.0.take() {
             Taken::Open(opened, closed) => {
-                runtime.spawn(closing(Arc::clone(&self.0), *opened, closed.clone()));
+                runtime.spawn(closing(*opened, closed.clone()));
                 Some(closed)
             }
             Taken::ClosedBefore(closed) => closed,
@@ -271,7 +267,7 @@ impl LockBay {
         let _inside = crate::runtime::handle(py)?.enter();
         let mut registry = self.0.registry.lock();
         if let Some((bay, home)) = self.0.at_home() {
-            self.0.listen(&bay, &home, &callback);
+            callback.listen(&bay, &home);
         }
         registry.callbacks.push(callback);
         Ok(())
@@ -290,7 +286,7 @@ impl LockBay {
         let registry = std::mem::take(&mut *self.0.registry.lock());
         if let Taken::Open(opened, closed) = self.0.take() {
             let runtime = opened.runtime.clone();
-            runtime.spawn(closing(Arc::clone(&self.0), *opened, closed));
+            runtime.spawn(closing(*opened, closed));
         }
         drop(registry);
     }
@@ -379,11 +375,6 @@ impl Shared {
         drop(registry);
         drop(before);
         Ok(())
-    }
-
-    /// Calls back on events of this instance, until it ends.
-    pub(crate) fn listen(&self, bay: &lockbay::LockBay, home: &Home, callback: &Callback) {
-        self.listeners.spawn(callback.clone().listen(bay, home.clone()));
     }
 
     /// Has the instance told something now, if it is open, and whenever it is opened, in place of

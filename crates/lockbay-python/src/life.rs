@@ -180,7 +180,7 @@ pub(crate) enum Taken {
     ClosedBefore(Option<CancellationToken>),
 }
 
-pub(crate) async fn closing(shared: Arc<Shared>, opened: Opened, closed: CancellationToken) {
+pub(crate) async fn closing(opened: Opened, closed: CancellationToken) {
     // Fires also if this panics.
     let _closed = closed.drop_guard();
     let Opened { bay, home, .. } = opened;
@@ -189,9 +189,8 @@ pub(crate) async fn closing(shared: Arc<Shared>, opened: Opened, closed: Cancell
     let clock = bay.clock().clone();
     drop(bay);
     // Callbacks hear of the end, unless they take too long.
-    shared.listeners.close();
-    let _ = clock.timeout(LAST_WORDS, shared.listeners.wait()).await;
-    shared.listeners.reopen();
+    home.listeners().close();
+    let _ = clock.timeout(LAST_WORDS, home.listeners().wait()).await;
 }
 
 /// An instance that is being opened; dropped before it is, it is closed again.
@@ -242,7 +241,7 @@ impl Opening {
             handler.register(name, &opened.bay, &opened.home)?;
         }
         for callback in &registry.callbacks {
-            shared.listen(&opened.bay, &opened.home, callback);
+            callback.listen(&opened.bay, &opened.home);
         }
         let before = std::mem::replace(&mut shared.slot.lock().slot, Slot::Open(opened));
         debug_assert!(matches!(before, Slot::Opening(_)), "one opens it at a time");
@@ -305,7 +304,7 @@ pub(crate) fn end(py: Python<'_>) -> PyResult<()> {
             Taken::Open(opened, closed) => {
                 let runtime = crate::runtime::handle(py)?;
                 closing.push(closed.clone());
-                runtime.spawn(self::closing(shared, *opened, closed));
+                runtime.spawn(self::closing(*opened, closed));
             }
             Taken::ClosedBefore(closed) => closing.extend(closed),
         }
