@@ -1,8 +1,8 @@
 //! `LockBay`: one instance, as Python holds it.
 //!
-//! It owns what the instance is to be told when it opens, which may be said before that. Whether it is
-//! open, and in which process, is in `life.rs`. It knows nothing of the guide's modules, which are
-//! written in Python on top of it.
+//! It owns what the instance is to be told when it opens, which may be said before that. Whether it
+//! is open, and in which process, is in `life.rs`. It knows nothing of the guide's modules, which
+//! are written in Python on top of it.
 //!
 //! No lock is held while Python code runs; see `mailbox.rs`. Where two are taken, that of the
 //! registry comes first.

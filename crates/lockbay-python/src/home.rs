@@ -1,8 +1,8 @@
 //! Where the handlers of an instance run that nobody calls for: its home, an event loop.
 //!
-//! That is the loop that opened it, or, when that has ended, the one that asked it last. Between the
-//! two there is none, and whoever needs it waits, as long as the instance has not ended. It knows
-//! nothing of what is done there.
+//! That is the loop that opened it, or, when that has ended, the one that asked it last. Between
+//! the two there is none, and whoever needs it waits, as long as the instance has not ended. It
+//! knows nothing of what is done there.
 
 use std::sync::Arc;
 

@@ -71,6 +71,7 @@ pub(crate) fn note(shared: &Arc<Shared>) {
 }
 
 impl Shared {
+    /// How it stands, as seen from this process.
     pub(crate) fn standing(&self) -> Standing {
         let owned = self.slot.lock();
         match &owned.slot {
@@ -126,11 +127,14 @@ impl Shared {
     /// The instance if it is open here; from then on it is not.
     pub(crate) fn take(&self) -> Taken {
         let mut owned = self.slot.lock();
-        let is_ours = owned.pid == std::process::id();
+        if owned.pid != std::process::id() {
+            // What the parent closes fires in no child.
+            return Taken::ClosedBefore(None);
+        }
         match &owned.slot {
-            Slot::Open(_) if is_ours => {}
+            Slot::Open(_) => {}
             Slot::Closed(before) => return Taken::ClosedBefore(before.clone()),
-            Slot::Open(_) | Slot::Opening(_) => return Taken::ClosedBefore(None),
+            Slot::Opening(_) => return Taken::ClosedBefore(None),
         }
         let closed = CancellationToken::new();
         let slot = std::mem::replace(&mut owned.slot, Slot::Closed(Some(closed.clone())));
@@ -180,6 +184,7 @@ pub(crate) enum Taken {
     ClosedBefore(Option<CancellationToken>),
 }
 
+/// Closes an instance in order, and says when that is done.
 pub(crate) async fn closing(opened: Opened, closed: CancellationToken) {
     // Fires also if this panics.
     let _closed = closed.drop_guard();
@@ -200,7 +205,7 @@ pub(crate) struct Opening {
 }
 
 impl Opening {
-    /// Takes what was opened, tells it of every handler, callback and wish.
+    /// Takes what was opened, and tells it of every handler, callback and wish.
     pub(crate) async fn opened(
         self,
         bay: lockbay::LockBay,
