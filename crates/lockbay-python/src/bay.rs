@@ -1,8 +1,8 @@
 //! `LockBay`: one instance, as Python holds it.
 //!
-//! It owns what the instance is to be told when it opens, which may be said before that. Whether it is
-//! open, and in which process, is in `life.rs`. It knows nothing of the guide's modules, which are
-//! written in Python on top of it.
+//! It owns what the instance is to be told when it opens, which may be said before that. Whether it
+//! is open, and in which process, is in `life.rs`. It knows nothing of the guide's modules, which
+//! are written in Python on top of it.
 //!
 //! No lock is held while Python code runs; see `mailbox.rs`. Where two are taken, that of the
 //! registry comes first.
@@ -16,7 +16,6 @@ use parking_lot::Mutex;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use pyo3::{PyTraverseError, PyVisit};
-use tokio_util::task::TaskTracker;
 
 use crate::callback::Callback;
 use crate::error::{Raise, invalid, raise, unavailable, unknown};
@@ -40,8 +39,6 @@ pub(crate) struct Shared {
     pub(crate) footing: Option<Footing>,
     pub(crate) slot: Mutex<Owned>,
     pub(crate) registry: Mutex<Registry>,
-    /// Who listens to events; they end with the instance.
-    pub(crate) listeners: TaskTracker,
 }
 
 /// What an instance is to know whenever it is open, and what was said before it was.
@@ -180,7 +177,7 @@ impl LockBay {
         let runtime = crate::runtime::handle(py)?;
         let closed = match self.0.take() {
             Taken::Open(opened, closed) => {
-                runtime.spawn(closing(Arc::clone(&self.0), *opened, closed.clone()));
+                runtime.spawn(closing(*opened, closed.clone()));
                 Some(closed)
             }
             Taken::ClosedBefore(closed) => closed,
@@ -273,7 +270,7 @@ impl LockBay {
         let _inside = crate::runtime::handle(py)?.enter();
         let mut registry = self.0.registry.lock();
         if let Some((bay, home)) = self.0.at_home() {
-            self.0.listen(&bay, &home, &callback);
+            callback.listen(&bay, &home);
         }
         registry.callbacks.push(callback);
         Ok(())
@@ -292,7 +289,7 @@ impl LockBay {
         let registry = std::mem::take(&mut *self.0.registry.lock());
         if let Taken::Open(opened, closed) = self.0.take() {
             let runtime = opened.runtime.clone();
-            runtime.spawn(closing(Arc::clone(&self.0), *opened, closed));
+            runtime.spawn(closing(*opened, closed));
         }
         drop(registry);
     }
@@ -346,7 +343,6 @@ impl Shared {
             footing,
             slot: Mutex::new(owned),
             registry: Mutex::default(),
-            listeners: TaskTracker::new(),
         });
         note(&shared);
         shared
@@ -416,11 +412,6 @@ impl Shared {
         drop(registry);
         drop(before);
         Ok(())
-    }
-
-    /// Calls back on events of this instance, until it ends.
-    pub(crate) fn listen(&self, bay: &lockbay::LockBay, home: &Home, callback: &Callback) {
-        self.listeners.spawn(callback.clone().listen(bay, home.clone()));
     }
 
     /// Has the instance told something now, if it is open, and whenever it is opened, in place of

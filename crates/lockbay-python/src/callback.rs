@@ -46,23 +46,19 @@ impl Callback {
         &self.function
     }
 
-    /// Calls it until the instance ends. What is heard begins with the call of this, not with its
-    /// first poll.
-    pub(crate) fn listen(
-        self,
-        bay: &LockBay,
-        home: Home,
-    ) -> impl Future<Output = ()> + Send + 'static {
+    /// Calls it at home, from now on until the instance ends. Needs a Tokio runtime.
+    pub(crate) fn listen(&self, bay: &LockBay, home: &Home) {
         let source = match &*self.event {
             "leader_elected" | "leader_lost" => Source::Edges(bay.leadership().subscribe()),
             _ => Source::Bus(bay.subscribe()),
         };
-        async move {
+        let (callback, at) = (self.clone(), home.clone());
+        home.listeners().spawn(async move {
             match source {
-                Source::Edges(edges) => self.follow_edges(edges, home).await,
-                Source::Bus(events) => self.follow_bus(events, home).await,
+                Source::Edges(edges) => callback.follow_edges(edges, at).await,
+                Source::Bus(events) => callback.follow_bus(events, at).await,
             }
-        }
+        });
     }
 
     async fn follow_edges(&self, mut edges: Edges, home: Home) {

@@ -1,7 +1,7 @@
 //! Settings as Python gives them.
 //!
-//! The library merges and checks them; this only finds them, in keywords and in an application's own
-//! configuration, and writes them as the environment would.
+//! The library merges and checks them; this only finds them, in keywords and in an application's
+//! own configuration, and writes them as the environment would.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -163,7 +163,8 @@ async def test_cleanup_rules_and_invalidation_patterns_are_taken_before_and_afte
     register_invalidation_pattern("user:*", ["balance:*"])
     await guide.start()
     await until(guide.is_leader)
-    assert await ttl_cleanup_service.add_cleanup_rule("notes", "note:*", 60, strategy="lazy") is True
+    added = ttl_cleanup_service.add_cleanup_rule("notes", "note:*", 60, strategy="lazy")
+    assert await added is True
     await ttl_cleanup_service.register_invalidation_pattern("rate:*", ["price:*"], name="prices")
     names = {rule["name"] for rule in await guide.cleanup.rules()}
     assert {"drafts", "notes"} <= names

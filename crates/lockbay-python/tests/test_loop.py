@@ -429,7 +429,8 @@ async def test_what_the_library_tells_of_itself_is_in_the_log(
     caplog.set_level("INFO", "lockbay")
     async with LockBay.open(store, **QUICK) as bay:
         await until(bay.is_leader)
-        await until(lambda: f"leader_elected term=1 token={bay.leader.fencing_token}" in caplog.text)
+        elected = f"leader_elected term=1 token={bay.leader.fencing_token}"
+        await until(lambda: elected in caplog.text)
     await until(lambda: "leader_lost term=1" in caplog.text)
 
 
@@ -437,7 +438,10 @@ async def test_instances_on_loops_of_several_threads_share_a_store(store: str) -
     def work(number: int) -> list[Any]:
         async def jobs() -> list[Any]:
             async with LockBay.open(store, **QUICK) as bay:
-                ran = [bay.run_job("add", str(key), lambda job: number, wait_seconds=20) for key in range(20)]
+                ran = [
+                    bay.run_job("add", str(key), lambda job: number, wait_seconds=20)
+                    for key in range(20)
+                ]
                 return [outcome.result for outcome in await asyncio.gather(*ran)]
 
         return asyncio.run(jobs())

@@ -26,7 +26,7 @@ def begin(
 
 
 def is_async(function: Callable[..., Any]) -> bool:
-    """Whether calling it gives a coroutine: a coroutine function, or an object that is called as one."""
+    """Whether calling it gives a coroutine: of a coroutine function, or an object that has one."""
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
         getattr(type(function), "__call__", None)
     )
