@@ -39,6 +39,7 @@ async def check_saga(
     invariant: Callable[[Trial, str], Any] | None = None,
     prepare: Callable[[Trial], Any] | None = None,
     spread: bool = False,
+    patience: float = 10,
 ) -> SagaReport:
     """Runs a saga without a fault, then once under each that it must survive; says what broke.
 
@@ -55,7 +56,8 @@ async def check_saga(
     from, such as deposits. All three get the `Trial`; all four may be coroutine functions.
 
     A saga of a few steps takes some seconds. Handlers must not wait for time to pass: the clock of
-    a run stands still while they are at work.
+    a run stands still while they are at work, and one that takes longer than `patience`, in
+    seconds, is a defect as well.
     """
 
     async def begin() -> _World:
@@ -70,4 +72,5 @@ async def check_saga(
         observe=observe,
         invariant=invariant,
         spread=spread,
+        patience=patience,
     )
