@@ -55,7 +55,9 @@ impl Told {
     fn not_given_up(&self) -> Result<(), String> {
         if self.given_up.load(Ordering::Acquire) {
             let patience = self.patience;
-            return Err(format!("a handler or a function of the test took longer than {patience:?}"));
+            return Err(format!(
+                "a handler or a function of the test took longer than {patience:?}"
+            ));
         }
         Ok(())
     }
@@ -160,7 +162,8 @@ fn unlucky(what: &str, error: String) -> lockbay::Error {
 impl SagaWorld for World {
     fn register(&self, bay: &lockbay::LockBay) -> lockbay::Result<()> {
         let steps = self.told.request.steps.iter();
-        let named = steps.flat_map(|step| [Some(&step.handler), step.compensation_handler.as_ref()]);
+        let named =
+            steps.flat_map(|step| [Some(&step.handler), step.compensation_handler.as_ref()]);
         for name in named.flatten().filter(|name| !name.starts_with(OWN)) {
             let step = KitStep {
                 name: name.clone(),
@@ -304,7 +307,9 @@ pub(crate) fn run_kit<'py>(
         let ran = tokio::task::spawn_blocking(move || kit.run()).await;
         ran.map_err(|error| Error::new(ErrorKind::Internal, "the kit failed").with_source(error))
     };
-    awaitable(py, call, |py, report| Ok(Bound::new(py, KitReport::of(&report))?.into_any().unbind()))
+    awaitable(py, call, |py, report| {
+        Ok(Bound::new(py, KitReport::of(&report))?.into_any().unbind())
+    })
 }
 
 /// What came of one run: what went wrong in it on purpose, what each step was asked, where the saga

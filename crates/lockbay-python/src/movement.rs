@@ -241,7 +241,9 @@ impl Movement {
             Wish::Deposit { provider, user, amount } => {
                 ledger::Movement::undo_deposit(id, provider, user, amount)
             }
-            Wish::Lock { hold, .. } | Wish::Reserve { hold, .. } => ledger::Movement::void(id, hold),
+            Wish::Lock { hold, .. } | Wish::Reserve { hold, .. } => {
+                ledger::Movement::void(id, hold)
+            }
             Wish::Escrow { hold, escrow_id } => ledger::Movement::undo_escrow(id, hold, escrow_id),
             Wish::Release { escrow, to, amount } => {
                 ledger::Movement::undo_release(id, escrow, to, amount)
@@ -352,9 +354,9 @@ impl Answer {
     pub(crate) async fn of_step(self, ledger: &Ledger, ids: &Ids) -> Result<StepOutput, StepError> {
         match self.effects(ledger, ids).await {
             Ok(effects) => Ok(StepOutput { result: self.result, effects }),
-            Err(error) if self.way == Way::Forward => {
-                Err(StepError::unknown(format!("it ran, and what is to move is not written: {error}")))
-            }
+            Err(error) if self.way == Way::Forward => Err(StepError::unknown(format!(
+                "it ran, and what is to move is not written: {error}"
+            ))),
             Err(error) if is_refused(&error) => Err(StepError::failed(error.to_string())),
             // Nothing has moved, and it can be tried again.
             Err(error) => Err(StepError::retryable(error.to_string())),
@@ -376,7 +378,9 @@ impl Answer {
     async fn effects(&self, ledger: &Ledger, ids: &Ids) -> Result<Effects> {
         let mut effects = Effects::default();
         for (place, movement) in self.movements.iter().enumerate() {
-            let Some(movement) = self.movement(ledger, ids, place, movement).await? else { continue };
+            let Some(movement) = self.movement(ledger, ids, place, movement).await? else {
+                continue;
+            };
             if let Prepared::Ready(ready) = ledger.prepare(&movement).await? {
                 effects = effects.join(ready);
             }
@@ -431,7 +435,12 @@ pub(crate) struct Ids {
 impl Ids {
     /// Those of a job, whose movements belong to no saga.
     pub(crate) fn of_job(token: &str) -> Self {
-        Ids { key: token.to_owned(), undo_key: format!("{token}/undo"), goes_back: false, step: None }
+        Ids {
+            key: token.to_owned(),
+            undo_key: format!("{token}/undo"),
+            goes_back: false,
+            step: None,
+        }
     }
 
     fn of_saga(&self, movement: ledger::Movement) -> Result<ledger::Movement> {

@@ -103,11 +103,7 @@ impl LockBay {
 }
 
 /// Has an instance pay out through who was given, or as its settings say.
-pub(crate) fn pay_through(
-    registry: &Registry,
-    bay: &Instance,
-    home: &Home,
-) -> lockbay::Result<()> {
+pub(crate) fn pay_through(registry: &Registry, bay: &Instance, home: &Home) -> lockbay::Result<()> {
     if let Some(provider) = registry.provider.clone() {
         let home = home.clone();
         return bay.finance().pay_through(Arc::new(PythonProvider { provider, home }));
@@ -146,7 +142,9 @@ impl PayoutProvider for PythonProvider {
         let question = Question { function: Arc::clone(&self.provider.pay), context: None };
         let read = move |py: Python<'_>, answer: PyResult<Bound<'_, PyAny>>| match answer {
             Ok(reference) => match reference.cast::<PyString>() {
-                Ok(reference) => Payout::Paid { reference: reference.to_string_lossy().into_owned() },
+                Ok(reference) => {
+                    Payout::Paid { reference: reference.to_string_lossy().into_owned() }
+                }
                 // It has been asked by now, so what cannot be read is not known.
                 Err(error) => Payout::Unknown { reason: told(py, &error.into()) },
             },
