@@ -155,6 +155,9 @@ impl LockBay {
                     shared.opened_by_another()
                 }
                 Begun::Now(config, opening) => {
+                    if take_part {
+                        crate::payout::check(&shared.registry.lock(), &config)?;
+                    }
                     let bay = match &shared.footing {
                         Some(footing) => footing.open(*config),
                         None => lockbay::LockBay::open(*config).await?,

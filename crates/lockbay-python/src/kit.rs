@@ -27,13 +27,12 @@ use tokio::sync::Notify;
 use crate::bay::LockBay;
 use crate::error::told;
 use crate::home::Home;
+use crate::job::seconds;
 use crate::mailbox::{Mailbox, Post, Question, ask, awaitable};
 use crate::saga::{Calling, Handler, request};
 
 /// How the names of the library's own handlers begin.
 const OWN: &str = "finance.";
-/// How long Python may take to answer before the clock goes on without it.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What the kit was told, for all runs.
 struct Told {
@@ -46,6 +45,22 @@ struct Told {
     prepare: Option<Arc<Py<PyAny>>>,
     observe: Option<Arc<Py<PyAny>>>,
     invariant: Option<Arc<Py<PyAny>>>,
+    /// How long Python may take to answer before the clock goes on without it.
+    patience: Duration,
+    /// Whether it took longer once. Then no other run is begun, as each would wait for as long.
+    given_up: AtomicBool,
+}
+
+impl Told {
+    fn not_given_up(&self) -> Result<(), String> {
+        if self.given_up.load(Ordering::Acquire) {
+            let patience = self.patience;
+            return Err(format!(
+                "a handler or a function of the test took longer than {patience:?}"
+            ));
+        }
+        Ok(())
+    }
 }
 
 /// The world of one run.
@@ -78,8 +93,6 @@ impl Made {
 struct Asked {
     open: AtomicUsize,
     answered: Notify,
-    /// Whether one was not answered in time. Then no other is waited for.
-    given_up: AtomicBool,
 }
 
 /// One of them.
@@ -166,6 +179,7 @@ impl SagaWorld for World {
     }
 
     async fn prepare(&self, bay: &lockbay::LockBay) -> lockbay::Result<()> {
+        self.told.not_given_up().map_err(Error::invalid)?;
         let calling = self.told.calling;
         let nothing = |py: Python<'_>| Ok(PyTuple::empty(py).unbind());
         let read = move |world: &Bound<'_, PyAny>| Made::read(world, calling);
@@ -190,22 +204,20 @@ impl SagaWorld for World {
     async fn answered(&self) -> bool {
         let mut waited = false;
         while self.asked.open.load(Ordering::Acquire) > 0 {
-            if self.asked.given_up.load(Ordering::Acquire) {
+            if self.told.given_up.load(Ordering::Acquire) {
                 return false;
             }
             waited = true;
             let answered = self.asked.answered.notified();
-            if Clock::system().timeout(PATIENCE, answered).await.is_none() {
-                self.asked.given_up.store(true, Ordering::Release);
+            if Clock::system().timeout(self.told.patience, answered).await.is_none() {
+                self.told.given_up.store(true, Ordering::Release);
             }
         }
         waited
     }
 
     async fn check(&self, bay: &lockbay::LockBay, end: SagaStatus) -> Result<(), String> {
-        if self.asked.given_up.load(Ordering::Acquire) {
-            return Err(format!("a handler did not answer within {} s", PATIENCE.as_secs()));
-        }
+        self.told.not_given_up()?;
         let Some(invariant) = &self.told.invariant else { return Ok(()) };
         let read = |answer: &Bound<'_, PyAny>| Ok(answer.is_none() || answer.is_truthy()?);
         match self.ask_of_world(invariant, bay, Some(end), read).await? {
@@ -260,7 +272,7 @@ impl Step for KitStep {
 
 /// Runs a saga without a fault, then once under each. `begin` makes the world of a run.
 #[pyfunction]
-#[pyo3(signature = (begin, steps, context, *, prepare, observe, invariant, spread))]
+#[pyo3(signature = (begin, steps, context, *, prepare, observe, invariant, spread, patience))]
 #[allow(clippy::too_many_arguments)] // by keyword, most of them
 pub(crate) fn run_kit<'py>(
     py: Python<'py>,
@@ -271,6 +283,7 @@ pub(crate) fn run_kit<'py>(
     observe: Option<Py<PyAny>>,
     invariant: Option<Py<PyAny>>,
     spread: bool,
+    patience: f64,
 ) -> PyResult<Bound<'py, PyAny>> {
     let post = Mailbox::running(py)?.get().post();
     let told = Arc::new(Told {
@@ -282,6 +295,8 @@ pub(crate) fn run_kit<'py>(
         prepare: prepare.map(Arc::new),
         observe: observe.map(Arc::new),
         invariant: invariant.map(Arc::new),
+        patience: seconds(py, "patience", Some(patience))?.unwrap_or_default(),
+        given_up: AtomicBool::new(false),
     });
     let kit = SagaKit::new(move || World {
         told: Arc::clone(&told),

@@ -2,7 +2,7 @@
 //!
 //! A provider is an object with a `name` and a function `pay`, which is asked under a key and pays
 //! once under each. Without one, payouts are simulated as the settings say; where the settings name
-//! an endpoint, which only the server calls, an instance without a provider is not opened, because
+//! an endpoint, which only the server calls, an instance without a provider takes no part, because
 //! it would take payouts over from a server and pay nobody.
 
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use lockbay::finance::{Mischief, Payout, PayoutProvider, PayoutRequest};
 use lockbay::saga::StepError;
-use lockbay::{Error, LockBay as Instance};
+use lockbay::{Config, Error, LockBay as Instance};
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple};
 
@@ -102,6 +102,20 @@ impl LockBay {
     }
 }
 
+/// Refuses that an instance takes part that could pay nobody.
+///
+/// # Errors
+/// `Invalid` where the settings name an endpoint and nobody was given who pays out here.
+pub(crate) fn check(registry: &Registry, config: &Config) -> lockbay::Result<()> {
+    if registry.provider.is_some() || config.payout_provider.starts_with(SIMULATED) {
+        return Ok(());
+    }
+    Err(Error::invalid(
+        "payout_provider (LOCKBAY_PAYOUT_PROVIDER) is an endpoint, and only the server calls one: \
+         say with pay_through() who pays out here, or set it to simulated",
+    ))
+}
+
 /// Has an instance pay out through who was given, or as its settings say.
 pub(crate) fn pay_through(registry: &Registry, bay: &Instance, home: &Home) -> lockbay::Result<()> {
     if let Some(provider) = registry.provider.clone() {
@@ -110,13 +124,24 @@ pub(crate) fn pay_through(registry: &Registry, bay: &Instance, home: &Home) -> l
     }
     let setting = &bay.config().payout_provider;
     let Some(mischief) = setting.strip_prefix(SIMULATED) else {
-        return Err(Error::invalid(
-            "payout_provider (LOCKBAY_PAYOUT_PROVIDER) is an endpoint, and only the server calls \
-             one: say with pay_through() who pays out here, or set it to simulated",
-        ));
+        return bay.finance().pay_through(Arc::new(Nobody));
     };
     let mischief = Mischief::parse(mischief.strip_prefix(':').unwrap_or(mischief))?;
     bay.finance().pay_through(Arc::new(bay.simulated_provider(mischief)))
+}
+
+/// In an instance that only looks. What it is asked after all waits for others, or for a person.
+struct Nobody;
+
+#[async_trait]
+impl PayoutProvider for Nobody {
+    fn name(&self) -> &str {
+        "nobody"
+    }
+
+    async fn pay(&self, _: &PayoutRequest) -> Payout {
+        Payout::Unknown { reason: "nobody pays out in this process".into() }
+    }
 }
 
 struct PythonProvider {
@@ -132,9 +157,8 @@ impl PayoutProvider for PythonProvider {
 
     async fn pay(&self, request: &PayoutRequest) -> Payout {
         let Some(home) = self.home.open().await else {
-            // Nobody was asked.
-            let reason = "the instance was closed before it began".into();
-            return Payout::Refused { reason, retryable: true };
+            // Nobody was asked now, which says nothing of the attempts before.
+            return Payout::Unknown { reason: "the instance was closed before it began".into() };
         };
         let what = format!("payout {:?}, attempt {},", request.key, request.attempt);
         let call = PayoutCall(request.clone());

@@ -16,10 +16,12 @@ import time
 from pathlib import Path
 from typing import Any, AsyncIterator, Awaitable, Callable, Iterator
 
+import lockbay
 import pytest
 from lockbay import LockBay
 
-PACKAGE = Path(__file__).resolve().parents[1] / "python"
+# Where the package is, installed or beside the crate: what a test starts has the same.
+PACKAGE = Path(lockbay.__file__).resolve().parents[1]
 NAMESPACES = itertools.count()
 
 # What a test opens is closed again, and need not be polite to what still runs.

@@ -3,6 +3,7 @@ with the fault and the step named."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -161,6 +162,15 @@ async def test_what_a_function_of_the_test_raises_is_said() -> None:
     report = await check_saga(begin, STEPS)
     assert "no database" in str(report)
     assert not report.is_ok
+
+
+async def test_a_handler_that_does_not_answer_is_said_and_not_waited_for_again() -> None:
+    class Hangs(Seats):
+        async def compensate(self, step: StepCall) -> Any:
+            await asyncio.Event().wait()
+
+    report = await check_saga(lambda: {"book": Hangs()}, STEPS, patience=0.2)
+    assert "took longer than 200ms" in str(report)
 
 
 class Pay:

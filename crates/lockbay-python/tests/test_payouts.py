@@ -108,6 +108,9 @@ async def test_an_instance_that_could_pay_nobody_is_not_opened(tmp_path: Path) -
     with pytest.raises(Invalid, match=r"pay_through\(\)"):
         await bay.start()
     assert not bay.is_open
+    await bay.start(take_part=False)
+    assert (await bay.health())["overall_healthy"], "one that only looks pays nobody"
+    await bay.close()
 
     async def pay(call: PayoutCall) -> str:
         return "transfer_9"

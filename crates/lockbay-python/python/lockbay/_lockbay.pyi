@@ -556,6 +556,7 @@ def run_kit(
     observe: Callable[[Any], Any] | None,
     invariant: Callable[[Any, str], Any] | None,
     spread: bool,
+    patience: float,
 ) -> Awaitable[SagaReport]: ...
 
 @final

@@ -40,6 +40,7 @@ async def check_saga(
     invariant: Callable[[Trial, str], Any] | None = None,
     prepare: Callable[[Trial], Any] | None = None,
     spread: bool = False,
+    patience: float = 10,
 ) -> SagaReport:
     """Runs a saga without a fault, then once under each that it must survive; says what broke.
 
@@ -56,7 +57,8 @@ async def check_saga(
     from, such as deposits. All three get the `Trial`; all four may be coroutine functions.
 
     A saga of a few steps takes some seconds. Handlers must not wait for time to pass: the clock of
-    a run stands still while they are at work.
+    a run stands still while they are at work, and one that takes longer than `patience`, in
+    seconds, is a defect as well.
     """
 
     async def begin() -> _World:
@@ -71,4 +73,5 @@ async def check_saga(
         observe=observe,
         invariant=invariant,
         spread=spread,
+        patience=patience,
     )
