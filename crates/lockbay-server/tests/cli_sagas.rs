@@ -4,8 +4,10 @@ mod support;
 
 use std::io::Write;
 use std::process::{Output, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use serde_json::Value;
+use serde_json::{Value, json as document};
+use support::sink::{Answer, Sink};
 use support::{Server, lockbay, run};
 
 /// A saga whose handler may come later, and is waited for in vain.
@@ -216,4 +218,40 @@ fn handlers_are_put_listed_and_deleted() {
     let items = list["items"].as_array().unwrap().iter();
     assert_eq!(items.filter(|handler| handler["kind"] != "local").count(), 1);
     ends(&server, 1, &["handler", "put", "bank", "nowhere"]);
+}
+
+#[test]
+fn what_was_decided_before_a_page_failed_is_told() {
+    for (noun, command) in [
+        ("saga", &["saga", "abandon", "--all-matching", "--everything"][..]),
+        ("job", &["job", "bulk", "cancel", "--everything"][..]),
+    ] {
+        let page = |place: &str, next: Option<&str>| {
+            let one = document!({ format!("{noun}_id"): format!("{noun}-{place}"), "status": "x" });
+            document!({ "matched": 1, "operated": [one], "refused": [], "next_page_token": next })
+        };
+        // The first call looks, the next ones decide: the second page of that fails.
+        let calls = AtomicUsize::new(0);
+        let (first, second) = (page("1", Some("p")), page("1", Some("p")));
+        let sink = Sink::start(move |_| {
+            let answer = match calls.fetch_add(1, Ordering::Relaxed) {
+                0 => Answer::Says(200, first.clone()),
+                1 => Answer::Says(200, second.clone()),
+                _ => Answer::Says(500, document!({ "status": 500, "detail": "it broke down" })),
+            };
+            async move { answer }
+        });
+        let ended = lockbay()
+            .args(command)
+            .args(["--reason", "x", "--yes"])
+            .env("LOCKBAY_URL", sink.url())
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let told = String::from_utf8(ended.stdout).unwrap();
+        assert!(told.contains(&format!("{noun}-1")), "{noun}: {told}");
+        assert_eq!(ended.status.code(), Some(1), "{noun}");
+        let error = String::from_utf8(ended.stderr).unwrap();
+        assert!(error.contains("it broke down"), "{noun}: {error}");
+    }
 }

@@ -185,6 +185,11 @@ fn what_the_guide_says_to_type_does_what_it_says() {
 }
 
 #[test]
+fn what_the_page_about_jobs_says_to_type_does_what_it_says() {
+    Reader::of("docs/jobs.md").read();
+}
+
+#[test]
 fn a_document_that_says_something_else_is_found() {
     let wanted = serde_json::json!({"a": "…", "b": [1]});
     assert!(holds(&serde_json::json!({"a": 7, "b": [1], "c": null}), &wanted));

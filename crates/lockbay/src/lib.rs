@@ -93,4 +93,5 @@ pub use scribe::Caller;
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 #[doc = include_str!("../../../docs/guide.md")]
+#[doc = include_str!("../../../docs/jobs.md")]
 struct Documents;

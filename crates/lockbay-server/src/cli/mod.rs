@@ -10,6 +10,7 @@ mod approval;
 mod audit;
 mod audit_read;
 mod backup;
+mod bulk;
 mod cleanup;
 pub(crate) mod client;
 mod config;

@@ -1,22 +1,20 @@
 //! What a person decides about sagas with `lockbay saga`: one, one of its steps, or all that match.
 //!
-//! A decision that hurts is asked about first on a terminal. Many are decided upon a page at a
-//! time, so that one request stays short and what came of it is known.
+//! A decision that hurts is asked about first on a terminal. One about many is carried out by
+//! [`bulk`](super::bulk).
 
 use clap::{Args, ValueEnum};
 use lockbay::config::Span;
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use serde_json::value::RawValue;
+use serde_json::{Map, json};
 
 use super::approval::told_to_wait;
+use super::bulk::Bulk;
 use super::client::{Client, Failure};
 use super::saga::STATUSES;
 use super::{Ended, output};
-
-/// How many sagas one request decides upon.
-const AT_ONCE: usize = 100;
 
 #[derive(Debug, Args)]
 pub(super) struct DecideArgs {
@@ -215,31 +213,6 @@ async fn post(client: &Client, what: &str, url: Url, body: &Body) -> Result<Ende
     Ok(Ended::Done)
 }
 
-/// What is done about sagas that match.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Mode {
-    Look,
-    Decide,
-}
-
-/// What came of a decision about many, as the server tells it page by page.
-#[derive(Default, Serialize, Deserialize)]
-struct Bulk {
-    matched: usize,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    would_operate: Vec<Standing>,
-    operated: Vec<Standing>,
-    refused: Vec<RefusedOne>,
-    #[serde(skip_serializing)]
-    next_page_token: Option<String>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct RefusedOne {
-    saga_id: String,
-    detail: String,
-}
-
 async fn decide_all(client: &Client, verb: &str, args: &DecideArgs) -> Result<Ended, Failure> {
     let many = &args.many;
     let chooses = many.status.is_some()
@@ -251,90 +224,19 @@ async fn decide_all(client: &Client, verb: &str, args: &DecideArgs) -> Result<En
             "say which sagas: --status, --name, --step or --older-than; or --everything".into(),
         ));
     }
-    if many.dry_run {
-        let all = all_pages(client, verb, args, Mode::Look).await?;
-        show_all(client, &all)?;
-        return Ok(Ended::Done);
-    }
-    let first = page(client, verb, args, Mode::Look, None).await?;
-    let more = if first.next_page_token.is_some() { " or more" } else { "" };
-    let question = format!("{verb} {}{more} sagas?", first.matched);
-    if !client.confirm(&question) {
-        return Ok(nothing_was_done());
-    }
-    let all = all_pages(client, verb, args, Mode::Decide).await?;
-    show_all(client, &all)?;
-    Ok(if all.refused.is_empty() { Ended::Done } else { Ended::No })
-}
-
-/// Goes on page by page until there is no more.
-async fn all_pages(
-    client: &Client,
-    verb: &str,
-    args: &DecideArgs,
-    mode: Mode,
-) -> Result<Bulk, Failure> {
-    let mut all = Bulk::default();
-    let mut next = None;
-    loop {
-        let page = page(client, verb, args, mode, next).await?;
-        all.matched += page.matched;
-        all.would_operate.extend(page.would_operate);
-        all.operated.extend(page.operated);
-        all.refused.extend(page.refused);
-        next = page.next_page_token;
-        if next.is_none() {
-            return Ok(all);
-        }
-        if mode == Mode::Decide {
-            output::talk(&format!("{} so far", all.matched));
-        }
-    }
-}
-
-async fn page(
-    client: &Client,
-    verb: &str,
-    args: &DecideArgs,
-    mode: Mode,
-    page_token: Option<String>,
-) -> Result<Bulk, Failure> {
-    let many = &args.many;
-    let body = json!({
-        "decision": verb,
-        "filter": {
-            "status": many.status,
-            "saga_name": many.name,
-            "step": many.step,
-            "older_than_seconds": many.older_than.map(|Span(age)| age.as_secs_f64()),
-        },
-        "reason": args.why.reason,
-        "actor": client.actor,
-        "limit": AT_ONCE,
-        "page_token": page_token,
-        "all": many.everything,
-        "dry_run": mode == Mode::Look,
+    let filter = json!({
+        "status": many.status,
+        "saga_name": many.name,
+        "step": many.step,
+        "older_than_seconds": many.older_than.map(|Span(age)| age.as_secs_f64()),
     });
-    let url = client.address(&["v1", "sagas", "bulk"], &[]);
-    let what = format!("{verb} all sagas that match");
-    client.change(&what, reqwest::Method::POST, url, Some(body)).await?.read()
-}
-
-fn show_all(client: &Client, all: &Bulk) -> Result<(), Failure> {
-    if client.json {
-        let text = serde_json::to_string(all).map_err(|error| Failure::Failed(error.into()))?;
-        output::data(&text);
-        return Ok(());
-    }
-    if all.matched == 0 {
-        output::talk("no saga matches");
-        return Ok(());
-    }
-    let stands = |saga: &Standing| vec![saga.saga_id.clone(), saga.status.clone(), String::new()];
-    let refused =
-        |saga: &RefusedOne| vec![saga.saga_id.clone(), "refused".to_owned(), saga.detail.clone()];
-    let rows = all.would_operate.iter().chain(&all.operated).map(stands);
-    let rows = rows.chain(all.refused.iter().map(refused)).collect();
-    output::table(&["SAGA ID", "STATUS", "DETAIL"], rows);
-    Ok(())
+    let body = Map::from_iter([
+        ("filter".to_owned(), filter),
+        ("reason".to_owned(), json!(args.why.reason)),
+        ("actor".to_owned(), json!(client.actor)),
+        ("all".to_owned(), json!(many.everything)),
+    ]);
+    let path = &["v1", "sagas", "bulk"];
+    let bulk = Bulk { decision: verb, noun: "saga", path, body };
+    if many.dry_run { bulk.look(client).await } else { bulk.decide(client).await }
 }

@@ -5,6 +5,7 @@
 //! URL. It is no secret and grants nothing.
 
 use axum::response::{IntoResponse, Response};
+use lockbay::clock::Timestamp;
 use lockbay::store::Order;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -24,12 +25,26 @@ pub(super) struct Page<T> {
     /// The `page_token` of the next page, if there may be one.
     #[schema(required)]
     next_page_token: Option<String>,
+    /// Of a list that was asked for words: up to when what was entered is found by them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    indexed_until: Option<Timestamp>,
+    /// Of a list that was asked for words: whether a beginning of words began so many that not all
+    /// of them were looked up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    truncated: Option<bool>,
 }
 
 impl<T: Serialize> Page<T> {
     /// These items of a list, going on behind `next`.
     pub(super) fn new(list: &str, items: Vec<T>, next: Option<String>) -> Self {
-        Page { items, next_page_token: next.map(|place| token_of(list, &place)) }
+        let next_page_token = next.map(|place| token_of(list, &place));
+        Page { items, next_page_token, indexed_until: None, truncated: None }
+    }
+
+    /// The same of a list that was asked for words, with what is known of what was looked at.
+    pub(super) fn found(self, indexed_until: Timestamp, truncated: bool) -> Self {
+        Page { indexed_until: Some(indexed_until), truncated: Some(truncated), ..self }
     }
 }
 

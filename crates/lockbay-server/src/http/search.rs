@@ -17,7 +17,7 @@ use utoipa_axum::routes;
 use super::App;
 use super::extract::Query;
 use super::openapi::{Unprocessable, page_size, page_token};
-use super::page;
+use super::page::{self, Page};
 use super::problem::Problem;
 
 pub(super) fn routes() -> OpenApiRouter<App> {
@@ -137,15 +137,6 @@ pub(super) struct Wish<'a> {
     pub(super) page_token: Option<&'a str>,
 }
 
-/// A page of a list that was asked for words.
-#[derive(Serialize)]
-struct FoundPage {
-    items: Vec<Item>,
-    next_page_token: Option<String>,
-    indexed_until: Timestamp,
-    truncated: bool,
-}
-
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Item {
@@ -158,11 +149,10 @@ pub(super) async fn list(app: &App, list_name: &str, wish: Wish<'_>) -> Result<R
     let limit = page::size(wish.page_size)?;
     let next = page::place(list_name, wish.page_token)?;
     let page = app.bay.search().find(wish.text, &wish.look, next.as_deref(), limit).await?;
-    let next_page_token = page.next.map(|place| page::token_of(list_name, &place));
     let items = page.items.into_iter().map(|hit| match hit.found {
         Found::Job(job) => Item::Job(job),
         Found::Saga(saga) => Item::Saga(saga),
     });
-    let (items, indexed_until, truncated) = (items.collect(), page.indexed_until, page.truncated);
-    Ok(Json(FoundPage { items, next_page_token, indexed_until, truncated }).into_response())
+    let found = Page::new(list_name, items.collect(), page.next);
+    Ok(found.found(page.indexed_until, page.truncated).into_response())
 }
