@@ -1,0 +1,297 @@
+"""The rounds of compare.py: each measures one side for some seconds and says how often it got done."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import pathlib
+import resource
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Awaitable, Callable
+
+import lockbay
+
+IN_FLIGHT = 64
+
+
+def say(**figures: Any) -> None:
+    print(json.dumps(figures), flush=True)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+class Redis:
+    """A server of our own, without persistence."""
+
+    def __enter__(self) -> int:
+        port = free_port()
+        self.place = tempfile.TemporaryDirectory()
+        options = ["--save", "", "--appendonly", "no", "--maxmemory-policy", "noeviction"]
+        command = ["redis-server", "--bind", "127.0.0.1", "--port", str(port), *options]
+        self.server = subprocess.Popen(
+            command, cwd=self.place.name, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port)).close()
+                return port
+            except ConnectionRefusedError:
+                time.sleep(0.01)
+
+    def __exit__(self, *_: object) -> None:
+        self.server.terminate()
+        self.server.wait()
+        self.place.cleanup()
+
+
+async def closed_loop(
+    seconds: float, in_flight: int, operation: Callable[[str], Awaitable[object]]
+) -> float:
+    """Callers that make one operation after the other; how many a second."""
+    done, end = 0, time.perf_counter() + seconds
+    name = uuid.uuid4().hex
+
+    async def caller(number: int) -> None:
+        nonlocal done
+        count = 0
+        while time.perf_counter() < end:
+            await operation(f"{name}-{number}-{count}")
+            count += 1
+            done += 1
+
+    began = time.perf_counter()
+    await asyncio.gather(*(caller(number) for number in range(in_flight)))
+    return done / (time.perf_counter() - began)
+
+
+def closed_threads(seconds: float, in_flight: int, operation: Callable[[str], object]) -> float:
+    """The same with threads, for what only blocks."""
+    done, lock, end = 0, threading.Lock(), time.perf_counter() + seconds
+    name = uuid.uuid4().hex
+
+    def caller(number: int) -> None:
+        nonlocal done
+        count = 0
+        while time.perf_counter() < end:
+            operation(f"{name}-{number}-{count}")
+            count += 1
+        with lock:
+            done += count
+
+    began = time.perf_counter()
+    with ThreadPoolExecutor(in_flight) as pool:
+        list(pool.map(caller, range(in_flight)))
+    return done / (time.perf_counter() - began)
+
+
+async def no_op(_job: lockbay.Job) -> None:
+    return None
+
+
+def our_jobs(store: str, seconds: float, in_flight: int, replay: bool) -> float:
+    async def measure() -> float:
+        async with lockbay.LockBay.open(store, monitoring=False) as bay:
+
+            async def fresh(key: str) -> None:
+                await bay.run_job("compare", key, no_op)
+
+            async def again(_key: str) -> None:
+                await bay.run_job("compare", "the same", no_op)
+
+            return await closed_loop(seconds, in_flight, again if replay else fresh)
+
+    return asyncio.run(measure())
+
+
+def powertools_jobs(port: int, seconds: float, in_flight: int, replay: bool) -> float:
+    from aws_lambda_powertools.utilities.idempotency import IdempotencyConfig, idempotent_function
+    from aws_lambda_powertools.utilities.idempotency.persistence.redis import (
+        RedisCachePersistenceLayer,
+    )
+
+    class Context:
+        def get_remaining_time_in_millis(self) -> int:
+            return 60_000
+
+    config = IdempotencyConfig(expires_after_seconds=3_600)
+    config.register_lambda_context(Context())
+    layer = RedisCachePersistenceLayer(host="127.0.0.1", port=port, ssl=False)
+
+    @idempotent_function(data_keyword_argument="order", config=config, persistence_store=layer)
+    def handle(order: dict[str, str]) -> None:
+        return None
+
+    def fresh(key: str) -> None:
+        handle(order={"key": key})
+
+    def again(_key: str) -> None:
+        handle(order={"key": "the same"})
+
+    return closed_threads(seconds, in_flight, again if replay else fresh)
+
+
+def compare_powertools(seconds: float, rounds: int) -> None:
+    with Redis() as port:
+        for replay in (False, True):
+            ours, theirs = [], []
+            for _ in range(rounds):
+                theirs.append(powertools_jobs(port, seconds, IN_FLIGHT, replay))
+                ours.append(our_jobs(f"redis://127.0.0.1:{port}", seconds, IN_FLIGHT, replay))
+            what = "replays" if replay else "first calls"
+            report("powertools", what, statistics.median(ours), statistics.median(theirs), 10)
+
+
+def our_sagas(store: str, seconds: float) -> float:
+    async def measure() -> float:
+        class Nothing:
+            async def execute(self, call: lockbay.StepCall) -> None:
+                return None
+
+            async def compensate(self, call: lockbay.StepCall) -> None:
+                return None
+
+        async with lockbay.LockBay.open(store, monitoring=False) as bay:
+            bay.register_handler("nothing", Nothing())
+            steps = [{"name": name, "handler": "nothing"} for name in ("one", "two", "three")]
+
+            async def run(_key: str) -> None:
+                saga_id = await bay.sagas.start("compare", steps)
+                status = await bay.sagas.wait(saga_id)
+                assert status == "completed", status
+
+            return await closed_loop(seconds, IN_FLIGHT, run)
+
+    return asyncio.run(measure())
+
+
+def dbos_workflows(folder: str, seconds: float) -> float:
+    from dbos import DBOS
+
+    DBOS(config={"name": "compare", "system_database_url": f"sqlite:///{folder}/dbos.db"})
+
+    @DBOS.step()
+    def step(number: int) -> int:
+        return number
+
+    @DBOS.workflow()
+    def workflow(key: str) -> int:
+        return step(1) + step(2) + step(3)
+
+    DBOS.launch()
+    try:
+        return closed_threads(seconds, IN_FLIGHT, workflow)
+    finally:
+        DBOS.destroy()
+
+
+def compare_dbos(seconds: float, rounds: int) -> None:
+    ours, theirs = [], []
+    for number in range(rounds):
+        with tempfile.TemporaryDirectory() as folder:
+            ours.append(our_sagas(f"sqlite:{folder}/lockbay.db", seconds))
+            theirs.append(in_a_process("dbos_workflows", folder, seconds))
+    report("dbos", "three steps", statistics.median(ours), statistics.median(theirs), 30)
+
+
+def in_a_process(function: str, *arguments: object) -> float:
+    """What a function says in a process of its own, because it can be begun only once in one."""
+    code = f"import rounds, sys; print('\\nresult', rounds.{function}(*{arguments!r}))"
+    here = str(pathlib.Path(__file__).parent)
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=here, capture_output=True, text=True, check=True
+    )
+    return float(ended.stdout.rsplit("result", 1)[1])
+
+
+def compare_overhead(seconds: float, rounds: int) -> None:
+    """A job that does nothing, one at a time: through Python, and through Rust alone."""
+    ours, rust = [], []
+    for _ in range(rounds):
+        ours.append(1e6 / our_jobs("memory:", seconds, 1, replay=False))
+        rust.append(rust_job_us(seconds))
+    python_us, rust_us = statistics.median(ours), statistics.median(rust)
+    say(
+        compare="overhead", python_us=round(python_us, 1), rust_us=round(rust_us, 1),
+        overhead_us=round(python_us - rust_us, 1), at_most=60, holds=python_us - rust_us <= 60,
+    )
+
+
+def rust_job_us(seconds: float) -> float:
+    count = str(int(seconds * 20_000))
+    command = [os.environ["LOCKBAY_BINARY"], "bench", "job", "--store", "memory:", "--json"]
+    command += ["--concurrency", "1", "--count", count]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    lines = [json.loads(line) for line in ended.stdout.splitlines()]
+    return 1e6 / float(lines[-1]["per_second"])
+
+
+def leak(count: int = 1_000_000, warm_up: int = 100_000) -> None:
+    """How much the process grows over a million jobs."""
+
+    async def measure() -> None:
+        # With replays kept at hand for a second alone, and outcomes in a store outside.
+        with Redis() as port:
+            async with lockbay.LockBay.open(f"redis://127.0.0.1:{port}", monitoring=False) as bay:
+                name, done, before = uuid.uuid4().hex, 0, 0
+
+                async def caller(number: int) -> None:
+                    nonlocal done, before
+                    while done < count + warm_up:
+                        done += 1
+                        if done == warm_up:
+                            before = resident()
+                        await bay.run_job("leak", f"{name}-{done}", no_op, {"n": done})
+
+                await asyncio.gather(*(caller(number) for number in range(IN_FLIGHT)))
+                grown = (resident() - before) / 2**20
+                say(compare="leak", jobs=count, grown_mib=round(grown, 1), at_most=10,
+                    holds=grown <= 10, most_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+
+    asyncio.run(measure())
+
+
+def resident() -> int:
+    pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def report(peer: str, what: str, ours: float, theirs: float, at_least: int) -> None:
+    say(
+        compare=peer, what=what, in_flight=IN_FLIGHT, lockbay_per_second=round(ours),
+        peer_per_second=round(theirs), ratio=round(ours / theirs, 1), at_least=at_least,
+        holds=ours / theirs >= at_least,
+    )
+
+
+def main() -> None:
+    logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore", DeprecationWarning)
+    seconds, rounds = float(sys.argv[1]), int(sys.argv[2])
+    only = sys.argv[3] if len(sys.argv) > 3 else None
+    if only in (None, "overhead"):
+        compare_overhead(seconds, rounds)
+    if only in (None, "powertools"):
+        compare_powertools(seconds, rounds)
+    if only in (None, "dbos"):
+        compare_dbos(seconds, rounds)
+    if only in (None, "leak"):
+        leak()
+
+
+if __name__ == "__main__":
+    main()
