@@ -1,8 +1,8 @@
 //! `LockBay`: one instance, as Python holds it.
 //!
-//! It owns what the instance is to be told when it opens, which may be said before that. Whether it is
-//! open, and in which process, is in `life.rs`. It knows nothing of the guide's modules, which are
-//! written in Python on top of it.
+//! It owns what the instance is to be told when it opens, which may be said before that. Whether it
+//! is open, and in which process, is in `life.rs`. It knows nothing of the guide's modules, which
+//! are written in Python on top of it.
 //!
 //! No lock is held while Python code runs; see `mailbox.rs`. Where two are taken, that of the
 //! registry comes first.
@@ -15,7 +15,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use tokio_util::task::TaskTracker;
+use pyo3::{PyTraverseError, PyVisit};
 
 use crate::callback::Callback;
 use crate::error::{Raise, invalid, raise, unavailable, unknown};
@@ -39,8 +39,6 @@ pub(crate) struct Shared {
     pub(crate) footing: Option<Footing>,
     pub(crate) slot: Mutex<Owned>,
     pub(crate) registry: Mutex<Registry>,
-    /// Who listens to events; they end with the instance.
-    pub(crate) listeners: TaskTracker,
 }
 
 /// What an instance is to know whenever it is open, and what was said before it was.
@@ -182,7 +180,7 @@ impl LockBay {
         let runtime = crate::runtime::handle(py)?;
         let closed = match self.0.take() {
             Taken::Open(opened, closed) => {
-                runtime.spawn(closing(Arc::clone(&self.0), *opened, closed.clone()));
+                runtime.spawn(closing(*opened, closed.clone()));
                 Some(closed)
             }
             Taken::ClosedBefore(closed) => closed,
@@ -275,14 +273,42 @@ impl LockBay {
         let _inside = crate::runtime::handle(py)?.enter();
         let mut registry = self.0.registry.lock();
         if let Some((bay, home)) = self.0.at_home() {
-            self.0.listen(&bay, &home, &callback);
+            callback.listen(&bay, &home);
         }
         registry.callbacks.push(callback);
         Ok(())
     }
+
+    /// Handlers often hold the instance that they are registered with.
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        // Whoever else holds what this holds is not seen by the collector.
+        if Arc::strong_count(&self.0) > 1 {
+            return Ok(());
+        }
+        self.0.registry.try_lock().map_or(Ok(()), |registry| registry.visit(&visit))
+    }
+
+    fn __clear__(&self) {
+        let registry = std::mem::take(&mut *self.0.registry.lock());
+        if let Taken::Open(opened, closed) = self.0.take() {
+            let runtime = opened.runtime.clone();
+            runtime.spawn(closing(*opened, closed));
+        }
+        drop(registry);
+    }
 }
 
 impl Registry {
+    /// Shows the collector what it holds.
+    fn visit(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        let handlers = self.handlers.values().flat_map(Handler::functions);
+        let tick_handlers = self.tick_handlers.values().map(TickHandler::function);
+        let callbacks = self.callbacks.iter().map(Callback::function);
+        let provider = self.provider.iter().map(Provider::function);
+        let mut functions = handlers.chain(tick_handlers).chain(callbacks).chain(provider);
+        functions.try_for_each(|function| visit.call(function))
+    }
+
     fn wish(&mut self, about: String, wish: Wish) {
         self.wished += 1;
         match self.wishes.iter_mut().find(|(other, _)| *other == about) {
@@ -322,7 +348,6 @@ impl Shared {
             footing,
             slot: Mutex::new(owned),
             registry: Mutex::default(),
-            listeners: TaskTracker::new(),
         });
         note(&shared);
         shared
@@ -367,11 +392,7 @@ impl Shared {
     }
 
     /// Registers who does the steps of a name, now and whenever it is opened.
-    pub(crate) fn put_handler(
-        &self,
-        name: String,
-        handler: Handler,
-    ) -> lockbay::Result<()> {
+    pub(crate) fn put_handler(&self, name: String, handler: Handler) -> lockbay::Result<()> {
         let mut registry = self.registry.lock();
         if let Some((bay, home)) = self.at_home() {
             handler.register(&name, &bay, &home)?;
@@ -396,11 +417,6 @@ impl Shared {
         drop(registry);
         drop(before);
         Ok(())
-    }
-
-    /// Calls back on events of this instance, until it ends.
-    pub(crate) fn listen(&self, bay: &lockbay::LockBay, home: &Home, callback: &Callback) {
-        self.listeners.spawn(callback.clone().listen(bay, home.clone()));
     }
 
     /// Has the instance told something now, if it is open, and whenever it is opened, in place of
@@ -445,7 +461,9 @@ impl Wished {
     fn __await__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         match &self.0 {
             Some(future) => future.bind(py).call_method0("__await__"),
-            None => py.import("lockbay._loop")?.getattr("nothing")?.call0()?.call_method0("__await__"),
+            None => {
+                py.import("lockbay._loop")?.getattr("nothing")?.call0()?.call_method0("__await__")
+            }
         }
     }
 

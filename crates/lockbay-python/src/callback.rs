@@ -35,28 +35,30 @@ enum TakesEvent {
 
 impl Callback {
     pub(crate) fn new(py: Python<'_>, event: &str, function: Py<PyAny>) -> PyResult<Self> {
-        let takes = py.import("lockbay._loop")?.getattr("takes_an_argument")?.call1((&function,))?;
+        let takes =
+            py.import("lockbay._loop")?.getattr("takes_an_argument")?.call1((&function,))?;
         let takes_event = if takes.is_truthy()? { TakesEvent::Yes } else { TakesEvent::No };
         Ok(Callback { event: event.into(), function: Arc::new(function), takes_event })
     }
 
-    /// Calls it until the instance ends. What is heard begins with the call of this, not with its
-    /// first poll.
-    pub(crate) fn listen(
-        self,
-        bay: &LockBay,
-        home: Home,
-    ) -> impl Future<Output = ()> + Send + 'static {
+    /// What it calls.
+    pub(crate) fn function(&self) -> &Py<PyAny> {
+        &self.function
+    }
+
+    /// Calls it at home, from now on until the instance ends. Needs a Tokio runtime.
+    pub(crate) fn listen(&self, bay: &LockBay, home: &Home) {
         let source = match &*self.event {
             "leader_elected" | "leader_lost" => Source::Edges(bay.leadership().subscribe()),
             _ => Source::Bus(bay.subscribe()),
         };
-        async move {
+        let (callback, at) = (self.clone(), home.clone());
+        home.listeners().spawn(async move {
             match source {
-                Source::Edges(edges) => self.follow_edges(edges, home).await,
-                Source::Bus(events) => self.follow_bus(events, home).await,
+                Source::Edges(edges) => callback.follow_edges(edges, at).await,
+                Source::Bus(events) => callback.follow_bus(events, at).await,
             }
-        }
+        });
     }
 
     async fn follow_edges(&self, mut edges: Edges, home: Home) {
@@ -72,7 +74,9 @@ impl Callback {
             let (name, event) = match edge {
                 Edge::Elected { term, token } => (
                     "leader_elected",
-                    format!(r#"{{"event":"leader_elected","term":{term},"fencing_token":{token}}}"#),
+                    format!(
+                        r#"{{"event":"leader_elected","term":{term},"fencing_token":{token}}}"#
+                    ),
                 ),
                 Edge::Lost { term, reason } => (
                     "leader_lost",

@@ -100,9 +100,9 @@ pub(crate) fn unknown(message: impl Into<String>) -> Error {
 /// it came from.
 pub(crate) fn report(py: Python<'_>, what: &str, error: &PyErr) {
     static REPORT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let told = REPORT.import(py, "lockbay._loop", "report").and_then(|report| {
-        report.call1((what, error.value(py)))
-    });
+    let told = REPORT
+        .import(py, "lockbay._loop", "report")
+        .and_then(|report| report.call1((what, error.value(py))));
     if let Err(failed) = told {
         failed.write_unraisable(py, None);
     }

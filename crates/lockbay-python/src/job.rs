@@ -212,7 +212,9 @@ impl LockBay {
         let bay = self.0.bay(py)?;
         let json = to_optional("parameters", parameters.as_ref())?;
         let calling = if by_name { Calling::ByName } else { Calling::WithJob };
-        if by_name && let Some(given) = parameters.as_ref().filter(|it| !it.is_instance_of::<PyDict>()) {
+        if by_name
+            && let Some(given) = parameters.as_ref().filter(|it| !it.is_instance_of::<PyDict>())
+        {
             let shown = given.repr()?;
             return Err(invalid(py, format!("parameters given by name are a dict, not {shown}")));
         }
@@ -239,7 +241,8 @@ impl LockBay {
         request.max_retries = max_retries;
         request.claim_ttl = seconds(py, "claim_ttl", claim_ttl)?;
         request.holder = holder;
-        request.scheduled_time = scheduled_time.map(str::parse::<Timestamp>).transpose().or_raise(py)?;
+        request.scheduled_time =
+            scheduled_time.map(str::parse::<Timestamp>).transpose().or_raise(py)?;
         let options = RunOptions { timeout: seconds(py, "timeout", timeout)? };
         let placement = if leader_only { Placement::LeaderOnly } else { Placement::Anywhere };
 
@@ -412,6 +415,7 @@ pub(crate) fn seconds(
 ) -> PyResult<Option<Duration>> {
     let Some(value) = value else { return Ok(None) };
     let time = Duration::try_from_secs_f64(value);
-    let time = time.map_err(|_| invalid(py, format!("{what} is a time in seconds, not {value}")))?;
+    let time =
+        time.map_err(|_| invalid(py, format!("{what} is a time in seconds, not {value}")))?;
     Ok(Some(time))
 }

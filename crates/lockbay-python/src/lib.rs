@@ -13,6 +13,7 @@ mod json;
 mod kit;
 mod leader;
 mod life;
+mod log;
 mod mailbox;
 mod money;
 mod monitor;
@@ -30,6 +31,7 @@ use pyo3::prelude::*;
 
 #[pymodule]
 fn _lockbay(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    log::install();
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add("EVENTS", lockbay::event::Event::NAMES.to_vec())?;
     module.add_class::<bay::LockBay>()?;

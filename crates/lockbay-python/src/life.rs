@@ -17,6 +17,7 @@ use crate::bay::Shared;
 use crate::error::unavailable;
 use crate::home::Home;
 use crate::mailbox::Post;
+use crate::stepped::Footing;
 
 /// How long a closing instance waits for callbacks that hear of its end.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -41,7 +42,8 @@ enum Slot {
 pub(crate) struct Opened {
     bay: lockbay::LockBay,
     home: Home,
-    runtime: Handle,
+    pub(crate) runtime: Handle,
+    footing: Option<Footing>,
 }
 
 /// How an instance stands, as seen from here.
@@ -78,6 +80,7 @@ pub(crate) fn note(shared: &Arc<Shared>) {
 }
 
 impl Shared {
+    /// How it stands, as seen from this process.
     pub(crate) fn standing(&self) -> Standing {
         let owned = self.slot.lock();
         match &owned.slot {
@@ -134,11 +137,14 @@ impl Shared {
     /// The instance if it is open here; from then on it is not.
     pub(crate) fn take(&self) -> Taken {
         let mut owned = self.slot.lock();
-        let is_ours = owned.pid == std::process::id();
+        if owned.pid != std::process::id() {
+            // What the parent closes fires in no child.
+            return Taken::ClosedBefore(None);
+        }
         match &owned.slot {
-            Slot::Open(_) if is_ours => {}
+            Slot::Open(_) => {}
             Slot::Closed(before) => return Taken::ClosedBefore(before.clone()),
-            Slot::Open(_) | Slot::Opening(_) | Slot::Lent(..) => return Taken::ClosedBefore(None),
+            Slot::Opening(_) | Slot::Lent(..) => return Taken::ClosedBefore(None),
         }
         let closed = CancellationToken::new();
         let slot = std::mem::replace(&mut owned.slot, Slot::Closed(Some(closed.clone())));
@@ -189,11 +195,12 @@ pub(crate) enum Taken {
     ClosedBefore(Option<CancellationToken>),
 }
 
-pub(crate) async fn closing(shared: Arc<Shared>, opened: Opened, closed: CancellationToken) {
+/// Closes an instance in order, and says when that is done.
+pub(crate) async fn closing(opened: Opened, closed: CancellationToken) {
     // Fires also if this panics.
     let _closed = closed.drop_guard();
-    let Opened { bay, home, .. } = opened;
-    match &shared.footing {
+    let Opened { bay, home, footing, .. } = opened;
+    match footing {
         Some(footing) => footing.see_through(bay.shutdown()).await,
         None => bay.shutdown().await,
     }
@@ -201,9 +208,8 @@ pub(crate) async fn closing(shared: Arc<Shared>, opened: Opened, closed: Cancell
     let clock = bay.clock().clone();
     drop(bay);
     // Callbacks hear of the end, unless they take too long.
-    shared.listeners.close();
-    let _ = clock.timeout(LAST_WORDS, shared.listeners.wait()).await;
-    shared.listeners.reopen();
+    home.listeners().close();
+    let _ = clock.timeout(LAST_WORDS, home.listeners().wait()).await;
 }
 
 /// An instance that is being opened; dropped before it is, it is closed again.
@@ -213,7 +219,7 @@ pub(crate) struct Opening {
 }
 
 impl Opening {
-    /// Takes what was opened, tells it of every handler, callback and wish.
+    /// Takes what was opened, and tells it of every handler, callback and wish.
     pub(crate) async fn opened(
         self,
         bay: lockbay::LockBay,
@@ -231,7 +237,8 @@ impl Opening {
                 wish(bay.clone()).await?;
             }
             let (bay, runtime) = (bay.clone(), runtime.clone());
-            let opened = Opened { bay, home: Home::new(home.clone()), runtime };
+            let footing = self.shared.footing.clone();
+            let opened = Opened { bay, home: Home::new(home.clone()), runtime, footing };
             if self.take_over(wished, opened)? {
                 break;
             }
@@ -255,7 +262,7 @@ impl Opening {
             handler.register(name, &opened.bay, &opened.home)?;
         }
         for callback in &registry.callbacks {
-            shared.listen(&opened.bay, &opened.home, callback);
+            callback.listen(&opened.bay, &opened.home);
         }
         let before = std::mem::replace(&mut shared.slot.lock().slot, Slot::Open(opened));
         debug_assert!(matches!(before, Slot::Opening(_)), "one opens it at a time");
@@ -318,7 +325,7 @@ pub(crate) fn end(py: Python<'_>) -> PyResult<()> {
             Taken::Open(opened, closed) => {
                 let runtime = crate::runtime::handle(py)?;
                 closing.push(closed.clone());
-                runtime.spawn(self::closing(shared, *opened, closed));
+                runtime.spawn(self::closing(*opened, closed));
             }
             Taken::ClosedBefore(closed) => closing.extend(closed),
         }
@@ -335,6 +342,6 @@ pub(crate) fn end(py: Python<'_>) -> PyResult<()> {
         });
     }
     crate::runtime::end(py);
+    crate::log::deliver(py);
     Ok(())
 }
-

@@ -1,8 +1,9 @@
 //! The way from the runtime's threads to an event loop, and back.
 //!
-//! Each event loop has one mailbox. A thread of the runtime posts what is to be done there and wakes
-//! the loop through a descriptor that the loop watches; the loop empties the mailbox in one go. So
-//! no thread of the runtime ever waits for the interpreter, and many answers cost one wake-up.
+//! Each event loop has one mailbox. A thread of the runtime posts what is to be done there and
+//! wakes the loop through a descriptor that the loop watches; the loop empties the mailbox in one
+//! go. So no thread of the runtime ever waits for the interpreter, and many answers cost one
+//! wake-up.
 //!
 //! A mailbox is closed when its loop ends. What was posted and not done by then is dropped, and
 //! whoever waits for it learns so. A mailbox belongs to a process: what a fork has copied of it is
@@ -133,6 +134,7 @@ impl Mailbox {
         let mailbox = Mailbox::of(py, &event_loop)?;
         // What was there before is dropped when nothing is borrowed.
         drop(LATEST.replace(Some(mailbox.clone().unbind())));
+        crate::log::read_on(py, &mailbox.get().post);
         Ok(mailbox)
     }
 

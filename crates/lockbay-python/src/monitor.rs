@@ -106,5 +106,6 @@ pub(crate) fn named<T: DeserializeOwned>(
     members.set_item("name", name)?;
     let json = to_json(what, &members)?;
     // The library's own word for what is wrong with it.
-    serde_json::from_str(json.text()).map_err(|error| invalid(py, format!("{what} {name:?}: {error}")))
+    serde_json::from_str(json.text())
+        .map_err(|error| invalid(py, format!("{what} {name:?}: {error}")))
 }

@@ -50,7 +50,9 @@ pub(crate) fn handle(_: Python<'_>) -> PyResult<Handle> {
 /// Ends it, without waiting for what still runs.
 pub(crate) fn end(_: Python<'_>) {
     let pid = std::process::id();
-    match RUNTIME.lock().take() {
+    // Not locked any more when what it ran is dropped.
+    let owned = RUNTIME.lock().take();
+    match owned {
         Some(owned) if owned.pid == pid => owned.runtime.shutdown_background(),
         other => std::mem::forget(other),
     }

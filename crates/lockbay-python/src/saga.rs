@@ -75,6 +75,12 @@ impl Handler {
         Handler { execute, compensate, probe, settle: None, calling: Calling::WithCall }
     }
 
+    /// What it calls.
+    pub(crate) fn functions(&self) -> impl Iterator<Item = &Py<PyAny>> {
+        let optional = self.compensate.iter().chain(&self.probe).chain(&self.settle);
+        std::iter::once(&self.execute).chain(optional).map(|function| &**function)
+    }
+
     /// Has it do the steps of this name.
     pub(crate) fn register(
         &self,
@@ -115,7 +121,8 @@ impl PythonStep {
         let home = unwanted.run_until_cancelled(self.home.open()).await.flatten();
         let home = home.ok_or_else(not_begun)?;
         let StepContext { action, step, saga_id, attempt, .. } = &context;
-        let what = format!("{} of step {step:?} of saga {saga_id}, attempt {attempt},", action.name());
+        let what =
+            format!("{} of step {step:?} of saga {saga_id}, attempt {attempt},", action.name());
         let call = StepCall { context, clock: self.clock.clone() };
         let calling = self.handler.calling;
         let arguments = move |py: Python<'_>| call.arguments(py, calling);
@@ -450,8 +457,7 @@ impl Sagas {
         page: Option<String>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let bay = self.0.bay(py)?;
-        let call =
-            async move { bay.sagas().history(&saga_id, page.as_deref(), page_size).await };
+        let call = async move { bay.sagas().history(&saga_id, page.as_deref(), page_size).await };
         awaitable(py, call, |py, page| {
             let entries = show(py, &page.items)?;
             Ok((entries, page.next).into_pyobject(py)?.into_any().unbind())
@@ -490,11 +496,13 @@ impl Sagas {
             "resolve_undone" => Decision::ResolveUndone { step: named()? },
             other => {
                 let known = "cancel, resume, abandon, retry, skip, resolve_done, resolve_undone";
-                return Err(invalid(py, format!("there is no decision {other:?}; there are {known}")));
+                return Err(invalid(
+                    py,
+                    format!("there is no decision {other:?}; there are {known}"),
+                ));
             }
         };
-        let call =
-            async move { bay.sagas().operate(&saga_id, &decision, &actor, &reason).await };
+        let call = async move { bay.sagas().operate(&saga_id, &decision, &actor, &reason).await };
         awaitable(py, call, |py, operated| {
             Ok(operated.status.name().into_pyobject(py)?.into_any().unbind())
         })
@@ -525,14 +533,26 @@ fn spec(place: usize, step: &Bound<'_, PyAny>) -> PyResult<StepSpec> {
         Err(_) => step.getattr(intern!(py, "__dict__"))?.cast_into::<PyDict>()?,
     };
     let known = [
-        "name", "handler", "compensation_handler", "parameters", "max_retries",
-        "compensation_max_retries", "timeout", "timeout_seconds", "depends_on", "pivot", "idempotent",
+        "name",
+        "handler",
+        "compensation_handler",
+        "parameters",
+        "max_retries",
+        "compensation_max_retries",
+        "timeout",
+        "timeout_seconds",
+        "depends_on",
+        "pivot",
+        "idempotent",
     ];
     for name in fields.keys() {
         let name: String = name.extract()?;
         if !known.contains(&name.as_str()) {
             let known = known.join(", ");
-            return Err(invalid(py, format!("steps[{place}] has no field {name:?}; it has {known}")));
+            return Err(invalid(
+                py,
+                format!("steps[{place}] has no field {name:?}; it has {known}"),
+            ));
         }
     }
     let field = |name: &str| -> PyResult<Option<Bound<'_, PyAny>>> {

@@ -25,6 +25,11 @@ pub(crate) struct TickHandler {
 }
 
 impl TickHandler {
+    /// What it calls.
+    pub(crate) fn function(&self) -> &Py<PyAny> {
+        &self.function
+    }
+
     /// Registers it with an instance.
     pub(crate) fn register(
         &self,

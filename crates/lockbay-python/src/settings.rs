@@ -1,7 +1,7 @@
 //! Settings as Python gives them.
 //!
-//! The library merges and checks them; this only finds them, in keywords and in an application's own
-//! configuration, and writes them as the environment would.
+//! The library merges and checks them; this only finds them, in keywords and in an application's
+//! own configuration, and writes them as the environment would.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -28,8 +28,7 @@ impl Given {
         for (name, value) in settings {
             let name: String = name.extract()?;
             let known = SETTINGS.iter().find(|setting| setting.name == name);
-            let known =
-                known.ok_or_else(|| invalid(settings.py(), unknown_setting(&name)))?;
+            let known = known.ok_or_else(|| invalid(settings.py(), unknown_setting(&name)))?;
             if !value.is_none() {
                 self.settings.insert(known.name, setting_text(&value)?);
             }

@@ -23,6 +23,7 @@ const SHORTEST_STEP: Duration = Duration::from_millis(10);
 const BREATH: Duration = Duration::from_millis(5);
 
 /// A store in memory, and the clock that it goes by.
+#[derive(Clone)]
 pub(crate) struct Footing {
     clock: Clock,
     memory: Arc<Memory>,

@@ -107,7 +107,8 @@ async def test_a_store_of_an_unknown_kind_is_refused_without_its_password() -> N
 
 
 async def test_an_unknown_event_is_refused_with_those_there_are(bay: LockBay) -> None:
-    with pytest.raises(errors.Invalid, match="there is no event \"leader\"; there are leader_elected"):
+    known = "there is no event \"leader\"; there are leader_elected"
+    with pytest.raises(errors.Invalid, match=known):
         bay.on("leader", print)
 
 

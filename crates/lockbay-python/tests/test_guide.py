@@ -1,7 +1,7 @@
 """Every Python snippet of the integration guide, as it stands there.
 
-They are extracted from the guide itself. All that is done to them is what its reader does: imports of
-`services.` and `utils.` get the prefix `lockbay.`, placeholders such as `...` are filled in, and
+They are extracted from the guide itself. All that is done to them is what its reader does: imports
+of `services.` and `utils.` get the prefix `lockbay.`, placeholders such as `...` are filled in, and
 names that are the application's own are there. Each snippet has a test here that runs it and looks
 at what it did, and the tests are counted against the snippets.
 """
@@ -215,11 +215,13 @@ async def test_jobs_of_a_scheduler_come_and_go_with_leadership(guide: LockBay) -
         scheduler.shutdown(wait=False)
 
 
-def application_database(monkeypatch: pytest.MonkeyPatch) -> tuple[type, Callable[[], list[Any]]]:
+def application_database(
+    monkeypatch: pytest.MonkeyPatch,
+) -> tuple[type, Callable[[], list[Any]]]:
     """The application's class `Escrow`, and what gives the rows of it that are committed.
 
-    `lockbay.utils.atomic_transactions` is the package's own where SQLAlchemy is installed. Where it is
-    not, a stand-in with the same meaning takes its place, so that the snippet is run in any case.
+    `lockbay.utils.atomic_transactions` is the package's own where SQLAlchemy is installed. Where it
+    is not, a stand-in with the same meaning takes its place, so that the snippet is run anyway.
     """
     try:
         import sqlalchemy

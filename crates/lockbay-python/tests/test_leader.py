@@ -85,3 +85,18 @@ async def test_a_time_that_is_none_is_refused(bay: LockBay) -> None:
     for ttl in (-1, float("nan")):
         with pytest.raises(errors.Invalid, match="ttl is a time in seconds"):
             bay.lease("nightly", ttl=ttl)
+
+
+async def test_a_lease_that_is_held_can_be_taken_again_and_is_still_held(bay: LockBay) -> None:
+    lease = bay.lease("nightly", holder="one")
+    await lease
+    token = lease.fencing_token
+    try:
+        await lease
+    except errors.Held:
+        assert lease.fencing_token == token
+    assert lease.held
+    with pytest.raises(errors.Held):
+        await bay.lease("nightly", holder="other")
+    await lease.release()
+    await bay.lease("nightly", holder="other")

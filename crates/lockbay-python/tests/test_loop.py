@@ -344,14 +344,59 @@ def test_without_a_loop_that_is_said(sqlite_store: str) -> None:
 
 
 async def test_one_that_is_dropped_without_close_gives_its_rights_up(store: str) -> None:
-    bay = await LockBay.open(store, **QUICK)
+    # Far longer than anything here is waited for: leadership is given up, and does not lapse.
+    long = {"leader_ttl": "10m", **QUICK}
+    bay = await LockBay.open(store, **long)
     await until(bay.is_leader)
-    dropped = time.monotonic()
-    del bay
-    gc.collect()
+    async with LockBay.open(store, **long) as other:
+        follows = await other.leader.current()
+        assert follows["instance_id"] == bay.instance_id
+        del bay
+        gc.collect()
+
+        async def nobody_leads_but_this() -> bool:
+            who = await other.leader.current()
+            return who is None or who["is_self"]
+
+        await until(nobody_leads_but_this)
+
+
+async def test_one_that_its_own_handlers_hold_is_collected_and_gives_its_rights_up(
+    store: str,
+) -> None:
+    class Step:
+        def __init__(self, bay: LockBay) -> None:
+            self.bay = bay
+
+        async def execute(self, call: StepCall) -> None: ...
+
+    async def open_one() -> weakref.ref[Step]:
+        bay = await LockBay.open(store, **QUICK)
+        step = Step(bay)
+        bay.register_handler("step", step)
+        bay.on("leader_elected", lambda: bay.is_open)
+        bay.schedules.register("tick", lambda: bay.is_open)
+        await until(bay.is_leader)
+        return weakref.ref(step)
+
+    step = await open_one()
     async with LockBay.open(store, **QUICK) as other:
-        await until(other.is_leader)
-    assert time.monotonic() - dropped < 4, "sooner than its leadership would have lapsed"
+        await until(lambda: gc.collect() >= 0 and other.is_leader())
+        await until(lambda: gc.collect() >= 0 and step() is None)
+
+
+async def test_one_that_is_in_use_is_not_collected(bay: LockBay) -> None:
+    class Step:
+        async def execute(self, call: StepCall) -> str:
+            gc.collect()
+            return "done" if bay.is_open else "closed"
+
+    bay.register_handler("step", Step())
+    sagas = bay.sagas
+    gc.collect()
+    saga_id = await sagas.start("s", [{"name": "step"}])
+    assert await sagas.wait(saga_id, 20) == "completed"
+    assert (await sagas.get(saga_id))["steps"][0]["result"] == "done"
 
 
 async def test_a_callback_that_fails_does_not_stop_later_ones(
@@ -385,11 +430,25 @@ async def test_a_callback_hears_that_leadership_ends_with_the_instance(store: st
     assert [event["event"] for event in lost] == ["leader_lost"]
 
 
+async def test_what_the_library_tells_of_itself_is_in_the_log(
+    store: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "lockbay")
+    async with LockBay.open(store, **QUICK) as bay:
+        await until(bay.is_leader)
+        elected = f"leader_elected term=1 token={bay.leader.fencing_token}"
+        await until(lambda: elected in caplog.text)
+    await until(lambda: "leader_lost term=1" in caplog.text)
+
+
 async def test_instances_on_loops_of_several_threads_share_a_store(store: str) -> None:
     def work(number: int) -> list[Any]:
         async def jobs() -> list[Any]:
             async with LockBay.open(store, **QUICK) as bay:
-                ran = [bay.run_job("add", str(key), lambda job: number, wait_seconds=20) for key in range(20)]
+                ran = [
+                    bay.run_job("add", str(key), lambda job: number, wait_seconds=20)
+                    for key in range(20)
+                ]
                 return [outcome.result for outcome in await asyncio.gather(*ran)]
 
         return asyncio.run(jobs())

@@ -262,8 +262,12 @@ def test_a_child_opens_anew_what_its_parent_has_open_on_redis(redis_store: str) 
     said = program(
         redis_store,
         """
+        class Step:
+            def execute(self, call):
+                return os.getpid()
+
         bay = LockBay(store)
-        bay.register_handler("step", type("Step", (), {"execute": lambda self, call: os.getpid()})())
+        bay.register_handler("step", Step())
 
         async def again():
             await bay.start()
@@ -287,6 +291,37 @@ def test_a_child_opens_anew_what_its_parent_has_open_on_redis(redis_store: str) 
     assert said.splitlines() == ["(0, 'child True')", "parent goes on"]
 
 
+def test_a_child_of_a_parent_that_is_closing_does_not_wait_for_that(store: str) -> None:
+    said = program(
+        store,
+        """
+        from lockbay import _lockbay
+
+        async def close(bay):
+            await bay.close()
+
+        async def work():
+            bay = await LockBay.open(store)
+            running = asyncio.Event()
+
+            async def forever(job):
+                running.set()
+                await asyncio.Event().wait()
+
+            ran = asyncio.ensure_future(bay.run_job("job", "k", forever))
+            await running.wait()
+            closing = asyncio.ensure_future(bay.close())
+            await asyncio.sleep(0)
+            print(child(lambda: (asyncio.run(close(bay)), _lockbay.end())))
+            assert not closing.done()
+            await asyncio.gather(closing, ran, return_exceptions=True)
+
+        asyncio.run(work())
+        """,
+    )
+    assert said == "(0, '')"
+
+
 def test_forks_in_the_midst_of_work_never_leave_a_child_locked(redis_store: str) -> None:
     said = program(
         redis_store,
@@ -302,7 +337,8 @@ def test_forks_in_the_midst_of_work_never_leave_a_child_locked(redis_store: str)
                 busy = [asyncio.ensure_future(busily()) for _ in range(8)]
                 for number in range(40):
                     await bay.state.set("other", number)
-                    code, said = child(lambda: print(asyncio.run(counted(store, f"child {number}"))))
+                    key = f"child {number}"
+                    code, said = child(lambda: print(asyncio.run(counted(store, key))))
                     assert (code, said) == (0, "ran in child"), (code, said)
                 for task in busy:
                     assert not task.done(), task

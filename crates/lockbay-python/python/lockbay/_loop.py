@@ -8,6 +8,7 @@ import threading
 from typing import Any, AsyncGenerator, Callable
 
 logger = logging.getLogger("lockbay")
+handlers = logging.getLogger("lockbay.handlers")
 
 
 def begin(
@@ -25,7 +26,7 @@ def begin(
 
 
 def is_async(function: Callable[..., Any]) -> bool:
-    """Whether calling it gives a coroutine: a coroutine function, or an object that is called as one."""
+    """Whether calling it gives a coroutine: of a coroutine function, or an object that has one."""
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
         getattr(type(function), "__call__", None)
     )
@@ -53,17 +54,25 @@ async def _on_a_thread(
             result = await asyncio.shield(thread)
             break
         except asyncio.CancelledError:
-            if thread.done() or begun.acquire(blocking=False):
+            if thread.done():
+                result = thread.result()
+                break
+            if begun.acquire(blocking=False):
                 raise
     return await result if inspect.isawaitable(result) else result
+
+
+def log(level: int, text: str) -> None:
+    """Writes a line that the library tells of itself."""
+    logger.log(level, "%s", text)
 
 
 def report(what: str, error: BaseException) -> None:
     """Tells the log of an exception of the application's code that is not raised to it."""
     if isinstance(error, asyncio.CancelledError):
-        logger.info("%s was cancelled", what)
+        handlers.info("%s was cancelled", what)
     else:
-        logger.error("%s failed", what, exc_info=error)
+        handlers.error("%s failed", what, exc_info=error)
 
 
 def until_end(mailbox: Any) -> AsyncGenerator[None, None]:
