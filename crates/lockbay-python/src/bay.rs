@@ -304,7 +304,9 @@ impl Registry {
         let handlers = self.handlers.values().flat_map(Handler::functions);
         let tick_handlers = self.tick_handlers.values().map(TickHandler::function);
         let callbacks = self.callbacks.iter().map(Callback::function);
-        handlers.chain(tick_handlers).chain(callbacks).try_for_each(|function| visit.call(function))
+        let provider = self.provider.iter().map(Provider::function);
+        let mut functions = handlers.chain(tick_handlers).chain(callbacks).chain(provider);
+        functions.try_for_each(|function| visit.call(function))
     }
 
     fn wish(&mut self, about: String, wish: Wish) {

@@ -29,6 +29,13 @@ pub(crate) struct Provider {
     pay: Arc<Py<PyAny>>,
 }
 
+impl Provider {
+    /// What it calls.
+    pub(crate) fn function(&self) -> &Py<PyAny> {
+        &self.pay
+    }
+}
+
 /// A wish to pay somebody.
 #[pyclass(frozen, module = "lockbay")]
 pub(crate) struct PayoutCall(PayoutRequest);
