@@ -219,22 +219,8 @@ impl LockBay {
             return Err(invalid(py, format!("parameters given by name are a dict, not {shown}")));
         }
         let mut request = ClaimRequest::new(job_type, job_key, json);
-        request.identity = match identity {
-            "fingerprint" => Identity::Fingerprint,
-            "key" => Identity::Key,
-            other => {
-                let message = format!("identity is fingerprint or key, not {other:?}");
-                return Err(invalid(py, message));
-            }
-        };
-        request.on_failed = match on_failed {
-            "rerun" => OnFailed::Rerun,
-            "replay" => OnFailed::Replay,
-            other => {
-                let message = format!("on_failed is rerun or replay, not {other:?}");
-                return Err(invalid(py, message));
-            }
-        };
+        request.identity = identity_of(py, identity)?;
+        request.on_failed = when_failed(py, on_failed)?;
         if let Some(wait) = seconds(py, "wait_seconds", wait_seconds)? {
             request.on_in_progress = OnInProgress::Wait(wait);
         }
@@ -268,6 +254,22 @@ impl LockBay {
         awaitable(py, call, |py, outcome| {
             Ok(Bound::new(py, Outcome::show(py, &outcome)?)?.into_any().unbind())
         })
+    }
+}
+
+fn identity_of(py: Python<'_>, name: &str) -> PyResult<Identity> {
+    match name {
+        "fingerprint" => Ok(Identity::Fingerprint),
+        "key" => Ok(Identity::Key),
+        other => Err(invalid(py, format!("identity is fingerprint or key, not {other:?}"))),
+    }
+}
+
+fn when_failed(py: Python<'_>, name: &str) -> PyResult<OnFailed> {
+    match name {
+        "rerun" => Ok(OnFailed::Rerun),
+        "replay" => Ok(OnFailed::Replay),
+        other => Err(invalid(py, format!("on_failed is rerun or replay, not {other:?}"))),
     }
 }
 
