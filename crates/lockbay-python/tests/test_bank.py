@@ -95,6 +95,8 @@ class Bank:
         while not self.over.wait(dice.uniform(*BETWEEN_KILLS)):
             victim, other = dice.sample(range(WORKERS), 2)
             freezes = self.havoc["killed"] % 2 == 1
+            # Its numbers die with it.
+            self.havoc["taken over"] += self.workers[victim].ask("taken_over")
             self.workers[victim].kill()
             self.havoc["killed"] += 1
             if freezes:
@@ -183,7 +185,7 @@ def run(bank: Bank, orders: list[Order]) -> dict[str, str]:
             thread.result()
     sagas = [saga for order in orders for saga in order.sagas.values()]
     ends = {saga: ended(bank, saga) for saga in sagas}
-    bank.havoc["taken over"] = sum(worker.ask("taken_over") for worker in bank.workers)
+    bank.havoc["taken over"] += sum(worker.ask("taken_over") for worker in bank.workers)
     return ends
 
 
