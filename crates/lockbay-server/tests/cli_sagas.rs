@@ -250,7 +250,7 @@ fn what_was_decided_before_a_page_failed_is_told() {
             .unwrap();
         let told = String::from_utf8(ended.stdout).unwrap();
         assert!(told.contains(&format!("{noun}-1")), "{noun}: {told}");
-        assert_eq!(ended.status.code(), Some(1), "{noun}");
+        assert_eq!(ended.status.code(), Some(2), "{noun}: the server broke down");
         let error = String::from_utf8(ended.stderr).unwrap();
         assert!(error.contains("it broke down"), "{noun}: {error}");
     }

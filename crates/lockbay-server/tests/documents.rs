@@ -78,6 +78,8 @@ impl Reader {
                 "json" => self.compare(&block.text, &place),
                 "toml" => self.configure(&block.text, &place),
                 "sh not-run" | "text" => {}
+                // Run by the tests of the Python package.
+                "python" => {}
                 rust if rust.starts_with("rust") => {}
                 other => panic!("{place}: what is a block of {other:?}?"),
             }
