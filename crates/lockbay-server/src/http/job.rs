@@ -361,7 +361,7 @@ struct Completed {
 /// Say that a job is done
 ///
 /// Its result is what every later claim is told. Said twice with the same result, it succeeds
-/// twice. A holder whose claim has lapsed and was taken over is refused as fenced.
+/// twice. A holder whose claim has lapsed is refused as fenced.
 #[utoipa::path(
     post,
     path = "/v1/jobs/{job_id}/complete",

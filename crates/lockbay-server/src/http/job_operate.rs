@@ -130,7 +130,7 @@ struct RefusedJob {
 ///
 /// All that a filter matches are cancelled or may run again, a page at a time.
 /// A job that cannot be decided upon so is told with the reason, and the others go on. A retry
-/// passes over those that may run again already.
+/// passes over those that a person has let run again already.
 #[utoipa::path(
     post,
     path = "/v1/jobs/bulk",

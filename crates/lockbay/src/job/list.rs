@@ -71,7 +71,8 @@ pub struct JobInfo {
     pub failures: u32,
     pub max_retries: u32,
     pub holder: String,
-    /// Of the last claim, as a string because it passes 2^53.
+    /// Of the last change of the job, as a string because it passes 2^53: while it is claimed, that
+    /// of the claim.
     pub fencing_token: String,
     pub idempotency_token: String,
     pub created_at: Timestamp,

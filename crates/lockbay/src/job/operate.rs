@@ -63,7 +63,7 @@ pub struct OperatedJobs {
 impl Jobs {
     /// Carries out one decision for at most `limit` jobs that a filter matches, going on after
     /// `next` of an earlier call, and says for each what came of it. All are found before the first
-    /// is decided upon; a failed one that may run again already is passed over by a retry.
+    /// is decided upon; one that a person has let run again already is passed over by a retry.
     ///
     /// # Errors
     /// `Invalid` without a reason, and for a `next` that was never handed out.

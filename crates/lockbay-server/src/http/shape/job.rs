@@ -51,7 +51,7 @@ pub(in crate::http) struct Job {
     max_retries: u32,
     /// Who has claimed it last, by their own word.
     holder: LongName,
-    /// Of the last claim.
+    /// Of the last change of the job: while it is claimed, that of the claim.
     fencing_token: FencingToken,
     /// The same for all attempts: show it to whoever does the work for you.
     idempotency_token: String,
@@ -65,7 +65,7 @@ pub(in crate::http) struct Job {
     scheduled_time: Option<Moment>,
     /// Whether it runs on the leader alone.
     leader_only: bool,
-    /// When it ended.
+    /// When the last attempt ended, or the job was reopened.
     #[schema(required)]
     completed_at: Option<Moment>,
     /// What it returned, as it was given, digit by digit.
