@@ -237,7 +237,7 @@ fn what_was_decided_before_a_page_failed_is_told() {
             let answer = match calls.fetch_add(1, Ordering::Relaxed) {
                 0 => Answer::Says(200, first.clone()),
                 1 => Answer::Says(200, second.clone()),
-                _ => Answer::Says(500, document!({ "status": 500, "detail": "it broke down" })),
+                _ => Answer::Says(500, document!({})),
             };
             async move { answer }
         });
@@ -252,6 +252,6 @@ fn what_was_decided_before_a_page_failed_is_told() {
         assert!(told.contains(&format!("{noun}-1")), "{noun}: {told}");
         assert_eq!(ended.status.code(), Some(2), "{noun}: the server broke down");
         let error = String::from_utf8(ended.stderr).unwrap();
-        assert!(error.contains("it broke down"), "{noun}: {error}");
+        assert!(error.contains("500"), "{noun}: {error}");
     }
 }
