@@ -21,7 +21,7 @@ use crate::callback::Callback;
 use crate::error::{Raise, invalid, raise, unavailable, unknown};
 use crate::home::Home;
 use crate::json::show;
-use crate::life::{Begun, Owned, Standing, Taken, closing, note};
+use crate::life::{Begun, Owned, Standing, note};
 use crate::mailbox::{Mailbox, awaitable};
 use crate::payout::Provider;
 use crate::saga::Handler;
@@ -175,16 +175,10 @@ impl LockBay {
 
     /// Ends in order: takes nothing new, resigns, lets handlers finish for `shutdown_grace`, and
     /// closes the store. Once begun, it is seen through, whether or not it is waited for. Called
-    /// again, it waits for that.
+    /// again, it waits for that; called while it is being opened, it waits for that, and then closes.
     fn close<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let runtime = crate::runtime::handle(py)?;
-        let closed = match self.0.take() {
-            Taken::Open(opened, closed) => {
-                runtime.spawn(closing(*opened, closed.clone()));
-                Some(closed)
-            }
-            Taken::ClosedBefore(closed) => closed,
-        };
+        let closed = self.0.close(&runtime);
         let call = async move {
             if let Some(closed) = closed {
                 closed.cancelled().await;
@@ -290,10 +284,7 @@ impl LockBay {
 
     fn __clear__(&self) {
         let registry = std::mem::take(&mut *self.0.registry.lock());
-        if let Taken::Open(opened, closed) = self.0.take() {
-            let runtime = opened.runtime.clone();
-            runtime.spawn(closing(*opened, closed));
-        }
+        self.0.let_go();
         drop(registry);
     }
 }

@@ -135,7 +135,7 @@ impl Shared {
     }
 
     /// The instance if it is open here; from then on it is not.
-    pub(crate) fn take(&self) -> Taken {
+    fn take(&self) -> Taken {
         let mut owned = self.slot.lock();
         if owned.pid != std::process::id() {
             // What the parent closes fires in no child.
@@ -144,13 +144,47 @@ impl Shared {
         match &owned.slot {
             Slot::Open(_) => {}
             Slot::Closed(before) => return Taken::ClosedBefore(before.clone()),
-            Slot::Opening(_) | Slot::Lent(..) => return Taken::ClosedBefore(None),
+            Slot::Opening(done) => return Taken::Opening(done.clone()),
+            Slot::Lent(..) => return Taken::ClosedBefore(None),
         }
         let closed = CancellationToken::new();
         let slot = std::mem::replace(&mut owned.slot, Slot::Closed(Some(closed.clone())));
         match slot {
             Slot::Open(opened) => Taken::Open(Box::new(opened), closed),
             Slot::Opening(_) | Slot::Closed(_) | Slot::Lent(..) => Taken::ClosedBefore(None),
+        }
+    }
+
+    /// Begins to close what is open here, or will be when a call that opens it is through. Gives what
+    /// fires when that is done; nothing, if it is.
+    pub(crate) fn close(self: &Arc<Self>, runtime: &Handle) -> Option<CancellationToken> {
+        match self.take() {
+            Taken::Open(opened, closed) => {
+                runtime.spawn(closing(*opened, closed.clone()));
+                Some(closed)
+            }
+            Taken::Opening(done) => {
+                let closed = CancellationToken::new();
+                let done_with = closed.clone().drop_guard();
+                let (shared, inside) = (Arc::clone(self), runtime.clone());
+                runtime.spawn(async move {
+                    let _done_with = done_with;
+                    done.cancelled().await;
+                    if let Some(closed) = shared.close(&inside) {
+                        closed.cancelled().await;
+                    }
+                });
+                Some(closed)
+            }
+            Taken::ClosedBefore(closed) => closed,
+        }
+    }
+
+    /// Closes what is open here, and waits for nothing.
+    pub(crate) fn let_go(&self) {
+        if let Taken::Open(opened, closed) = self.take() {
+            let runtime = opened.runtime.clone();
+            runtime.spawn(closing(*opened, closed));
         }
     }
 }
@@ -188,15 +222,17 @@ pub(crate) enum Begun {
 }
 
 /// What there is to close.
-pub(crate) enum Taken {
+enum Taken {
     /// What is open, and what is to fire when it is closed.
     Open(Box<Opened>, CancellationToken),
+    /// What fires when it is open, or that failed.
+    Opening(CancellationToken),
     /// What fires when it is closed, if that is not long ago.
     ClosedBefore(Option<CancellationToken>),
 }
 
 /// Closes an instance in order, and says when that is done.
-pub(crate) async fn closing(opened: Opened, closed: CancellationToken) {
+async fn closing(opened: Opened, closed: CancellationToken) {
     // Fires also if this panics.
     let _closed = closed.drop_guard();
     let Opened { bay, home, footing, .. } = opened;
@@ -327,6 +363,8 @@ pub(crate) fn end(py: Python<'_>) -> PyResult<()> {
                 closing.push(closed.clone());
                 runtime.spawn(self::closing(*opened, closed));
             }
+            // No loop is left that it could be opened for.
+            Taken::Opening(_) => {}
             Taken::ClosedBefore(closed) => closing.extend(closed),
         }
     }

@@ -308,6 +308,17 @@ async def test_a_close_that_is_not_waited_for_is_seen_through(sqlite_store: str)
         await until(other.is_leader, within=2)
 
 
+async def test_closed_while_it_is_being_opened_it_is_closed_when_that_is_through(store: str) -> None:
+    bay = LockBay(store, **QUICK)
+    opening = asyncio.ensure_future(bay.start())
+    assert not bay.is_open
+    await bay.close()
+    assert not bay.is_open
+    assert await opening is bay and not bay.is_open
+    async with bay:
+        assert bay.is_open
+
+
 async def test_two_that_start_it_at_once_get_the_same_instance(store: str) -> None:
     bay = LockBay(store, **QUICK)
     assert await asyncio.gather(*(bay.start() for _ in range(5))) == [bay] * 5
