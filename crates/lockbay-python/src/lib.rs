@@ -29,6 +29,10 @@ mod stepped;
 
 use pyo3::prelude::*;
 
+/// Of Rust alone: what Python allocates, it allocates as before.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[pymodule]
 fn _lockbay(module: &Bound<'_, PyModule>) -> PyResult<()> {
     log::install();

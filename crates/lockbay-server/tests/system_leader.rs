@@ -76,6 +76,21 @@ impl Cluster {
         })
     }
 
+    /// The leader, and a job that only it may claim. One that others held up so long that its trust
+    /// has ended is asked again.
+    fn leader_with_a_job(&mut self, key: &str) -> (Leader, Value) {
+        let claim = json!({
+            "job_type": "reconcile", "job_key": key, "parameters": null,
+            "leader_only": true, "claim_ttl_seconds": 600,
+        });
+        let (found, claimed) = eventually("whoever is elected leads", || {
+            let found = self.leading(&self.all(), 0)?;
+            let claimed = self.servers[found.0].post("/v1/jobs/claim", &claim.to_string());
+            (claimed.status != 409).then(|| (found, claimed.ok()))
+        });
+        (self.note(found).0, claimed)
+    }
+
     fn note(&mut self, found: (usize, u64, Value)) -> (Leader, Tick) {
         let seen = self.clock.tick();
         let (place, token, leader) = found;
@@ -166,35 +181,20 @@ fn resigning_hands_over_within_50_ms_on_sqlite() {
 
 fn a_frozen_leader_is_refused_when_it_wakes(store: &str) {
     let mut cluster = Cluster::start(store);
-    let (mut leader, _) = cluster.leader(&cluster.all(), 0);
     let (mut round, mut unlucky) = (0, 0);
     while round < 10 {
-        let frozen = &cluster.servers[leader.place];
-        let claim = json!({
-            "job_type": "reconcile", "job_key": format!("{round}-{unlucky}"), "parameters": null,
-            "leader_only": true, "claim_ttl_seconds": 600,
-        });
-        let claimed = frozen.post("/v1/jobs/claim", &claim.to_string());
-        if claimed.status == 409 {
-            // It was elected while others held it up, so long that its trust has ended by now.
-            unlucky += 1;
-            assert!(unlucky <= 3, "whoever is elected does not lead");
-            leader = cluster.leader(&cluster.all(), 0).0;
-            continue;
-        }
-        let claimed = claimed.ok();
-        frozen.sigstop();
+        let (leader, claimed) = cluster.leader_with_a_job(&format!("{round}-{unlucky}"));
+        cluster.servers[leader.place].sigstop();
         let others: Vec<usize> = cluster.all().into_iter().filter(|n| *n != leader.place).collect();
-        let Some(next) = cluster.leader_within(TTL * 4, &others, leader.token) else {
+        if cluster.leader_within(TTL * 4, &others, leader.token).is_none() {
             // One that freezes while it writes to a SQLite file stops all others, as
             // docs/semantics.md says; that is not what this is about.
             cluster.servers[leader.place].sigcont();
             unlucky += 1;
             assert!(store.starts_with("sqlite:") && unlucky <= 3, "nobody else leads");
             println!("it froze while it wrote");
-            leader = cluster.leader(&cluster.all(), leader.token).0;
             continue;
-        };
+        }
         round += 1;
         let zombie = &cluster.servers[leader.place];
         zombie.sigcont();
@@ -205,7 +205,6 @@ fn a_frozen_leader_is_refused_when_it_wakes(store: &str) {
         let complete = json!({"claim_token": claimed["claim_token"], "result": null});
         let late = zombie.post(&format!("/v1/jobs/{job}/complete"), &complete.to_string());
         late.problem(409, "fenced");
-        leader = next;
     }
 }
 

@@ -308,8 +308,7 @@ fn clients_that_never_agree_on_tls_are_let_go_and_keep_nobody_out() {
 /// The limits lie below TLS.
 #[test]
 fn slow_clients_are_cut_off_over_tls_as_well() {
-    let setup =
-        serve_with(&[("LOCKBAY_HEAD_TIMEOUT", "500ms"), ("LOCKBAY_WRITE_TIMEOUT", "500ms")]);
+    let setup = serve_with(&[("LOCKBAY_HEAD_TIMEOUT", "2s"), ("LOCKBAY_WRITE_TIMEOUT", "2s")]);
     let (to, client) = (setup.server.address(), TlsClient::new(&setup.authority, None));
     client.get(to, LIVE).unwrap().ok();
     let open_files = setup.server.open_files_at_rest();

@@ -3,7 +3,8 @@
 //! Several clients may share one [`Memory`], as processes share a server. Nothing survives the
 //! process. It can be emptied or set back to an earlier [`Snapshot`], which is how tests lose data.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -13,6 +14,7 @@ use parking_lot::Mutex;
 use super::hint::Hub;
 use super::log;
 use super::operation::{Answers, Seen, straggler};
+use super::range::End;
 use super::witness::{Standing, Verdict, Witness};
 use super::{
     Commit, Deadline, Description, Footprint, Foreign, Hints, Key, Kind, MAX_PAGE, MAX_PAGE_BYTES,
@@ -34,9 +36,12 @@ pub struct Memory {
 #[derive(Debug, Clone)]
 struct Space {
     standing: Standing,
-    records: BTreeMap<Key, Slot>,
+    /// Each kind by itself, as a store has many and a scan goes through one.
+    records: BTreeMap<Kind, Slots>,
     answers: Arc<Mutex<Answers<Reply>>>,
 }
+
+type Slots = BTreeMap<Key, Slot>;
 
 #[derive(Debug, Clone)]
 enum Slot {
@@ -51,30 +56,27 @@ pub struct Snapshot(BTreeMap<Partition, Space>);
 impl Snapshot {
     /// Every record in it, of every kind. Index entries have none.
     pub fn records(&self) -> impl Iterator<Item = &Record> {
-        let slots = self.0.values().flat_map(|space| space.records.values());
-        slots.filter_map(|slot| match slot {
-            Slot::Record(record) => Some(record),
-            Slot::Mark => None,
-        })
+        let slots = self.0.values().flat_map(Space::slots);
+        slots.filter_map(|(_, slot)| slot.record())
     }
 
     /// Puts a record as it is, in the place of what is there: for tests that tamper with a store.
     pub fn put(&mut self, record: Record) {
         if let Some(space) = self.0.get_mut(&record.key.partition) {
-            space.records.insert(record.key.clone(), Slot::Record(record));
+            space.put(record.key.clone(), Slot::Record(record));
         }
     }
 
     /// Removes a record, as above.
     pub fn remove(&mut self, key: &Key) {
         if let Some(space) = self.0.get_mut(&key.partition) {
-            space.records.remove(key);
+            space.remove(key);
         }
     }
 
     /// Every key in it, of records and of index entries.
     pub fn keys(&self) -> impl Iterator<Item = &Key> {
-        self.0.values().flat_map(|space| space.records.keys())
+        self.0.values().flat_map(Space::slots).map(|(key, _)| key)
     }
 }
 
@@ -157,12 +159,49 @@ impl MemoryStore {
     }
 }
 
-impl Space {
-    fn record(&self, key: &Key) -> Option<&Record> {
-        match self.records.get(key) {
-            Some(Slot::Record(record)) => Some(record),
-            Some(Slot::Mark) | None => None,
+impl Slot {
+    fn record(&self) -> Option<&Record> {
+        match self {
+            Slot::Record(record) => Some(record),
+            Slot::Mark => None,
         }
+    }
+}
+
+impl Space {
+    fn slot(&self, key: &Key) -> Option<(&Key, &Slot)> {
+        self.records.get(&key.kind)?.get_key_value(key)
+    }
+
+    fn record(&self, key: &Key) -> Option<&Record> {
+        self.slot(key)?.1.record()
+    }
+
+    fn slots(&self) -> impl Iterator<Item = (&Key, &Slot)> {
+        self.records.values().flatten()
+    }
+
+    fn put(&mut self, key: Key, slot: Slot) {
+        self.records.entry(key.kind).or_default().insert(key, slot);
+    }
+
+    fn remove(&mut self, key: &Key) {
+        self.records.get_mut(&key.kind).and_then(|slots| slots.remove(key));
+    }
+
+    /// What is in a range, the least first.
+    fn within(&self, range: &Range) -> Option<btree_map::Range<'_, Key, Slot>> {
+        let key = |id: String| Key::new(range.partition, range.kind, id);
+        let (first, end) = range.bounds();
+        let first = key(first);
+        let end = match end {
+            End::Before(id) => Bound::Excluded(key(id)),
+            End::Nowhere => Bound::Unbounded,
+        };
+        // Such bounds are refused, and hold nothing.
+        let is_empty = matches!(&end, Bound::Excluded(end) if *end < first);
+        let slots = self.records.get(&range.kind).filter(|_| !is_empty)?;
+        Some(slots.range((Bound::Included(first), end)))
     }
 
     fn apply(&mut self, write: &Write, revision: Revision, now: Timestamp) {
@@ -173,22 +212,24 @@ impl Space {
                     Deadline::After(ttl) => Some(now + *ttl),
                 };
                 let record = Record { key: key.clone(), value: value.clone(), revision, deadline };
-                self.records.insert(key.clone(), Slot::Record(record));
+                self.put(key.clone(), Slot::Record(record));
             }
             Write::Touch { key, ttl } => {
-                if let Some(Slot::Record(record)) = self.records.get_mut(key) {
+                let slots = self.records.get_mut(&key.kind);
+                if let Some(Slot::Record(record)) = slots.and_then(|slots| slots.get_mut(key)) {
                     record.deadline = Some(now + *ttl);
                 }
             }
             Write::Delete { key } => {
-                self.records.remove(key);
+                self.remove(key);
             }
             Write::Mark { key } => {
-                self.records.insert(key.clone(), Slot::Mark);
+                self.put(key.clone(), Slot::Mark);
             }
             Write::Append { key, line } => {
                 let key = log::record_key(key, revision);
-                let slot = self.records.entry(key.clone()).or_insert_with(|| {
+                let slots = self.records.entry(key.kind).or_default();
+                let slot = slots.entry(key.clone()).or_insert_with(|| {
                     Slot::Record(Record { key, value: Vec::new(), revision, deadline: None })
                 });
                 if let Slot::Record(record) = slot {
@@ -232,20 +273,10 @@ impl Store for MemoryStore {
     async fn scan(&self, range: &Range, limit: usize) -> Result<Page> {
         let limit = limit.clamp(1, MAX_PAGE);
         self.with(range.partition, |space, now| {
-            let start = Key::new(range.partition, range.kind, range.prefix.as_str());
-            let within = space
-                .records
-                .range(start..)
-                .take_while(|(key, _)| key.kind == range.kind && key.id.starts_with(&range.prefix));
-            let behind = |id: &str| match (&range.after, range.order) {
-                (None, _) => true,
-                (Some(after), Order::Forwards) => id > after.as_str(),
-                (Some(after), Order::Backwards) => id < after.as_str(),
-            };
-            let found = within.filter(|(key, _)| behind(&key.id));
+            let found = space.within(range).into_iter().flatten();
             let found: Box<dyn Iterator<Item = _> + '_> = match range.order {
                 Order::Forwards => Box::new(found),
-                Order::Backwards => Box::new(found.collect::<Vec<_>>().into_iter().rev()),
+                Order::Backwards => Box::new(found.rev()),
             };
             let records = found.map(|(key, slot)| match slot {
                 Slot::Record(record) => record.clone(),
@@ -263,15 +294,9 @@ impl Store for MemoryStore {
     async fn due(&self, partition: Partition, kind: Kind, limit: usize) -> Result<Page> {
         let limit = limit.clamp(1, MAX_PAGE);
         self.with(partition, |space, now| {
-            let mut due: Vec<&Record> = space
-                .records
-                .values()
-                .filter_map(|slot| match slot {
-                    Slot::Record(record) => Some(record),
-                    Slot::Mark => None,
-                })
-                .filter(|record| record.key.kind == kind && record.lapsed(now))
-                .collect();
+            let slots = space.records.get(&kind).into_iter().flat_map(BTreeMap::values);
+            let records = slots.filter_map(Slot::record);
+            let mut due: Vec<&Record> = records.filter(|record| record.lapsed(now)).collect();
             due.sort_by(|a, b| (a.deadline, &a.key).cmp(&(b.deadline, &b.key)));
             Ok(page(due.into_iter().cloned(), limit, now))
         })
@@ -358,16 +383,16 @@ impl Store for MemoryStore {
 #[async_trait]
 impl Upkeep for MemoryStore {
     async fn count(&self, partition: Partition, kind: Kind) -> Result<u64> {
-        self.with(partition, |space, _| {
-            let count = space.records.keys().filter(|key| key.kind == kind).count();
-            Ok(count as u64)
-        })
+        self.with(
+            partition,
+            |space, _| Ok(space.records.get(&kind).map_or(0, BTreeMap::len) as u64),
+        )
     }
 
     async fn weigh(&self, keys: &[Key]) -> Result<u64> {
         let partition = keys.first().map_or(Partition::FIRST, |key| key.partition);
         self.with(partition, |space, _| {
-            let found = keys.iter().filter_map(|key| space.records.get_key_value(key));
+            let found = keys.iter().filter_map(|key| space.slot(key));
             Ok(found.map(|(key, slot)| weight(key, slot)).sum())
         })
     }
@@ -375,7 +400,7 @@ impl Upkeep for MemoryStore {
     async fn footprint(&self) -> Result<Footprint> {
         self.with(Partition::FIRST, |_, _| Ok(()))?;
         let spaces = self.memory.spaces.lock();
-        let slots = spaces.values().flat_map(|space| &space.records);
+        let slots = spaces.values().flat_map(Space::slots);
         let used_bytes = slots.map(|(key, slot)| weight(key, slot)).sum();
         Ok(Footprint { used_bytes, free_bytes: 0 })
     }

@@ -35,6 +35,7 @@ pub mod log;
 pub mod memory;
 mod open;
 mod operation;
+mod range;
 #[cfg(feature = "redis")]
 pub mod redis;
 #[cfg(feature = "sqlite")]
@@ -55,6 +56,7 @@ use crate::error::{Error, Result};
 pub use hint::{Hint, Hints};
 pub use open::open;
 pub use operation::Operation;
+pub use range::{Order, Range};
 pub use upkeep::{Footprint, Foreign, ForeignRule, ForeignSwept, Reclaimed, Upkeep, Volume};
 
 /// The longest id of a key, in bytes.
@@ -426,52 +428,6 @@ pub struct Read {
     pub records: Vec<Option<Record>>,
     /// The store's time.
     pub now: Timestamp,
-}
-
-/// Keys of one kind that start alike.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Range {
-    /// Where.
-    pub partition: Partition,
-    /// Of which kind.
-    pub kind: Kind,
-    /// How their ids start; empty for all.
-    pub prefix: String,
-    /// Only ids behind this one, in the order asked for.
-    pub after: Option<String>,
-    /// In which order.
-    pub order: Order,
-}
-
-/// The order in which a range is gone through.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Order {
-    /// The least id first.
-    #[default]
-    Forwards,
-    /// The greatest id first.
-    Backwards,
-}
-
-impl Range {
-    /// All keys of a kind whose id starts with `prefix`.
-    pub fn new(partition: Partition, kind: Kind, prefix: impl Into<String>) -> Self {
-        Range { partition, kind, prefix: prefix.into(), after: None, order: Order::Forwards }
-    }
-
-    /// The greatest id first.
-    #[must_use]
-    pub fn backwards(mut self) -> Self {
-        self.order = Order::Backwards;
-        self
-    }
-
-    /// Only what comes after this id, in the order asked for.
-    #[must_use]
-    pub fn after(mut self, id: Option<String>) -> Self {
-        self.after = id;
-        self
-    }
 }
 
 /// The answer to [`Store::scan`] and [`Store::due`].

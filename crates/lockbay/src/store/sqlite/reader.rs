@@ -14,6 +14,7 @@ use super::queue::closed;
 use super::{Shared, integer, schema};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
+use crate::store::range::End;
 use crate::store::{
     Key, Kind, MAX_PAGE, MAX_PAGE_BYTES, Order, Page, Partition, Range, Read, Record, Revision,
 };
@@ -132,7 +133,7 @@ pub(super) async fn get(shared: &Arc<Shared>, keys: &[Key]) -> Result<Read> {
 pub(super) async fn scan(shared: &Arc<Shared>, range: &Range, limit: usize) -> Result<Page> {
     let limit = limit.clamp(1, MAX_PAGE);
     let (partition, kind) = (range.partition, range.kind);
-    let (from, to) = bounds(range);
+    let (from, to) = range.bounds();
     let sql = match range.order {
         Order::Forwards => SCAN,
         Order::Backwards => SCAN_BACK,
@@ -249,13 +250,6 @@ pub(super) fn stamps(row: &Row<'_>, at: usize) -> rusqlite::Result<(Revision, Op
     ))
 }
 
-/// The end of a range of ids: that id is not in it.
-#[derive(Debug, PartialEq, Eq)]
-enum End {
-    Before(String),
-    Nowhere,
-}
-
 impl ToSql for End {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
         Ok(match self {
@@ -263,50 +257,5 @@ impl ToSql for End {
             // SQLite orders every blob behind every text.
             End::Nowhere => ToSqlOutput::Borrowed(ValueRef::Blob(&[])),
         })
-    }
-}
-
-/// The first id that is in a range, and the end of it, in the order of bytes.
-fn bounds(range: &Range) -> (String, End) {
-    let prefix = &range.prefix;
-    match (&range.after, range.order) {
-        (None, _) => (prefix.clone(), end_of_prefix(prefix)),
-        // The least string that is greater than another is that one with a zero byte behind it.
-        (Some(after), Order::Forwards) => {
-            (format!("{after}\0").max(prefix.clone()), end_of_prefix(prefix))
-        }
-        (Some(after), Order::Backwards) => match end_of_prefix(prefix) {
-            End::Before(end) if end < *after => (prefix.clone(), End::Before(end)),
-            End::Before(_) | End::Nowhere => (prefix.clone(), End::Before(after.clone())),
-        },
-    }
-}
-
-/// The least string that is greater than all that start with `prefix`: its last character moved on
-/// by one. The bytes of UTF-8 are in the order of its characters.
-fn end_of_prefix(prefix: &str) -> End {
-    let mut characters: Vec<char> = prefix.chars().collect();
-    while let Some(last) = characters.pop() {
-        if let Some(next) = (last..=char::MAX).nth(1) {
-            characters.push(next);
-            return End::Before(characters.into_iter().collect());
-        }
-    }
-    End::Nowhere
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_prefix_ends_at_its_next_character() {
-        let before = |text: &str| End::Before(text.into());
-        assert_eq!(end_of_prefix("ab"), before("ac"));
-        assert_eq!(end_of_prefix("a\u{7f}"), before("a\u{80}"));
-        assert_eq!(end_of_prefix("\u{d7ff}"), before("\u{e000}"), "surrogates are passed over");
-        assert_eq!(end_of_prefix("a\u{10ffff}"), before("b"));
-        assert_eq!(end_of_prefix("\u{10ffff}"), End::Nowhere);
-        assert_eq!(end_of_prefix(""), End::Nowhere);
     }
 }
