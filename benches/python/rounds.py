@@ -244,7 +244,8 @@ def leak(count: int = 1_000_000, warm_up: int = 100_000) -> None:
     """How much the process grows over a million jobs."""
 
     async def measure() -> None:
-        # With replays kept at hand for a second alone, and outcomes in a store outside.
+        # Outcomes are in a server outside; of those at hand here there are only so many, and the
+        # warm-up fills them.
         with Redis() as port:
             async with lockbay.LockBay.open(f"redis://127.0.0.1:{port}", monitoring=False) as bay:
                 name, done, before = uuid.uuid4().hex, 0, 0

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::bay::{LockBay, Shared};
 use crate::error::{Raise, invalid, job_failure, told, unknown};
 use crate::json::{from_json, show, to_optional};
-use crate::mailbox::{Mailbox, Post, Question, ask, awaitable};
+use crate::mailbox::{Mailbox, Post, Question, ask, awaitable, begun_here};
 use crate::movement::{Answer, Ids};
 
 /// What a handler gets.
@@ -251,7 +251,7 @@ impl LockBay {
                 () = post.ended() => Err(unknown("the event loop ended before the job did")),
             }
         };
-        awaitable(py, call, |py, outcome| {
+        begun_here(py, call, |py, outcome| {
             Ok(Bound::new(py, Outcome::show(py, &outcome)?)?.into_any().unbind())
         })
     }

@@ -15,6 +15,8 @@
 use std::cell::RefCell;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
 use pyo3::exceptions::PyRuntimeError;
@@ -28,6 +30,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::{Raise, raise, unknown};
 
+/// Of so many calls that are begun on the loop's thread, one is not.
+const AT_ONCE: usize = 64;
+
 /// Something to be done on the loop's thread.
 type Letter = Box<dyn FnOnce(Python<'_>) + Send>;
 
@@ -40,6 +45,10 @@ struct Shared {
     letters: Mutex<Option<Vec<Letter>>>,
     bell: OwnedFd,
     ended: CancellationToken,
+    /// Calls of the runtime whose answers are waited for.
+    under_way: AtomicUsize,
+    /// How often a call was begun on the loop's thread, or nearly.
+    begun_here: AtomicUsize,
 }
 
 impl Post {
@@ -122,7 +131,13 @@ impl Mailbox {
     /// That of the loop that runs on this thread.
     pub(crate) fn running(py: Python<'_>) -> PyResult<Bound<'_, Mailbox>> {
         static RUNNING: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        let event_loop = RUNNING.import(py, "asyncio", "get_running_loop")?.call0()?;
+        let asked = RUNNING.import(py, "asyncio", "get_running_loop")?.call0();
+        let event_loop = asked.map_err(|_| {
+            PyRuntimeError::new_err(
+                "no running event loop: call it in a coroutine, such as `async def main()` of \
+                 `asyncio.run(main())`",
+            )
+        })?;
         let latest = LATEST.with_borrow(|latest| latest.as_ref().map(|it| it.clone_ref(py)));
         if let Some(latest) = latest.map(|latest| latest.into_bound(py))
             && latest.get().event_loop(py)?.is(&event_loop)
@@ -178,7 +193,13 @@ impl Mailbox {
         let bell = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)
             .map_err(|error| PyRuntimeError::new_err(format!("no descriptor is left: {error}")))?;
         let letters = Mutex::new(Some(Vec::new()));
-        let post = Post(Arc::new(Shared { letters, bell, ended: CancellationToken::new() }));
+        let post = Post(Arc::new(Shared {
+            letters,
+            bell,
+            ended: CancellationToken::new(),
+            under_way: AtomicUsize::new(0),
+            begun_here: AtomicUsize::new(0),
+        }));
         let weakly = py.import("weakref")?.getattr("ref")?.call1((event_loop,))?.unbind();
         let pid = std::process::id();
         let mailbox = Mailbox { pid, post, event_loop: weakly, until_end: Mutex::default() };
@@ -203,6 +224,32 @@ impl Mailbox {
     /// The loop.
     pub(crate) fn event_loop<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         self.event_loop.bind(py).call0()
+    }
+
+    /// Whether no call is under way. What is answered at once suspends nobody, so now and then this
+    /// says no: whoever asks again and again lets others have the loop.
+    fn may_begin_here(&self) -> bool {
+        let Shared { under_way, begun_here, .. } = &*self.post.0;
+        under_way.load(Ordering::Relaxed) == 0
+            && begun_here.fetch_add(1, Ordering::Relaxed) % AT_ONCE != AT_ONCE - 1
+    }
+
+    /// Has the runtime see a call through, and answers this future with what comes of it.
+    fn see_through<T: Send + 'static>(
+        &self,
+        future: &Bound<'_, PyAny>,
+        call: impl Future<Output = lockbay::Result<T>> + Send + 'static,
+        show: impl FnOnce(Python<'_>, T) -> PyResult<Py<PyAny>> + Send + 'static,
+    ) -> PyResult<()> {
+        let py = future.py();
+        let waiting = Waiting::new(self.post(), future.clone().unbind());
+        let task = crate::runtime::handle(py)?.spawn(async move {
+            let answer = call.await;
+            waiting.answer(move |py| answer.or_raise(py).and_then(|value| show(py, value)));
+        });
+        let watcher = Watcher(Mutex::new(Some(task.abort_handle())));
+        future.call_method1(intern!(py, "add_done_callback"), (Bound::new(py, watcher)?,))?;
+        Ok(())
     }
 
     fn descriptor(&self) -> RawFd {
@@ -240,15 +287,33 @@ pub(crate) fn awaitable<'py, T: Send + 'static>(
     show: impl FnOnce(Python<'_>, T) -> PyResult<Py<PyAny>> + Send + 'static,
 ) -> PyResult<Bound<'py, PyAny>> {
     let mailbox = Mailbox::running(py)?;
-    let mailbox = mailbox.get();
-    let future = mailbox.event_loop(py)?.call_method0(intern!(py, "create_future"))?;
-    let waiting = Waiting { post: mailbox.post(), future: Some(future.clone().unbind()) };
-    let task = crate::runtime::handle(py)?.spawn(async move {
-        let answer = call.await;
-        waiting.answer(move |py| answer.or_raise(py).and_then(|value| show(py, value)));
-    });
-    let watcher = Watcher(Mutex::new(Some(task.abort_handle())));
-    future.call_method1(intern!(py, "add_done_callback"), (Bound::new(py, watcher)?,))?;
+    let future = mailbox.get().event_loop(py)?.call_method0(intern!(py, "create_future"))?;
+    mailbox.get().see_through(&future, call, show)?;
+    Ok(future)
+}
+
+/// As [`awaitable`], for a call that often waits for nothing, and then takes less time than the
+/// runtime takes to wake. When no other is under way, it is begun on the loop's own thread. What
+/// threads of the runtime have locked is free again at once, as they never wait for the
+/// interpreter.
+pub(crate) fn begun_here<'py, T: Send + 'static>(
+    py: Python<'py>,
+    call: impl Future<Output = lockbay::Result<T>> + Send + 'static,
+    show: impl FnOnce(Python<'_>, T) -> PyResult<Py<PyAny>> + Send + 'static,
+) -> PyResult<Bound<'py, PyAny>> {
+    let mailbox = Mailbox::running(py)?;
+    let future = mailbox.get().event_loop(py)?.call_method0(intern!(py, "create_future"))?;
+    let mut call = Box::pin(call);
+    if mailbox.get().may_begin_here() {
+        let _inside = crate::runtime::handle(py)?.enter();
+        // What wakes it before the runtime polls it again is not lost: that is done at once.
+        let first = call.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        if let Poll::Ready(answer) = first {
+            settle(&future, answer.or_raise(py).and_then(|value| show(py, value)));
+            return Ok(future);
+        }
+    }
+    mailbox.get().see_through(&future, call, show)?;
     Ok(future)
 }
 
@@ -259,8 +324,14 @@ struct Waiting {
 }
 
 impl Waiting {
+    fn new(post: Post, future: Py<PyAny>) -> Self {
+        post.0.under_way.fetch_add(1, Ordering::Relaxed);
+        Waiting { post, future: Some(future) }
+    }
+
     fn answer(mut self, answer: impl FnOnce(Python<'_>) -> PyResult<Py<PyAny>> + Send + 'static) {
         let future = self.future.take().expect("it is taken once, here or by the drop");
+        self.post.0.under_way.fetch_sub(1, Ordering::Relaxed);
         self.post.send(move |py| settle(future.bind(py), answer(py)));
     }
 }
@@ -268,6 +339,7 @@ impl Waiting {
 impl Drop for Waiting {
     fn drop(&mut self) {
         if let Some(future) = self.future.take() {
+            self.post.0.under_way.fetch_sub(1, Ordering::Relaxed);
             let answer = |py: Python<'_>| Err(raise(py, &unknown("it was not seen through")));
             self.post.send(move |py| settle(future.bind(py), answer(py)));
         }

@@ -319,6 +319,24 @@ async def test_closed_while_it_is_being_opened_it_is_closed_when_that_is_through
         assert bay.is_open
 
 
+async def test_who_reads_what_is_at_hand_again_and_again_lets_others_have_the_loop(store: str) -> None:
+    async with LockBay.open(store, **QUICK) as bay:
+        await bay.state.set("rate", 1)
+        others = 0
+
+        async def other() -> None:
+            nonlocal others
+            while True:
+                others += 1
+                await asyncio.sleep(0)
+
+        beside = asyncio.ensure_future(other())
+        for _ in range(1_000):
+            assert await bay.state.get("rate") == 1
+        beside.cancel()
+        assert others > 10
+
+
 async def test_two_that_start_it_at_once_get_the_same_instance(store: str) -> None:
     bay = LockBay(store, **QUICK)
     assert await asyncio.gather(*(bay.start() for _ in range(5))) == [bay] * 5
