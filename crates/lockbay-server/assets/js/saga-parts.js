@@ -9,34 +9,38 @@ export const callout = (tone, title, ...body) => h("div.callout", { class: `tone
 /** From one moment to another. */
 export const length = (from, to) => duration(new Date(to) - new Date(from));
 
-/** How long it is until a moment; kept by the clock of this browser. */
-export function countdown(iso, { svg } = {}) {
+/** How long it is until a moment, and then `past(length)`; kept by the clock of this browser. */
+export function countdown(iso, { svg, past = () => "now" } = {}) {
   if (!iso) return h("span.faint", "–");
   const element = svg ? document.createTextNode("") : h("time.figure", { datetime: iso, title: iso });
   const write = () => {
     const left = new Date(iso) - Date.now();
-    element.textContent = left > 0 ? `in ${duration(Math.ceil(left / 1_000) * 1_000)}` : "now";
+    const length = duration(Math.ceil(Math.abs(left) / 1_000) * 1_000);
+    element.textContent = left > 0 ? `in ${length}` : left > -1_000 ? "now" : past(length);
   };
   write();
   const timer = setInterval(() => (element.isConnected ? write() : clearInterval(timer)), 1_000);
   return element;
 }
 
+/** When an attempt may begin. Whether it has is not known before it ends. */
+export const attemptDue = (iso) => countdown(iso, { past: (length) => `due ${length} ago` });
+
 const OF_DECISIONS = new Set(["cancelled", "resumed", "step_retried", "step_skipped", "step_resolved_done", "step_resolved_undone", "abandoned"]);
 
-/** What happened, the newest first. */
-export function historyTable(entries, more) {
+/** What happened to these steps, the newest first; `nothing` says why nothing has. */
+export function historyTable(entries, { more, steps, nothing }) {
   const newest = [...entries].reverse();
+  const isNext = (entry) => steps.some((step) => step.name === entry.step && step.next_retry_at === entry.next_retry_at);
   const columns = [
     { label: "#", align: "end", render: (entry) => h("span.figure", entry.number) },
     { label: "When", render: (entry) => time(entry.at) },
     { label: "What", render: (entry) => h("code.event", { class: toneOfEvent(entry.event) }, entry.event) },
-    { label: "Step", render: (entry) => entry.step ?? "" },
-    { label: "Detail", grow: true, render: detailOf },
+    { label: "Step", render: (entry) => h("span.wrap", entry.step ?? "") },
+    { label: "Detail", grow: true, render: (entry) => detailOf(entry, isNext(entry)) },
   ];
   const note = `${entries.length} ${entries.length === 1 ? "entry" : "entries"}${more ? ", and more" : ""}, newest first`;
-  const nothing = h("p.faint.padded", "Nothing has happened yet: the first step is on its way.");
-  return panel("History", { note, flush: true }, table(columns, newest, { caption: "History", key: (entry) => entry.revision, empty: nothing }));
+  return panel("History", { note, flush: true }, table(columns, newest, { caption: "History", key: (entry) => entry.revision, empty: h("p.faint.padded", `Nothing has happened yet: ${nothing}.`) }));
 }
 
 function toneOfEvent(event) {
@@ -45,12 +49,12 @@ function toneOfEvent(event) {
   return OF_DECISIONS.has(event) ? "tone-info" : "";
 }
 
-function detailOf(entry) {
+function detailOf(entry, isNext) {
   return h("span.detail",
     entry.error && h("span.bad", entry.error),
     entry.actor && h("span", "by ", h("b", entry.actor)),
     entry.reason && h("q", entry.reason),
-    entry.next_retry_at && h("span.faint", "next attempt ", time(entry.next_retry_at)),
+    entry.next_retry_at && h("span.faint.nowrap", "next attempt ", isNext ? attemptDue(entry.next_retry_at) : `after ${length(entry.at, entry.next_retry_at)}`),
     entry.result !== undefined && entry.result !== null && brief(entry.result));
 }
 
@@ -71,7 +75,7 @@ export function stepPanel(step, actions) {
       step.error && ["Last error", h("span", { class: step.status === "completed" || step.status === "compensated" ? "" : "bad" }, step.error)],
       ["Attempts", attempts],
       undone && ["Attempts to undo", undone],
-      step.next_retry_at && ["Next attempt", countdown(step.next_retry_at)],
+      step.next_retry_at && ["Next attempt", attemptDue(step.next_retry_at)],
       ["Handler", h("code", step.handler)],
       compensation && ["Undone by", h("code", compensation)],
       ["One attempt may take", duration(step.timeout_seconds * 1_000)],
@@ -102,7 +106,7 @@ export function movements(items) {
   const columns = [
     { label: "When", render: (movement) => time(movement.at) },
     { label: "Movement", render: (movement) => h("strong", words(movement.kind)) },
-    { label: "Step", render: (movement) => movement.reference?.step ?? "" },
+    { label: "Step", render: (movement) => h("span.wrap", movement.reference?.step ?? "") },
     { label: "Accounts, amounts and what is there afterwards", grow: true, render: legs },
   ];
   return panel("Money moved", { note: `${items.length} ${items.length === 1 ? "movement" : "movements"}`, flush: true }, table(columns, items, { caption: "Movements", key: (movement) => movement.movement_id }));

@@ -2,7 +2,7 @@
 
 import { segment } from "../api.js";
 import { decideOnJob, JOB_VERBS } from "../decisions.js";
-import { actor, brief, callout, countdown, length } from "../saga-parts.js";
+import { actor, attemptDue, brief, callout, countdown, length } from "../saga-parts.js";
 import { button, copyButton, facts, h, id, json, load, pageHead, panel, table, time } from "../ui.js";
 import { jobStatus } from "./jobs.js";
 
@@ -44,7 +44,7 @@ function draw(job, audit, ctx, again) {
       actions,
     }),
     job.error && callout(job.status === "failed" ? "bad" : "quiet", "The last attempt failed", h("p", job.error),
-      h("p.note", job.next_retry_at ? ["It may be tried again ", time(job.next_retry_at), "."] : job.status === "failed" ? "It is not tried again unless somebody retries it." : "")),
+      h("p.note", job.next_retry_at ? ["Next attempt ", attemptDue(job.next_retry_at), "."] : job.status === "failed" ? "It is not tried again unless somebody retries it." : "")),
     job.lapsed && callout("warn", "Its claim ran out", h("p", `${job.holder ?? "The holder"} has not renewed it, and may be dead or slow. Whoever claims the job next makes attempt ${job.attempt + 1} with a greater fencing token.`)),
     h("div.split",
       h("div.main-column",
@@ -56,7 +56,7 @@ function draw(job, audit, ctx, again) {
         ["Attempt", `${job.attempt}, ${job.failures} failed, ${job.max_retries} ${job.max_retries === 1 ? "retry" : "retries"} allowed`],
         ["Holder", job.holder && h("code.wrap", job.holder)],
         job.claim_expires_at && ["Claim runs out", countdown(job.claim_expires_at)],
-        job.next_retry_at && ["Next attempt", countdown(job.next_retry_at)],
+        job.next_retry_at && ["Next attempt", attemptDue(job.next_retry_at)],
         ["First claimed", time(job.created_at)],
         ["Claimed", time(job.claimed_at)],
         job.completed_at && ["Ended", time(job.completed_at)],

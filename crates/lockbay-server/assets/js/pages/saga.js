@@ -4,7 +4,7 @@
 import { segment } from "../api.js";
 import { decideOnSaga, decideOnStep, ENDED, goesBack, SAGA_VERBS, STEP_VERBS } from "../decisions.js";
 import { drawSteps } from "../graph.js";
-import { button, facts, failure, fill, h, id, json, pageHead, panel, skeleton, statusBadge, time, words } from "../ui.js";
+import { button, duration, facts, failure, fill, h, id, json, pageHead, panel, skeleton, statusBadge, time, words } from "../ui.js";
 import { callout, countdown, historyTable, length, movements, stepPanel, trail } from "../saga-parts.js";
 
 /** A saga tells of no single step, so it is asked while it moves; what rests is asked now and then. */
@@ -25,13 +25,15 @@ export default {
     let shown = "";
     let past = "";
     let pastAt = 0;
+    let handlers = null;
+    let handlersAt = 0;
 
     const draw = () => {
       ctx.title(`${saga.saga_name} ${saga_id.slice(0, 8)}`);
       const chosen = chosenStep(saga, ctx.query.get("step"));
       keepFocus(root, () => {
         view.head.replaceChildren(head(saga, ctx, again));
-        fill(view.trouble, trouble(saga, ctx, again));
+        fill(view.trouble, trouble(saga, ctx, again), waiting(saga, handlers));
         fill(view.graph, graph(saga, chosen, ctx, view.graph.clientWidth));
         // What can be done about a parked step stands above already.
         fill(view.step, chosen && stepPanel(chosen, chosen.status === "parked" ? null : stepActions(saga, chosen, ctx, again)));
@@ -48,8 +50,21 @@ export default {
         saga = next;
         draw();
       }
+      if (await handlersAgain()) draw();
       // Seals come to entries without a change of the saga.
       if (changed || Date.now() - pastAt >= RESTING_MS) await pastAgain();
+    };
+    /** Who is known for the steps that are on their way; gives whether that changed what is shown. */
+    const handlersAgain = async () => {
+      const lacking = () => lacks(saga, handlers).map((step) => step.name).join();
+      const before = lacking();
+      const unknown = onTheirWay(saga).some((step) => !handlers?.has(handlerOf(step)));
+      if (unknown && Date.now() - handlersAt >= RESTING_MS) {
+        handlersAt = Date.now();
+        const found = await all(ctx, "v1/handlers").catch(() => null);
+        handlers = found && !found.more ? new Map(found.items.map((handler) => [handler.name, handler])) : null;
+      }
+      return lacking() !== before;
     };
     const pastAgain = async () => {
       pastAt = Date.now();
@@ -58,10 +73,11 @@ export default {
         ctx.api.maybe("v1/audit/history", { query: { entity: `saga/${saga_id}`, page_size: 100 }, signal: ctx.signal }).catch(() => null),
         ctx.api.get("v1/ledger/postings", { query: { saga_id, page_size: 100 }, signal: ctx.signal }).catch(() => null),
       ]);
-      const text = JSON.stringify([history, audit?.items, postings?.items]);
+      const nothing = whyNothing(saga, handlers);
+      const text = JSON.stringify([history, audit?.items, postings?.items, nothing, saga.steps.map((step) => step.next_retry_at)]);
       if (text === past) return;
       past = text;
-      fill(view.history, historyTable(history.items, history.more));
+      fill(view.history, historyTable(history.items, { more: history.more, steps: saga.steps, nothing }));
       fill(view.movements, movements(postings?.items ?? []));
       fill(view.audit, audit && trail(audit, saga_id));
     };
@@ -170,6 +186,32 @@ function trouble(saga, ctx, again) {
     h("p", saga.reason),
     h("p.note", "Find out what the world is like, then decide. Nothing is done until you do, and no deadline runs."),
     stuck.map((step) => h("div.stuck", h("strong", step.name), h("div.actions", stepActions(saga, step, ctx, again, "stuck")))));
+}
+
+const goesBackWith = (step) => step.status === "compensating";
+const handlerOf = (step) => (goesBackWith(step) && step.compensation_handler) || step.handler;
+
+/** The steps that should be done or undone now, of which no attempt has ended yet. */
+const onTheirWay = (saga) =>
+  (ENDED.has(saga.status) ? [] : saga.steps.filter((step) => (step.status === "running" && step.attempts === 0) || (goesBackWith(step) && step.compensation_attempts === 0)));
+
+/** Those of them for whose handler nobody is known; none while that has not been asked. */
+const lacks = (saga, handlers) => (handlers ? onTheirWay(saga).filter((step) => !handlers.has(handlerOf(step))) : []);
+
+/** What a saga waits for that somebody else has to bring. */
+function waiting(saga, handlers) {
+  const steps = lacks(saga, handlers);
+  return steps.length > 0 && callout("warn", steps.length === 1 ? "It waits for a handler" : "It waits for handlers", steps.map((step) =>
+    h("p", "Nobody is known here for ", h("code", handlerOf(step)), `, which ${goesBackWith(step) ? "undoes" : "does"} the step ${step.name}. It is waited for as long as one attempt may take, ${duration(step.timeout_seconds * 1_000)}.`)));
+}
+
+/** Why the history of a saga is empty. */
+function whyNothing(saga, handlers) {
+  const first = onTheirWay(saga);
+  const [steps, are, wait] = first.length > 1 ? ["the first steps", "are", "wait"] : ["the first step", "is", "waits"];
+  if (lacks(saga, handlers).length > 0) return `${steps} ${wait} for a handler`;
+  const polled = first.some((step) => handlers?.get(handlerOf(step))?.kind === "pull");
+  return `${steps} ${are} on ${first.length > 1 ? "their" : "its"} way${polled ? `, or ${wait} for a worker that takes it` : ""}`;
 }
 
 function stepActions(saga, step, ctx, again, place = "step") {
