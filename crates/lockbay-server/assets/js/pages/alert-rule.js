@@ -28,10 +28,17 @@ function draw(ctx, path, rule, alert) {
     button("Delete", { need: "operator", ctx, tone: "danger", onclick: () => remove(ctx, path, rule) }),
   ];
   const test = h("div");
+  const value = h("span", unmeasured(false));
+  const summary = h("p.muted.gap", alert?.summary);
+  if (alert?.value === null && rule.divide_by?.minimum) tooLittle(rule, ctx).then((little) => {
+    if (!little) return;
+    fill(value, unmeasured(true));
+    fill(summary, alert.summary.replace(/nothing is measured$/, unmeasured(true)));
+  }, () => {});
   backtest(test, ctx, path, rule);
   return [
     pageHead([h("a.crumb", { href: "#/alerts?tab=rules" }, "Alerts"), rule.name], { note: rule.description ?? "A rule without a description.", actions }),
-    alert && standing(alert),
+    alert && standing(alert, value, summary),
     h("div.grid", h("div.span-8", test), h("div.span-4", panel("The rule", {}, facts([
       ["Metric", h("code", rule.metric_path)],
       rule.divide_by && ["Divided by", h("span", h("code", rule.divide_by.metric_path), rule.divide_by.minimum ? h("span.faint", ` of at least ${number(rule.divide_by.minimum)}`) : null)],
@@ -48,18 +55,34 @@ function draw(ctx, path, rule, alert) {
     ]))))];
 }
 
-function standing(alert) {
+const unmeasured = (little) => (little ? "too little to judge" : "nothing is measured");
+
+/** Whether both parts of a ratio were measured in its window, and what it divides by is less than the rule asks for. */
+async function tooLittle(rule, ctx) {
+  const { metric_path: path, minimum } = rule.divide_by;
+  const lines = [rule.metric_path, path].map((each) => ({ path: each, label: each }));
+  const { answers } = await history(lines, { minutes: rule.window_minutes, signal: ctx.signal });
+  const kind = rule.aggregation ?? { counter: "increase", gauge: "last" }[answers.get(path)?.type];
+  const part = { increase: answers.get(path)?.type === "histogram" ? "count" : "increase", last: "value" }[kind];
+  // What is summed up in another way is not told from here.
+  if (!part) return false;
+  const [above, below] = lines.map((line) => (answers.get(line.path)?.points ?? []).map((point) => point[part] ?? null).filter((value) => value !== null).map(Number));
+  if (above.length === 0 || below.length === 0) return false;
+  return (kind === "last" ? below.at(-1) : below.reduce((sum, value) => sum + value, 0)) < minimum;
+}
+
+function standing(alert, value, summary) {
   const fires = ["firing", "recovering"].includes(alert.state);
   return panel("How it stands", { tone: fires ? (["critical", "error"].includes(alert.severity) ? "bad" : "warn") : null },
     facts([
       ["State", h("span", statusBadge(alert.state), alert.reason && h("span.faint", ` ${alert.reason}`))],
       ["Since", time(alert.since)],
-      ["Value", alert.value === null ? "nothing is measured" : h("b", number(alert.value))],
+      ["Value", alert.value === null ? value : h("b", number(alert.value))],
       ["Fired", time(alert.fired_at)],
       ["Resolved", time(alert.resolved_at)],
       ["Last judged", time(alert.evaluated_at)],
       alert.runbook && ["What to do", h("code", alert.runbook)],
-    ]), h("p.muted.gap", alert.summary));
+    ]), summary);
 }
 
 async function remove(ctx, path, rule) {

@@ -1,6 +1,6 @@
 // Alerts: what fires, by which rules, what is kept quiet, and who was told.
 
-import { badge, button, confirm, empty, fill, formDialog, h, id, json, listView, load, number, pageHead, segmented, statusBadge, table, tabs, time, toast, words } from "../ui.js";
+import { badge, button, confirm, duration, empty, fill, formDialog, h, id, json, listView, load, number, pageHead, segmented, statusBadge, table, tabs, time, toast, words } from "../ui.js";
 import { askForSilence, editRule, severityBadge } from "./alert-forms.js";
 
 const ORDER = ["firing", "recovering", "pending", "resolved", "inactive"];
@@ -83,9 +83,9 @@ function showRules(body, ctx) {
     columns: [
       { label: "Rule", render: (rule) => ruleLink(rule.name) },
       { label: "Severity", render: (rule) => severityBadge(rule.severity) },
-      { label: "Condition", grow: true, render: (rule) => h("span", rule.aggregation && h("span.faint", `${rule.aggregation} of `), h("code", rule.metric_path), rule.divide_by && [h("span.faint", " / "), h("code", rule.divide_by.metric_path)], ` ${rule.operator} `, h("b", number(rule.threshold)), h("span.faint", ` over ${rule.window_minutes} min`)) },
+      { label: "Condition", grow: true, render: (rule) => h("span", rule.aggregation && h("span.faint", `${rule.aggregation} of `), h("code", rule.metric_path), rule.divide_by && [h("span.faint", " / "), h("code", rule.divide_by.metric_path)], ` ${rule.operator} `, h("b", number(rule.threshold)), h("span.faint.nowrap", ` over ${duration(rule.window_minutes * 60_000)}`)) },
       { label: "For", align: "end", hide: "narrow", render: (rule) => (rule.for_seconds ? `${rule.for_seconds} s` : h("span.faint", "at once")) },
-      { label: "From", hide: "narrow", render: (rule) => h("span.muted", words(rule.origin)) },
+      { label: "From", hide: "narrow", render: (rule) => h("span.muted.nowrap", words(rule.origin)) },
       { label: "", render: (rule) => (rule.enabled ? null : badge("Disabled", "quiet")) },
     ],
     href: (rule) => `#/alerts/rules/${encodeURIComponent(rule.name)}`,
