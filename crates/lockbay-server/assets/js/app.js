@@ -478,7 +478,7 @@ function showLogin(message) {
     }
   } },
   h("div.login-brand", h("span.mark", { "aria-hidden": "true" }), "LockBay"), h("h1", "Log in"), message && h("p.note", message),
-  h("label.field", { for: "token" }, h("span.field-label", "Token"), input, h("span.hint", { id: "token-hint" }, "An admin makes tokens with ", h("code", "lockbay token create"), ". It is kept in a cookie that scripts cannot read.")), error, go);
+  h("label.field", { for: "token" }, h("span.field-label", "Token"), input, h("span.hint", { id: "token-hint" }, "An admin makes tokens with ", h("code", "lockbay token create"), ". The token is not kept: a session is, in a cookie that scripts cannot read.")), error, go);
   fill(gate, form);
   input.focus();
 }

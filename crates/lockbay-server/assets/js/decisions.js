@@ -91,7 +91,8 @@ async function decide(ctx, { verb, noun, subject, path, after }) {
   const done = await askReason({
     title: `${label}: ${subject}`,
     body: h("p", does),
-    confirm: `${label} ${noun}`,
+    // "Mark step as done".
+    confirm: label.replace(/^\w+/, `$& ${noun}`),
     danger,
     fields,
     act: (values) => ctx.api.post(path, body ? body(values) : { reason: values.reason }),
