@@ -41,7 +41,8 @@ export function chart({ title, series, unit, height = 132, note, actions, min = 
   const options = (width) => ({
     width,
     height,
-    padding: [6, 6, 0, 0],
+    // The last time on the axis reaches beyond its tick.
+    padding: [6, 18, 0, 0],
     cursor: { points: { size: 6 }, drag: { x: true, y: false }, sync: { key: "lockbay" } },
     legend: { show: false },
     scales: { x: { time: true }, y: { range: (_u, low, high) => range(low, high, drawn?.marks, min) } },

@@ -7,8 +7,10 @@ const SVG = "http://www.w3.org/2000/svg";
 const NODE = { width: 146, height: 54 };
 const GAP = { along: 36, across: 14 };
 const MARGIN = 8;
-/** The longest name that fits in a node, in characters. */
-const NAME_LENGTH = 15;
+/** Where text begins beside the mark, and under it; how much stays free behind it. */
+const TEXT = { beside: 30, under: 10, end: 8, between: 5 };
+/** The longest that stands behind a status. */
+const LONGEST_MORE = "in 59 s";
 
 /** What stands for a status, in a field of 16 by 16. */
 const SHAPES = {
@@ -104,8 +106,35 @@ function edge(from, to, upright, back) {
   );
 }
 
+let ruler;
+
+/** How wide a text is, as work.css has it drawn. */
+function widthOf(text, font) {
+  ruler ??= document.createElement("canvas").getContext("2d");
+  ruler.font = `${font} ${getComputedStyle(document.documentElement).getPropertyValue("--sans").trim()}`;
+  return ruler.measureText(text).width;
+}
+
+/** As much of the beginning of a text as there is room for. */
+function fitted(text, font, room) {
+  if (widthOf(text, font) <= room) return text;
+  const letters = [...text];
+  let [fits, tooMany] = [0, letters.length];
+  while (tooMany - fits > 1) {
+    const count = Math.floor((fits + tooMany) / 2);
+    if (widthOf(`${letters.slice(0, count).join("")}…`, font) <= room) fits = count;
+    else tooMany = count;
+  }
+  return `${letters.slice(0, fits).join("")}…`;
+}
+
 function node(step, place, { href, chosen }) {
-  const short = step.name.length > NAME_LENGTH ? `${step.name.slice(0, NAME_LENGTH - 1)}…` : step.name;
+  const room = NODE.width - TEXT.beside - TEXT.end;
+  const small = widthOf(step.name, "600 13px") > room;
+  const short = small ? fitted(step.name, "600 11px", room) : step.name;
+  const told = step.pivot && step.status === "pending" ? "pending, pivot" : step.status;
+  const more = step.next_retry_at ? LONGEST_MORE : step.attempts > 1 ? `×${step.attempts}` : "";
+  const lacks = more && TEXT.beside + widthOf(told, "500 12px") + TEXT.between + widthOf(more, "12px") + TEXT.end > NODE.width;
   const text = (attributes, told) => {
     const element = svg("text", attributes);
     element.textContent = told;
@@ -124,12 +153,17 @@ function node(step, place, { href, chosen }) {
     box,
     ...(step.pivot ? [svg("path", { class: "pivot", d: `M3 0v${NODE.height}` })] : []),
     mark,
-    text({ x: 32, y: 21, class: "name" }, short),
+    text({ x: TEXT.beside, y: 21, class: small ? "name small" : "name" }, short),
     " ",
-    text({ x: 32, y: 40, class: "told" }, step.pivot && step.status === "pending" ? "pending, pivot" : step.status),
+    text({ x: lacks ? TEXT.under : TEXT.beside, y: 40, class: "told" }, told),
     " ",
-    text({ x: NODE.width - 9, y: 40, class: "more", "text-anchor": "end" }, step.attempts > 1 ? `×${step.attempts}` : ""),
+    text({ x: NODE.width - TEXT.end, y: 40, class: "more", "text-anchor": "end" }, step.attempts > 1 ? `×${step.attempts}` : ""),
   );
+  if (short !== step.name) {
+    const whole = svg("title", {});
+    whole.textContent = `${step.name}, ${told}`;
+    link.prepend(whole);
+  }
   if (chosen) link.setAttribute("aria-current", "true");
   return link;
 }

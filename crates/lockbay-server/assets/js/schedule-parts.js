@@ -63,17 +63,19 @@ function keyed(element, key) {
   return element;
 }
 
-/** A moment in a time zone, for people. */
-export function inZone(iso, zone) {
+/** A moment in a time zone, for people. Where it is `brief`, the year of now goes without saying. */
+export function inZone(iso, zone, brief = false) {
   try {
-    return new Intl.DateTimeFormat("en-GB", { timeZone: zone, weekday: "short", day: "2-digit", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", timeZoneName: "short" }).format(new Date(iso));
+    const yearOf = (moment) => new Intl.DateTimeFormat("en-GB", { timeZone: zone, year: "numeric" }).format(moment);
+    const year = brief && yearOf(new Date(iso)) === yearOf(Date.now()) ? undefined : "numeric";
+    return new Intl.DateTimeFormat("en-GB", { timeZone: zone, weekday: "short", day: "2-digit", month: "short", year, hour: "2-digit", minute: "2-digit", second: "2-digit", timeZoneName: "short" }).format(new Date(iso));
   } catch {
     return iso;
   }
 }
 
 /** Due times, in the zone of the schedule. */
-export const dueTimes = (due, zone) => h("ol.due", due.map((at) => h("li", h("span.figure", { title: at }, inZone(at, zone)), h("span.faint", time(at)))));
+export const dueTimes = (due, zone) => h("ol.due", due.map((at) => h("li", h("span.figure", { title: `${inZone(at, zone)} (${at})` }, inZone(at, zone, true)), h("span.faint", time(at)))));
 
 /** The form that puts a schedule: a new one, or an existing one with another definition. */
 export function editSchedule(ctx, schedule, after) {

@@ -188,7 +188,7 @@ export function panel(title, { actions, note, flush, tone, label } = {}, ...body
 
 /** A figure with its name: `stat("Parked", 3, { tone, href, hint })`. */
 export function stat(label, value, { tone, href, hint } = {}) {
-  const inside = [h("span.label", label), h("span.value", value), hint && h("span.hint", hint)];
+  const inside = [h("span.label", label), h("span.value", { title: typeof value === "string" ? value : null }, value), hint && h("span.hint", hint)];
   return h(href ? "a.stat" : "div.stat", { href, class: tone ? `tone-${tone}` : "" }, inside);
 }
 

@@ -80,6 +80,29 @@ test('no page has to be moved sideways on a phone', async () => {
   });
 });
 
+test('what is drawn has the room that it needs', async () => {
+  const page = await openPage(server.url);
+  await goTo(page, '#/metrics');
+  const widths = await page.evaluate(() => ['.picker', '.chart-plot'].map((part) => document.querySelector(`main ${part}`).getBoundingClientRect().width));
+  assert.ok(widths[1] > 2 * widths[0], `the chart is wider than the list of metrics: ${widths}`);
+  // Its steps have long names.
+  await goTo(page, `#/sagas/${ids.cashout}`);
+  const outside = await page.evaluate(() => [...document.querySelectorAll('main .graph .node')].flatMap((node) => {
+    const { right } = node.querySelector('.box').getBoundingClientRect();
+    return [...node.querySelectorAll('text')].filter((text) => text.getBoundingClientRect().right > right).map((text) => text.textContent);
+  }));
+  assert.deepEqual(outside, [], 'every text is inside of its node');
+  await page.leave();
+});
+
+test('a saga that waits for a handler says so', async () => {
+  const page = await openPage(server.url);
+  await goTo(page, `#/sagas/${ids.waiting}`);
+  await page.locator('main').getByText('It waits for a handler').waitFor();
+  await page.locator('main').getByText('Nothing has happened yet: the first step waits for a handler.').waitFor();
+  await page.leave();
+});
+
 test('what somebody wrote as markup is shown as text', async () => {
   const page = await openPage(server.url);
   for (const route of ['#/', '#/sagas', `#/sagas/${ids.markup}`, `#/sagas/${ids.markup}?step=reserve`, '#/jobs', `#/jobs/${ids.markupJob}`, '#/audit']) {

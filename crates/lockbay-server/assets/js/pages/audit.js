@@ -110,7 +110,7 @@ function verdictPanel(found) {
     facts([
       ["Entries", `${found.entries}, ${found.unsealed} of them not sealed yet`],
       ["Checkpoints", found.checkpoints],
-      ["Newest seal", found.newest_hash ? h("span.with-copy", `#${found.newest_checkpoint} `, id(found.newest_hash, null, { head: 12 })) : "none yet"],
+      ["Newest seal", found.newest_hash ? h("span.with-copy", h("span.nowrap", `#${found.newest_checkpoint}`), id(found.newest_hash, null, { head: 12 })) : "none yet"],
       ["Public key", found.public_key ? id(found.public_key, null, { head: 12 }) : "none yet"],
       ["Key", found.key_outside_of_store ? "of the setting; the store does not know it" : "of the store: who can read the store can seal anew"],
       ["Took", `${found.took_ms} ms`],

@@ -18,7 +18,7 @@ export default {
     const charts = h("div.stack");
     const ranges = segmented("Time shown", RANGES, minutes, (range) => ctx.go(ctx.href({ minutes: range === 60 ? null : range })));
     fill(root, pageHead("Metrics", { note: "Every number that is kept: 72 hours finely, 30 days coarsely.", actions: ranges }),
-      h("div.split", picker(ctx, paths, chosen), charts));
+      h("div.picking", picker(ctx, paths, chosen), charts));
     if (chosen.length === 0) fill(charts, h("div.list-body", empty("Choose a metric", "Its history is shown here; choose several to see them under each other.")));
     else fill(charts, chosen.map((path) => one(ctx, paths.find((entry) => entry.path === path), minutes, instance, chosen)));
   },

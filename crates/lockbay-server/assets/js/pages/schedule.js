@@ -23,7 +23,7 @@ export default {
         ctx.api.get("v1/jobs", { query: { job_type: schedule.job_type, page_size: 100 }, signal: ctx.signal }).catch(() => null),
         ctx.api.maybe("v1/audit", { query: { entity: `schedule/${job_id}`, page_size: 20 }, signal: ctx.signal }).catch(() => null),
       ]);
-      const ticks = (jobs?.items ?? []).filter((job) => job.job_key.startsWith(`${job_id}@`)).slice(0, SHOWN);
+      const ticks = (jobs?.items ?? []).filter((job) => job.job_key.startsWith(`${job_id}@`) && !schedule.in_progress.some((tick) => tick.job_key === job.job_key)).slice(0, SHOWN);
       return draw({ schedule, upcoming, ticks, audit }, ctx, again);
     });
     ctx.every(LOOK_EVERY_MS, async () => {
@@ -60,7 +60,7 @@ function draw({ schedule, upcoming, ticks, audit }, ctx, again) {
     h("div.split",
       h("div.main-column",
         schedule.in_progress.length > 0 && panel("In progress", { flush: true }, inProgress(schedule)),
-        panel("Latest ticks", { note: last ? "" : "none yet", flush: true }, ticks.length > 0 ? tickTable(ticks) : h("p.faint.padded", "Nothing has run yet.")),
+        panel("Latest ticks", { note: last ? "" : "none yet", flush: true }, ticks.length > 0 ? tickTable(ticks, schedule.job_id) : h("p.faint.padded", "Nothing has run yet.")),
         schedule.parameters !== null && panel("Parameters", {}, json(schedule.parameters))),
       h("div.side-column",
         panel("Due next", { note: schedule.status === "paused" ? "if it were resumed now" : "" }, upcoming.due.length > 0 ? dueTimes(upcoming.due, upcoming.time_zone) : h("p.faint", "Nothing.")),
@@ -78,10 +78,11 @@ function inProgress(schedule) {
   ], schedule.in_progress, { caption: "Ticks in progress", key: (tick) => tick.job_key });
 }
 
-function tickTable(ticks) {
+function tickTable(ticks, name) {
   return table([
     { label: "Due", render: (job) => time(job.scheduled_time) },
-    { label: "Job", render: (job) => h("a.wrap", { href: `#/jobs/${encodeURIComponent(job.job_id)}` }, job.job_key) },
+    // What stands before the time is the same for all of them.
+    { label: "Job", render: (job) => h("a.clip.tick", { href: `#/jobs/${encodeURIComponent(job.job_id)}`, title: job.job_key, "aria-label": job.job_key }, job.job_key.slice(name.length)) },
     { label: "Status", render: (job) => statusBadge(job.status) },
     { label: "What went wrong", grow: true, render: (job) => h("span.clip.bad", job.error ?? "") },
     { label: "Took", align: "end", render: (job) => (job.completed_at ? duration(new Date(job.completed_at) - new Date(job.claimed_at)) : "") },
