@@ -253,6 +253,9 @@ fn approvals_are_listed_shown_and_answered_from_the_command_line() {
     let (code, told) = typed(&house.ana, &deposit);
     assert_eq!(code, Some(0), "{told}");
     let id = told.split_whitespace().find(|word| word.starts_with("apr_")).unwrap().to_owned();
+    assert!(told.contains(&format!("lockbay approval approve {id} --reason")), "{told}");
+    let (code, none) = typed(&house.ben, &["approval", "approve", "none", "--reason", "seen"]);
+    assert!(code == Some(1) && none.contains("cannot approve approval \"none\""), "{none}");
     let (_, listed) = typed(&house.ben, &["approval", "list", "--status", "waiting"]);
     assert!(listed.contains(&id) && listed.contains("2500.00 USD"), "{listed}");
     let (code, told) = typed(&house.ana, &["approval", "approve", &id, "--reason", "mine"]);

@@ -162,7 +162,7 @@ fn the_command_line_puts_shows_and_deletes_schedules() {
     assert!(out.contains("active"), "{out}");
     let (code, out, err) = said(&["schedule", "run", "nightly", "--idempotency-key", "x"]);
     assert_eq!(code, Some(0), "{err}");
-    assert!(out.contains("nightly@now:x"), "{out}");
+    assert!(out.contains("`lockbay job list --key nightly@now:x`"), "{out}");
     let (code, _, err) = said(&["schedule", "put", "bad", "61 * * * *", "--handler", "report"]);
     assert!(code == Some(1) && err.contains("61"), "{err}");
     let (code, out, _) = said(&["schedule", "delete", "nightly", "--yes"]);

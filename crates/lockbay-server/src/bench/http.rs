@@ -11,14 +11,14 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, ensure};
 use hdrhistogram::Histogram;
 use lockbay::clock::{Clock, Tick};
-use reqwest::{Method, StatusCode, Url};
+use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
 use crate::child::Process;
-use crate::cli::client::{Client, Failure};
+use crate::cli::client::{Address, Client, Failure};
 use crate::cli::output;
 
 /// While caches are cold, nothing counts.
@@ -171,7 +171,11 @@ impl Caller {
     }
 
     /// One request, measured; none if it was not answered as it should be.
-    async fn post<T: serde::de::DeserializeOwned>(&mut self, url: Url, body: Value) -> Option<T> {
+    async fn post<T: serde::de::DeserializeOwned>(
+        &mut self,
+        url: Address,
+        body: Value,
+    ) -> Option<T> {
         let began = self.clock.tick();
         let answer = self.client.ask_under(None, Method::POST, url, Some(body)).await;
         let took = self.clock.tick().since(began);

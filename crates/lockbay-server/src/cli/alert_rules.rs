@@ -82,7 +82,7 @@ pub(super) async fn list(client: &Client, state: Option<String>) -> Result<Ended
             alert.rule,
             alert.severity,
             alert.state,
-            alert.value.map_or("-".into(), |value| value.to_string()),
+            alert.value.map_or("-".into(), output::number),
             format!("{} {}", alert.operator, alert.threshold),
             alert.since.unwrap_or_else(|| "-".into()),
             alert.summary,

@@ -73,8 +73,9 @@ struct Waiting {
 pub(super) fn told_to_wait(answer: &Answer) -> bool {
     let Ok(waiting) = answer.read::<Waiting>() else { return false };
     let Waiting { approval_id: id, expires_at: until } = waiting;
-    output::data(&format!("approval {} waits until {}", output::shown(&id), output::shown(&until)));
-    output::talk("somebody else has to run: lockbay approval approve ID --reason WHY");
+    let (id, until) = (output::shown(&id), output::shown(&until));
+    output::data(&format!("approval {id} waits until {until}"));
+    output::talk(&format!("somebody else has to run: lockbay approval approve {id} --reason WHY"));
     true
 }
 
@@ -86,7 +87,7 @@ pub(super) async fn obey(client: &Client, command: ApprovalCommand) -> Result<En
             list(client, &query).await
         }
         ApprovalCommand::Show { id } => {
-            let answer = read(client, &id).await?;
+            let answer = read(client, "show", &id).await?;
             show(client, &answer)
         }
         ApprovalCommand::Approve(args) => approve(client, args).await,
@@ -112,9 +113,9 @@ async fn list(client: &Client, query: &[(&str, Option<String>)]) -> Result<Ended
     Ok(Ended::Done)
 }
 
-async fn read(client: &Client, id: &str) -> Result<Answer, Failure> {
+async fn read(client: &Client, verb: &str, id: &str) -> Result<Answer, Failure> {
     let url = client.address(&["v1", "approvals", id], &[]);
-    client.get(&format!("show approval {id:?}"), url).await
+    client.get(&format!("{verb} approval {id:?}"), url).await
 }
 
 fn show(client: &Client, answer: &Answer) -> Result<Ended, Failure> {
@@ -145,7 +146,7 @@ fn show(client: &Client, answer: &Answer) -> Result<Ended, Failure> {
 }
 
 async fn approve(client: &Client, args: AnswerArgs) -> Result<Ended, Failure> {
-    let one: Approval = read(client, &args.id).await?.read()?;
+    let one: Approval = read(client, "approve", &args.id).await?.read()?;
     let question = format!(
         "Let this happen, as {} asked: {} {} of {} {}, {}?",
         output::shown(&one.asked_by),

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use lockbay::config::Span;
-use reqwest::{Method, Url};
+use reqwest::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::client::{Answer, Client, Failure, Page};
+use super::client::{Address, Answer, Client, Failure, Page};
 use super::{Ended, output};
 
 /// How long a run may take, and a little more, so that the server says first that it is too long.
@@ -196,7 +196,12 @@ async fn run(client: &Client, args: RunArgs) -> Result<Ended, Failure> {
 }
 
 /// Waits for as long as a run may take, and says on a terminal that it waits.
-async fn patiently(client: &Client, what: &str, url: Url, body: Value) -> Result<Answer, Failure> {
+async fn patiently(
+    client: &Client,
+    what: &str,
+    url: Address,
+    body: Value,
+) -> Result<Answer, Failure> {
     let _progress = output::Progress::waiting("the leader cleans up");
     client.change_within(RUN_WITHIN, what, Method::POST, url, Some(body)).await
 }
@@ -256,12 +261,12 @@ async fn rules(
     let page: Page<Rule> = answer.read()?;
     page.tell_rest();
     let rows = page.items.into_iter().map(|rule| {
-        let every = rule.interval_seconds.map_or("-".into(), |every| format!("{every} s"));
+        let every = rule.interval_seconds.map_or("-".into(), period);
         let about = rule.applies_to.map_or("-".into(), |scopes| scopes.join(", "));
         vec![
             rule.name,
             rule.pattern,
-            format!("{} s", rule.ttl_seconds),
+            kept_for(rule.ttl_seconds, &rule.origin),
             rule.strategy,
             every,
             rule.batch_size.to_string(),
@@ -275,6 +280,21 @@ async fn rules(
     ];
     output::table(&heading, rows.collect());
     Ok(Ended::Done)
+}
+
+/// How long a rule keeps things. A rule of the server without a time is of what has its own.
+fn kept_for(seconds: f64, origin: &str) -> String {
+    if seconds <= 0.0 && origin != "put" { "as each says".into() } else { period(seconds) }
+}
+
+/// A time in the largest unit of which it is a whole number.
+fn period(seconds: f64) -> String {
+    let units = [(86_400.0, "d"), (3_600.0, "h"), (60.0, "min")];
+    let whole = |unit: f64| seconds >= unit && seconds % unit == 0.0;
+    match units.into_iter().find(|(unit, _)| whole(*unit)) {
+        Some((unit, name)) => format!("{} {name}", seconds / unit),
+        None => format!("{seconds} s"),
+    }
 }
 
 async fn put(client: &Client, args: PutArgs) -> Result<Ended, Failure> {
@@ -295,7 +315,8 @@ async fn put(client: &Client, args: PutArgs) -> Result<Ended, Failure> {
         return Ok(Ended::Done);
     }
     let Rule { name, pattern, ttl_seconds, strategy, .. } = answer.read()?;
-    output::data(&format!("rule {name:?}: {pattern:?} is kept for {ttl_seconds} s, {strategy}"));
+    let kept = period(ttl_seconds);
+    output::data(&format!("rule {name:?}: {pattern:?} is kept for {kept}, {strategy}"));
     Ok(Ended::Done)
 }
 
@@ -338,4 +359,25 @@ async fn optimize(client: &Client) -> Result<Ended, Failure> {
         ]);
     }
     Ok(if optimized.cleanup.total_errors == 0 { Ended::Done } else { Ended::No })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_in_the_largest_unit_that_fits() {
+        for (seconds, text) in [
+            (34_560_000.0, "400 d"),
+            (86_400.0, "1 d"),
+            (90_000.0, "25 h"),
+            (300.0, "5 min"),
+            (90.0, "90 s"),
+            (0.5, "0.5 s"),
+        ] {
+            assert_eq!(kept_for(seconds, "built_in"), text);
+        }
+        assert_eq!(kept_for(0.0, "built_in"), "as each says");
+        assert_eq!(kept_for(0.0, "put"), "0 s");
+    }
 }

@@ -15,6 +15,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::leader::WHO_LEADS;
 use super::trust::Trust;
 use super::{Shared, output};
 
@@ -44,6 +45,22 @@ pub(crate) struct Answer {
     pub(crate) replayed: bool,
     is_problem: bool,
     body: Vec<u8>,
+}
+
+/// Where a request goes; or the name in it that no address can have.
+#[derive(Clone)]
+pub(crate) struct Address(Result<Url, String>);
+
+impl Address {
+    /// The address.
+    ///
+    /// # Errors
+    /// `Usage` for a name that an address cannot have.
+    pub(super) fn url(self) -> Result<Url, Failure> {
+        self.0.map_err(|name| {
+            Failure::Usage(format!("{name:?} is no name: correct it; the server was not asked"))
+        })
+    }
 }
 
 /// A problem as the server tells it.
@@ -86,14 +103,12 @@ impl Failure {
                 if json {
                     output::data(&String::from_utf8_lossy(body));
                 }
-                let Problem { kind, status, detail, .. } = problem;
-                let kind = kind.rsplit('/').next().unwrap_or(kind);
-                let detail = output::shown(detail);
+                let (kind, status) = (problem.short_kind(), problem.status);
+                let detail = output::shown(&problem.detail);
                 output::talk(&format!("lockbay: cannot {what}: {detail} ({kind}, {status})"));
-                output::talk(&format!(
-                    "next: {}",
-                    next_step(kind, *status, problem.retry_after_ms)
-                ));
+                if let Some(next) = next_step(what, problem) {
+                    output::talk(&format!("next: {next}"));
+                }
             }
         }
     }
@@ -116,27 +131,39 @@ impl Failure {
     }
 }
 
-fn next_step(kind: &str, status: u16, retry_after_ms: Option<u64>) -> String {
-    match (kind, retry_after_ms) {
-        ("held", Some(after)) => format!("try again in {:.1} s", after as f64 / 1e3),
-        ("held", None) => "look at its state; it does not allow this now".into(),
-        ("busy", _) => "try again in a moment, or raise max_in_flight of the server".into(),
-        ("fenced", _) => "stop: somebody else may have it; look before you go on".into(),
-        ("key-reused", _) => "use another key for other parameters".into(),
-        ("not-found", _) => "list what there is, and check the name".into(),
-        ("unauthorized", _) => {
-            "give a token that counts: --token, LOCKBAY_TOKEN or LOCKBAY_TOKEN_FILE".into()
-        }
-        ("forbidden", _) => "use a token of the role that is named above".into(),
-        ("unavailable", _) => "check the store with `lockbay doctor`, then try again".into(),
-        ("unknown-outcome", _) => "look whether it was done before you repeat it".into(),
-        ("rolled-back", _) => {
-            "restore the store, or accept it with `lockbay doctor --accept-store`".into()
-        }
-        ("invalid", _) if status == 422 => "look how it stands; it does not allow this now".into(),
-        ("invalid", _) => "correct the value named above".into(),
-        (_, _) => "look into the log of the server".into(),
+impl Problem {
+    fn short_kind(&self) -> &str {
+        self.kind.rsplit('/').next().unwrap_or(&self.kind)
     }
+}
+
+/// What to do about a refusal, where more can be said than the refusal says.
+fn next_step(what: &str, problem: &Problem) -> Option<String> {
+    let step = match (problem.short_kind(), problem.retry_after_ms) {
+        ("held", Some(after)) => return Some(format!("try again in {:.1} s", after as f64 / 1e3)),
+        ("held", None) => "look at its state; it does not allow this now",
+        ("busy", _) => "try again in a moment, or raise max_in_flight of the server",
+        ("fenced", _) => "stop: somebody else may have it; look before you go on",
+        ("key-reused", _) => "use another key for other parameters",
+        ("not-found", _) if what == WHO_LEADS => return None, // there is no name to check
+        ("not-found", _) => "list what there is, and check the name",
+        ("unauthorized", _) => {
+            "give a token that counts: --token, LOCKBAY_TOKEN or LOCKBAY_TOKEN_FILE"
+        }
+        ("forbidden", _) if problem.detail.contains("needs the role") => {
+            "use a token of the role that is named above"
+        }
+        ("forbidden", _) => return None,
+        ("unavailable", _) => "check the store with `lockbay doctor`, then try again",
+        ("unknown-outcome", _) => "look whether it was done before you repeat it",
+        ("rolled-back", _) => {
+            "restore the store, or accept it with `lockbay doctor --accept-store`"
+        }
+        ("invalid", _) if problem.status == 422 => "look how it stands; it does not allow this now",
+        ("invalid", _) => "correct the value named above",
+        (_, _) => "look into the log of the server",
+    };
+    Some(step.to_owned())
 }
 
 impl Client {
@@ -192,8 +219,12 @@ impl Client {
         self.base.scheme() == "http" && !is_here
     }
 
-    /// The address of a resource; each part is escaped.
-    pub(crate) fn address(&self, path: &[&str], query: &[(&str, Option<String>)]) -> Url {
+    /// The address of a resource; each part is escaped. With a part that an address cannot have it
+    /// would be that of another resource, so there is none then.
+    pub(crate) fn address(&self, path: &[&str], query: &[(&str, Option<String>)]) -> Address {
+        if let Some(part) = path.iter().find(|part| matches!(**part, "" | "." | "..")) {
+            return Address(Err((*part).to_owned()));
+        }
         let mut url = self.base.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().extend(path);
@@ -202,11 +233,11 @@ impl Client {
         for (name, value) in given {
             url.query_pairs_mut().append_pair(name, value);
         }
-        url
+        Address(Ok(url))
     }
 
     /// Asks, and gives the answer if it is not a refusal. `what` completes "cannot …".
-    pub(super) async fn get(&self, what: &str, url: Url) -> Result<Answer, Failure> {
+    pub(super) async fn get(&self, what: &str, url: Address) -> Result<Answer, Failure> {
         self.ask(Method::GET, url, None).await?.accepted(what)
     }
 
@@ -215,9 +246,9 @@ impl Client {
         &self,
         limit: Duration,
         what: &str,
-        url: Url,
+        url: Address,
     ) -> Result<Answer, Failure> {
-        let request = self.http.get(url).timeout(limit);
+        let request = self.http.get(url.url()?).timeout(limit);
         self.send_within(limit, request).await?.accepted(what)
     }
 
@@ -226,10 +257,10 @@ impl Client {
         &self,
         limit: Duration,
         what: &str,
-        url: Url,
+        url: Address,
         sink: &mut (dyn FnMut(&[u8]) -> std::io::Result<()> + Send),
     ) -> Result<(), Failure> {
-        let mut request = self.http.get(url).timeout(limit);
+        let mut request = self.http.get(url.url()?).timeout(limit);
         if let Some(token) = &self.token {
             request = request.bearer_auth(token);
         }
@@ -253,7 +284,7 @@ impl Client {
         &self,
         what: &str,
         method: Method,
-        url: Url,
+        url: Address,
         body: Option<Value>,
     ) -> Result<Answer, Failure> {
         self.ask(method, url, body).await?.accepted(what)
@@ -265,10 +296,10 @@ impl Client {
         limit: Duration,
         what: &str,
         method: Method,
-        url: Url,
+        url: Address,
         body: Option<Value>,
     ) -> Result<Answer, Failure> {
-        let request = self.http.request(method, url).timeout(limit).json(&body);
+        let request = self.http.request(method, url.url()?).timeout(limit).json(&body);
         self.send_within(limit, request).await?.accepted(what)
     }
 
@@ -276,11 +307,12 @@ impl Client {
     pub(super) async fn post_exactly(
         &self,
         what: &str,
-        url: Url,
+        url: Address,
         body: Vec<u8>,
         idempotency_key: Option<&str>,
     ) -> Result<Answer, Failure> {
-        let mut request = self.http.post(url).header(CONTENT_TYPE, "application/json").body(body);
+        let mut request =
+            self.http.post(url.url()?).header(CONTENT_TYPE, "application/json").body(body);
         if let Some(key) = idempotency_key {
             request = request.header("idempotency-key", key);
         }
@@ -291,10 +323,10 @@ impl Client {
     pub(super) async fn put_exactly(
         &self,
         what: &str,
-        url: Url,
+        url: Address,
         body: Vec<u8>,
     ) -> Result<Answer, Failure> {
-        let request = self.http.put(url).header(CONTENT_TYPE, "application/json").body(body);
+        let request = self.http.put(url.url()?).header(CONTENT_TYPE, "application/json").body(body);
         self.send(request).await?.accepted(what)
     }
 
@@ -302,7 +334,7 @@ impl Client {
     pub(super) async fn ask(
         &self,
         method: Method,
-        url: Url,
+        url: Address,
         body: Option<Value>,
     ) -> Result<Answer, Failure> {
         self.ask_under(None, method, url, body).await
@@ -313,10 +345,10 @@ impl Client {
         &self,
         idempotency_key: Option<&str>,
         method: Method,
-        url: Url,
+        url: Address,
         body: Option<Value>,
     ) -> Result<Answer, Failure> {
-        let mut request = self.http.request(method, url);
+        let mut request = self.http.request(method, url.url()?);
         if let Some(key) = idempotency_key {
             request = request.header("idempotency-key", key);
         }
@@ -327,7 +359,7 @@ impl Client {
     }
 
     /// Asks for a text of whatever kind, if it is not refused.
-    pub(super) async fn get_text(&self, what: &str, url: Url) -> Result<String, Failure> {
+    pub(super) async fn get_text(&self, what: &str, url: Address) -> Result<String, Failure> {
         let answer = self.stream_within(Some(ANSWER_WITHIN), what, url, None).await?;
         answer.text().await.map_err(|error| self.unreachable(ANSWER_WITHIN, &error))
     }
@@ -336,7 +368,7 @@ impl Client {
     pub(super) async fn stream(
         &self,
         what: &str,
-        url: Url,
+        url: Address,
         after: Option<&str>,
     ) -> Result<reqwest::Response, Failure> {
         self.stream_within(None, what, url, after).await
@@ -346,11 +378,11 @@ impl Client {
         &self,
         limit: Option<Duration>,
         what: &str,
-        url: Url,
+        url: Address,
         after: Option<&str>,
     ) -> Result<reqwest::Response, Failure> {
         // Without a limit of its own a request has that of the client.
-        let mut request = self.http.get(url).timeout(limit.unwrap_or(FOREVER));
+        let mut request = self.http.get(url.url()?).timeout(limit.unwrap_or(FOREVER));
         if let Some(after) = after {
             request = request.header("last-event-id", after);
         }
@@ -496,5 +528,23 @@ impl<T> Page<T> {
         if let Some(token) = &self.next_page_token {
             output::talk(&format!("there may be more: --page-token {token}"));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn advice_is_given_where_it_fits() {
+        let next = |what: &str, kind: &str, status, detail: &str| {
+            let (kind, detail) = (format!("/problems/{kind}"), detail.to_owned());
+            next_step(what, &Problem { kind, status, detail, retry_after_ms: None })
+        };
+        let role = "POST here needs the role admin, and \"ann\" has the role viewer";
+        assert!(next("resign", "forbidden", 403, role).is_some_and(|next| next.contains("role")));
+        assert_eq!(next("deposit", "forbidden", 403, "the approval x is rejected"), None);
+        assert!(next("show job \"a\"", "not-found", 404, "there is none").is_some());
+        assert_eq!(next(WHO_LEADS, "not-found", 404, "nobody leads"), None);
     }
 }

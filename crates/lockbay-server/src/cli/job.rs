@@ -12,7 +12,7 @@ use super::{Ended, output};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum JobCommand {
-    /// List jobs: what is claimed with the oldest first, what has ended with the newest first
+    /// List jobs, status by status: claimed ones with the oldest first, ended ones with the newest
     List(ListArgs),
     /// Show one job
     Show {
@@ -158,7 +158,7 @@ async fn show(client: &Client, id: &str) -> Result<Ended, Failure> {
         ("key", job.job_key.clone()),
         ("status", job.standing()),
         ("attempt", job.attempt.to_string()),
-        ("failures", format!("{} of {} retries", job.failures, job.max_retries)),
+        ("failures", format!("{}, {} retries allowed", job.failures, job.max_retries)),
         ("holder", job.holder),
         ("leader only", if job.leader_only { "yes" } else { "no" }.into()),
         ("fencing token", job.fencing_token),

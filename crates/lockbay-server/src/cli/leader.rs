@@ -7,6 +7,9 @@ use serde::Deserialize;
 use super::client::{Client, Failure};
 use super::{Ended, output};
 
+/// What completes "cannot …" where nobody leads.
+pub(super) const WHO_LEADS: &str = "tell who leads";
+
 #[derive(Debug, Subcommand)]
 pub(super) enum LeaderCommand {
     /// Show who leads, and until when
@@ -41,7 +44,7 @@ pub(super) async fn obey(client: &Client, command: LeaderCommand) -> Result<Ende
 }
 
 async fn status(client: &Client) -> Result<Ended, Failure> {
-    let answer = client.get("tell who leads", client.address(&["v1", "leader"], &[])).await?;
+    let answer = client.get(WHO_LEADS, client.address(&["v1", "leader"], &[])).await?;
     if client.json {
         answer.show_raw();
         return Ok(Ended::Done);

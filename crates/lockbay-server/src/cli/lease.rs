@@ -45,7 +45,7 @@ pub(super) async fn obey(client: &Client, command: LeaseCommand) -> Result<Ended
     match command {
         LeaseCommand::List { page_size, page_token } => list(client, page_size, page_token).await,
         LeaseCommand::Show { name } => {
-            let answer = read(client, &name).await?;
+            let answer = read(client, "show", &name).await?;
             show(client, &answer)
         }
         LeaseCommand::Release { name, fencing_token } => {
@@ -74,9 +74,9 @@ async fn list(
     Ok(Ended::Done)
 }
 
-async fn read(client: &Client, name: &str) -> Result<Answer, Failure> {
+async fn read(client: &Client, verb: &str, name: &str) -> Result<Answer, Failure> {
     let url = client.address(&["v1", "leases", name], &[]);
-    client.get(&format!("show lease {name:?}"), url).await
+    client.get(&format!("{verb} lease {name:?}"), url).await
 }
 
 fn show(client: &Client, answer: &Answer) -> Result<Ended, Failure> {
@@ -99,7 +99,7 @@ async fn release(
     name: &str,
     fencing_token: Option<String>,
 ) -> Result<Ended, Failure> {
-    let lease: Lease = read(client, name).await?.read()?;
+    let lease: Lease = read(client, "release", name).await?.read()?;
     let question = format!("Take lease {name:?} away from {:?}?", lease.holder);
     if !client.confirm(&question) {
         output::talk("nothing was done");

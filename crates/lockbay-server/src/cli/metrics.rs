@@ -161,9 +161,17 @@ fn flatten(path: String, value: &Value, rows: &mut Vec<Vec<String>>) {
         }
         Value::String(text) => rows.push(vec![path, text.clone()]),
         Value::Null => rows.push(vec![path, "-".into()]),
-        Value::Bool(_) | Value::Number(_) | Value::Array(_) => {
-            rows.push(vec![path, value.to_string()]);
+        Value::Array(items) => {
+            for (at, item) in items.iter().enumerate() {
+                let name = item["name"].as_str().map_or_else(|| at.to_string(), str::to_owned);
+                flatten(format!("{path}.{name}"), item, rows);
+            }
         }
+        Value::Number(number) => {
+            let fraction = number.as_f64().filter(|_| number.is_f64());
+            rows.push(vec![path, fraction.map_or_else(|| number.to_string(), output::number)]);
+        }
+        Value::Bool(_) => rows.push(vec![path, value.to_string()]),
     }
 }
 
@@ -180,6 +188,17 @@ mod tests {
         let mut long = vec![Some(0.0); 600];
         long[301] = Some(1.0);
         assert_eq!(line(&long).chars().filter(|letter| *letter == '█').count(), 1);
+    }
+
+    #[test]
+    fn lists_are_rows_by_name_or_place() {
+        let told =
+            serde_json::json!({ "checks": [{ "name": "store", "ok": true }], "n": [1, 0.1] });
+        let mut rows = Vec::new();
+        flatten(String::new(), &told, &mut rows);
+        let rows: Vec<String> = rows.iter().map(|row| row.join(" ")).collect();
+        let all = ["checks.store.name store", "checks.store.ok true", "n.0 1", "n.1 0.1"];
+        assert_eq!(rows, all);
     }
 
     #[test]

@@ -30,7 +30,8 @@ const SHOWN_CHARS: usize = 60;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum SagaCommand {
-    /// List sagas: what is unfinished with the oldest first, what has ended with the newest first
+    /// List sagas, status by status: ended ones with the newest first, others with the oldest of
+    /// each server first
     List(ListArgs),
     /// Show one saga with its steps
     Show {

@@ -5,14 +5,13 @@
 
 use clap::{Args, ValueEnum};
 use lockbay::config::Span;
-use reqwest::Url;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, json};
 
 use super::approval::told_to_wait;
 use super::bulk::Bulk;
-use super::client::{Client, Failure};
+use super::client::{Address, Client, Failure};
 use super::saga::STATUSES;
 use super::{Ended, output};
 
@@ -198,7 +197,7 @@ fn json_of(name: &str, text: Option<String>) -> Result<Option<Box<RawValue>>, Fa
     text.map(parse).transpose()
 }
 
-async fn post(client: &Client, what: &str, url: Url, body: &Body) -> Result<Ended, Failure> {
+async fn post(client: &Client, what: &str, url: Address, body: &Body) -> Result<Ended, Failure> {
     let body = serde_json::to_vec(body).map_err(|error| Failure::Failed(error.into()))?;
     let answer = client.post_exactly(what, url, body, None).await?;
     if client.json {

@@ -397,7 +397,8 @@ async fn run(client: &Client, job_id: &str, key: Option<&str>) -> Result<Ended, 
     }
     let Asked { job_key } = answer.read()?;
     let said = if replayed { "was asked for before" } else { "is run" };
-    output::data(&format!("a tick of {job_id:?} {said}: `lockbay job list --job-key {job_key}`"));
+    let key = output::shell_word(&job_key);
+    output::data(&format!("a tick of {job_id:?} {said}: `lockbay job list --key {key}`"));
     Ok(Ended::Done)
 }
 

@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::client::{Answer, Client, Failure, Page};
+use super::client::{Address, Answer, Client, Failure, Page};
 use super::saga::read;
 use super::{Ended, output};
 
@@ -256,7 +256,7 @@ async fn delete(
     client: &Client,
     question: &str,
     what: &str,
-    url: reqwest::Url,
+    url: Address,
 ) -> Result<Ended, Failure> {
     if !client.confirm(question) {
         output::talk("nothing was done");

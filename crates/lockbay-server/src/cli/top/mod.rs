@@ -62,7 +62,7 @@ enum News {
 pub(super) async fn top(client: &Client, args: TopArgs) -> Result<Ended, Failure> {
     let interval = args.interval.0.max(LEAST_INTERVAL);
     let client = Arc::new(client.clone());
-    let url = client.address(&[], &[]).to_string();
+    let url = client.address(&[], &[]).url()?.to_string();
     if args.once {
         return once(&client, &url).await;
     }
