@@ -15,7 +15,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use lockbay::access::Standing;
 use lockbay::clock::Clock;
-use lockbay::{Config, LockBay};
+use lockbay::{Config, ErrorKind, LockBay};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -24,7 +24,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
-use crate::cli::output;
+use crate::cli::{output, starts_empty};
 use crate::http::{self, Tls};
 use crate::outbound::{Handlers, Reach, payout_provider, tell_of_alerts};
 
@@ -97,22 +97,18 @@ pub(crate) async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     let mut signals = Signals::listen()?;
     let tls = Tls::of(&config, &Clock::system())?.map(Arc::new);
     let guarded = args.insecure || tls.as_ref().is_some_and(|tls| tls.requires_certificates());
-    let listener = bind(&config.listen).await?;
+    let listener = bind(&addresses_of(&config.listen).await?, &config.listen)?;
     let address = listener.local_addr().context("cannot read the address listened on")?;
     let store = without_credentials(&config.store);
-    let bay = open(config, &store).await?;
+    let bay = open(config).await?;
     if !address.ip().is_loopback()
         && let Err(error) = check_closed(&bay, address, guarded).await
     {
         bay.shutdown().await;
         return Err(error);
     }
-    let reach = std::env::var(Reach::VARIABLE).ok();
-    let reach = Reach::of(reach.as_deref()).map_err(anyhow::Error::msg)?;
-    let handlers = Handlers::new(bay.clock().clone(), reach)?;
-    bay.finance().pay_through(payout_provider(&bay, &handlers)?).map_err(told)?;
-    tell_of_alerts(&bay, &handlers)?;
-    bay.sagas().call_with(Arc::new(handlers));
+    let stopping = CancellationToken::new();
+    let app = equip(&bay, &stopping)?.listening_on(address);
     bay.start();
     let scheme = if tls.is_some() { "https" } else { "http" };
     output::talk(&format!(
@@ -120,8 +116,6 @@ pub(crate) async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
         bay.instance_id()
     ));
     tell_warnings(&bay).await;
-    let stopping = CancellationToken::new();
-    let app = http::App::new(bay.clone(), stopping.clone()).map_err(told)?.listening_on(address);
     if let Some(tls) = &tls {
         // Without TLS there is nothing to read again, and the signal ends the process as usual.
         let hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
@@ -145,6 +139,50 @@ pub(crate) async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
         tracing::warn!("the end did not wait for the store; what is held lapses by itself");
     }
     Ok(())
+}
+
+/// Gives an instance what reaches others, as its settings say, and makes the API of it.
+fn equip(bay: &LockBay, stopping: &CancellationToken) -> anyhow::Result<http::App> {
+    let reach = std::env::var(Reach::VARIABLE).ok();
+    let reach = Reach::of(reach.as_deref()).map_err(anyhow::Error::msg)?;
+    let handlers = Handlers::new(bay.clock().clone(), reach)?;
+    bay.finance().pay_through(payout_provider(bay, &handlers)?).map_err(told)?;
+    tell_of_alerts(bay, &handlers)?;
+    bay.sagas().call_with(Arc::new(handlers));
+    http::App::new(bay.clone(), stopping.clone()).map_err(told)
+}
+
+/// Whether a server could start with these settings, as far as that is known without its store and
+/// without listening: an instance is built on a store in memory, which is gone at once.
+///
+/// # Errors
+/// As those with which [`serve`] would end.
+pub(crate) async fn rehearse(config: &Config) -> anyhow::Result<()> {
+    let tls = Tls::of(config, &Clock::system())?;
+    let addresses = addresses_of(&config.listen).await?;
+    let bay = open(Config { store: stand_in(&config.store), ..config.clone() }).await?;
+    let mut fits = equip(&bay, &CancellationToken::new()).map(drop);
+    let reached = addresses.into_iter().find(|address| !address.ip().is_loopback());
+    // Of a store that is there already, only the store knows whether it has an admin token.
+    if let (Ok(()), Some(address), true) = (&fits, reached, starts_empty(&config.store)) {
+        let guarded = tls.is_some_and(|tls| tls.requires_certificates());
+        fits = check_closed(&bay, address, guarded).await;
+    }
+    bay.shutdown().await;
+    fits
+}
+
+/// A store in memory of the same namespace, where a URL names a store that may be there; otherwise
+/// the URL, to be refused.
+fn stand_in(url: &str) -> String {
+    let (base, query) = url.split_once('?').unwrap_or((url, ""));
+    let namespace = query.split('&').find(|part| part.starts_with("namespace="));
+    match base.split_once(':') {
+        Some(("memory" | "redis" | "rediss", _)) => {}
+        Some(("sqlite", path)) if !path.is_empty() => {}
+        Some(_) | None => return url.to_owned(),
+    }
+    namespace.map_or("memory:".into(), |namespace| format!("memory:?{namespace}"))
 }
 
 /// Waits until nobody can write to our stdin any more. Nothing needs to be tidied up: ending at any
@@ -209,13 +247,17 @@ impl Signals {
     }
 }
 
-/// Listens on an address.
-async fn bind(listen: &str) -> anyhow::Result<TcpListener> {
-    let addresses: Vec<SocketAddr> = tokio::net::lookup_host(listen)
-        .await
-        .with_context(|| format!("cannot listen on {listen:?}: an address is like 127.0.0.1:5000"))?
-        .collect();
-    listen_on(&addresses).with_context(|| {
+/// The addresses that a setting names.
+async fn addresses_of(listen: &str) -> anyhow::Result<Vec<SocketAddr>> {
+    let found = tokio::net::lookup_host(listen).await.with_context(|| {
+        format!("cannot listen on {listen:?}: an address is like 127.0.0.1:5000")
+    })?;
+    Ok(found.collect())
+}
+
+/// Listens on one of the addresses that a setting names.
+fn bind(addresses: &[SocketAddr], listen: &str) -> anyhow::Result<TcpListener> {
+    listen_on(addresses).with_context(|| {
         format!("cannot listen on {listen}; stop what listens there, or choose another --listen")
     })
 }
@@ -262,11 +304,15 @@ async fn check_closed(bay: &LockBay, address: SocketAddr, guarded: bool) -> anyh
 }
 
 /// Opens the store and builds the instance, within a bounded time.
-async fn open(config: Config, store: &str) -> anyhow::Result<LockBay> {
-    let clock = lockbay::clock::Clock::system();
+async fn open(config: Config) -> anyhow::Result<LockBay> {
+    let clock = Clock::system();
+    let store = without_credentials(&config.store);
     match clock.timeout(OPEN_WITHIN, LockBay::open(config)).await {
-        Some(opened) => {
-            opened.map_err(told).with_context(|| format!("cannot open the store {store}"))
+        Some(Ok(bay)) => Ok(bay),
+        // A setting is wrong, and the error says which: it need not be that of the store.
+        Some(Err(error)) if error.kind() == ErrorKind::Invalid => Err(told(error)),
+        Some(Err(error)) => {
+            Err(told(error)).with_context(|| format!("cannot open the store {store}"))
         }
         None => bail!("cannot open the store {store}: no answer within {OPEN_WITHIN:?}"),
     }

@@ -304,3 +304,114 @@ fn help_tells_examples_exit_codes_and_environment() {
         child.try_wait().unwrap()
     });
 }
+
+#[test]
+fn what_cannot_be_written_fails_the_command() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = format!("sqlite:{}", directory.path().join("lockbay.db").display());
+    let create = ["token", "create", "--role", "admin", "--name", "ann", "--store", &store];
+    for args in [&["config"][..], &["config", "--json"], &create] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = lockbay().args(args).stdin(Stdio::null()).stdout(full).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains("cannot write to stdout"), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn a_file_with_which_no_server_starts_cannot_be_used() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("lockbay.toml");
+    let check = |text: &str| {
+        std::fs::write(&path, text).unwrap();
+        let mut command = lockbay();
+        command.arg("config").arg("check").arg(&path).current_dir(directory.path());
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        (output.status.code(), format!("{}{}", stdout(&output), stderr(&output)))
+    };
+    for (text, told) in [
+        ("store = \"foo:bar\"", "there is no store \"foo\""),
+        ("listen = \"6101\"", "an address is like"),
+        ("audit_key = \"zzz\"", "audit_key is"),
+        ("alert_webhook_url = \"zzz\"", "alert_webhook_url"),
+        ("alert_smtp_url = \"smtps://u:p@mail.example.com\"", "alert_email_from"),
+        ("tls_cert = \"cert.pem\"", "tls_key"),
+        ("four_eyes_above = \"lots\"", "four_eyes_above"),
+        ("listen = \"0.0.0.0:6190\"", "can be reached from other machines"),
+    ] {
+        let (code, said) = check(text);
+        assert!(code == Some(1) && said.contains(told), "{text}: {said}");
+    }
+    assert_eq!(check("listen = \"0.0.0.0:6190\"\nauth = \"required\"").0, Some(0));
+    assert_eq!(check("store = \"redis://127.0.0.1:1?namespace=pay\"").0, Some(0));
+    let left = std::fs::read_dir(directory.path()).unwrap().count();
+    assert_eq!(left, 1, "no store was made");
+    // A server says the same, and does not blame the store.
+    let mut command = lockbay();
+    command.args(["serve", "--store", "memory:", "--listen", "127.0.0.1:0"]);
+    let output = command.env("LOCKBAY_AUDIT_KEY", "zzz").stdin(Stdio::null()).output().unwrap();
+    let said = stderr(&output);
+    assert!(said.contains("audit_key is") && !said.contains("cannot open"), "{said}");
+}
+
+#[test]
+fn a_name_that_no_address_can_have_is_refused() {
+    let server = server();
+    done(&server, &["state", "set", "a", "1"]);
+    for name in ["", ".", ".."] {
+        for args in [
+            &["state", "get", name][..],
+            &["state", "delete", name],
+            &["saga", "cancel", name, "--reason", "x"],
+            &["saga", "watch", name],
+            &["handler", "put", name, "--pull"],
+        ] {
+            let output = run(&server, args);
+            let said = stderr(&output);
+            assert_eq!(output.status.code(), Some(2), "{args:?}: {said}");
+            assert!(said.contains(&format!("{name:?} is no name")), "{args:?}: {said}");
+        }
+    }
+    done(&server, &["state", "get", "a"]);
+}
+
+#[test]
+fn only_a_token_that_is_made_makes_a_store() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = format!("sqlite:{}", directory.path().join("typo.db").display());
+    let token = |args: &[&str]| {
+        let mut command = lockbay();
+        command.arg("token").args(args).args(["--store", &store]).stdin(Stdio::null());
+        command.output().unwrap()
+    };
+    for args in [&["list"][..], &["revoke", "t1", "--reason", "x"]] {
+        let output = token(args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains("there is no store at"), "{}", stderr(&output));
+    }
+    let refused = token(&["create", "--role", "admin", "--name", " ann"]);
+    assert_eq!(refused.status.code(), Some(1), "{}", stderr(&refused));
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "nothing was made");
+    let made = token(&["create", "--role", "admin", "--name", "ann"]);
+    assert_eq!(made.status.code(), Some(0), "{}", stderr(&made));
+    assert!(stdout(&token(&["list"])).contains("ann"));
+}
+
+#[test]
+fn a_refusal_names_what_was_asked_for() {
+    let server = server();
+    for (args, told) in [
+        (&["lease", "release", "none"][..], "cannot release lease \"none\""),
+        (&["handler", "delete", "finance.lock_funds"], "is built in and cannot be deleted"),
+    ] {
+        let output = run(&server, args);
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(told), "{args:?}: {}", stderr(&output));
+    }
+    assert!(done(&server, &["handler", "list"]).contains("finance.lock_funds"));
+    let metrics = done(&server, &["metrics"]);
+    assert!(metrics.contains("health_status.checks.") && !metrics.contains("[{"), "{metrics}");
+    let rules = done(&server, &["cleanup", "rules"]);
+    let line = |name: &str| rules.lines().find(|line| line.starts_with(name)).expect("a rule");
+    assert!(line("saga").contains("400 d") && line("history").contains("as each says"), "{rules}");
+}

@@ -73,6 +73,40 @@ fn a_store_that_is_not_there_is_told_and_not_made() {
 }
 
 #[test]
+fn a_store_that_has_lost_nothing_is_not_accepted() {
+    let directory = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}", directory.path().join("lockbay.db").display());
+    let run_once = |job: &str| {
+        let mut server = Server::start(&["--store", &url]);
+        server.wait_until_leading();
+        let body = format!(r#"{{"job_type":"pay","job_key":"{job}","parameters":{{}}}}"#);
+        server.post("/v1/jobs/claim", &body).ok();
+        server.sigterm();
+        server.wait_exit(support::PATIENCE);
+    };
+    let accept = || {
+        let mut command = lockbay();
+        command.args(["doctor", "--accept-store", "--yes", "--store", &url]).stdin(Stdio::null());
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    run_once("a");
+    let earlier = fs::read(directory.path().join("lockbay.db")).unwrap();
+    let nothing = "nothing to accept";
+    assert!(accept().contains(nothing) && accept().contains(nothing));
+    run_once("b");
+    // An older file is below what the floor file beside it knows.
+    fs::write(directory.path().join("lockbay.db"), earlier).unwrap();
+    for beside in ["-wal", "-shm"] {
+        drop(fs::remove_file(directory.path().join(format!("lockbay.db{beside}"))));
+    }
+    let said = accept();
+    assert!(said.contains("a new generation begins") && !said.contains(nothing), "{said}");
+    assert!(accept().contains(nothing), "what was accepted is as it should be");
+}
+
+#[test]
 fn a_redis_that_evicts_or_forgets_is_wrong_with_the_command_that_mends_it() {
     let evicting = ["maxmemory 100mb", "maxmemory-policy allkeys-lru"];
     let forgetting = ["appendonly no"];

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::client::Failure;
 use super::{Ended, output};
-use crate::serve::{told, without_credentials};
+use crate::serve::{rehearse, told, without_credentials};
 
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -37,9 +37,9 @@ enum ConfigCommand {
     },
 }
 
-pub(super) fn obey(args: ConfigArgs, json: bool) -> Result<Ended, Failure> {
+pub(super) async fn obey(args: ConfigArgs, json: bool) -> Result<Ended, Failure> {
     match args.command {
-        Some(ConfigCommand::Check { file }) => check(&file, json),
+        Some(ConfigCommand::Check { file }) => check(&file, json).await,
         None => show(&args, json),
     }
 }
@@ -90,11 +90,17 @@ fn show(args: &ConfigArgs, json: bool) -> Result<Ended, Failure> {
     Ok(Ended::Done)
 }
 
-fn check(file: &Path, json: bool) -> Result<Ended, Failure> {
-    let found = Config::explain(Some(file), &BTreeMap::new());
+/// What [`serve`](crate::serve::serve) looks at before it opens its store.
+async fn usable(file: &Path) -> anyhow::Result<Vec<Effective>> {
+    let (config, settings) = Config::explain(Some(file), &BTreeMap::new()).map_err(told)?;
+    rehearse(&config).await?;
+    Ok(settings)
+}
+
+async fn check(file: &Path, json: bool) -> Result<Ended, Failure> {
     let shown = file.display();
-    match found {
-        Ok((_, settings)) => {
+    match usable(file).await {
+        Ok(settings) => {
             let said = settings.iter().filter(|setting| setting.source == Source::File).count();
             match json {
                 true => output::data(&json!({ "ok": true, "settings": said }).to_string()),
@@ -103,9 +109,9 @@ fn check(file: &Path, json: bool) -> Result<Ended, Failure> {
             Ok(Ended::Done)
         }
         Err(error) if json => {
-            output::data(&json!({ "ok": false, "error": error.to_string() }).to_string());
+            output::data(&json!({ "ok": false, "error": format!("{error:#}") }).to_string());
             Ok(Ended::No)
         }
-        Err(error) => Err(Failure::Failed(told(error))),
+        Err(error) => Err(Failure::Failed(error)),
     }
 }

@@ -46,6 +46,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
 use self::client::{Client, Failure};
+pub(crate) use self::doctor::starts_empty;
 use crate::bench;
 use crate::demo;
 use crate::serve::{self, ServeArgs};
@@ -234,13 +235,22 @@ pub(crate) fn run() -> ExitCode {
     let ended = runtime.block_on(obey(&shared, command));
     // What still runs has been given its time already.
     runtime.shutdown_background();
-    match ended {
+    let code = match ended {
         Ok(Ended::Done) => ExitCode::SUCCESS,
         Ok(Ended::No) => ExitCode::FAILURE,
         Err(failure) => {
             failure.tell(shared.json);
             failure.exit_code()
         }
+    };
+    match output::lost() {
+        Some(why) => {
+            output::talk(&format!(
+                "lockbay: cannot write to stdout, and what it wrote is lost: {why}"
+            ));
+            ExitCode::FAILURE
+        }
+        None => code,
     }
 }
 
@@ -255,7 +265,7 @@ async fn obey(shared: &Shared, command: Command) -> Result<Ended, Failure> {
             demo::Outcome::Failed => Ended::No,
         }),
         Command::Doctor(args) => doctor::doctor(&args, shared).await,
-        Command::Config(args) => config::obey(args, shared.json),
+        Command::Config(args) => config::obey(args, shared.json).await,
         Command::Backup(args) => backup::backup(args, shared.json).await,
         Command::Trends(args) => trends::trends(&Client::new(shared)?, args).await,
         #[cfg(feature = "top")]

@@ -5,6 +5,7 @@
 //! the last one is lost. Whoever reaches the store can do everything there anyway.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -17,6 +18,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::client::{Client, Failure, Page};
+use super::doctor::{is_missing, path_of};
 use super::{Ended, Shared, output};
 use crate::serve::{told, without_credentials};
 
@@ -125,6 +127,10 @@ async fn create_in(
 ) -> Result<Value, Failure> {
     let wish = NewToken { name: name.to_owned(), role, expiry: life.map(Expiry::In) };
     let work = async |bay: &LockBay| bay.access().create(&wish).await;
+    if missing(url).is_some() {
+        // A token that would be refused does not make a store: it is made in memory first.
+        on_config(shared, Config { store: "memory:".into(), ..settings(url)? }, work).await?;
+    }
     let issued = on_store(shared, url, work).await?;
     let mut made = shown(&issued.info)?;
     if let Value::Object(members) = &mut made {
@@ -174,6 +180,7 @@ async fn list_in(
     if limit == 0 || limit > lockbay::store::MAX_PAGE {
         return Err(Failure::Usage(format!("--page-size is from 1 to 1000, not {limit}")));
     }
+    is_there(url)?;
     let work = async |bay: &LockBay| bay.access().list(after.clone(), limit).await;
     let (tokens, next) = on_store(shared, url, work).await?;
     let items: Result<Vec<Value>, Failure> = tokens.iter().map(shown).collect();
@@ -206,6 +213,7 @@ fn show_list(shared: &Shared, listed: &Value) -> Result<Ended, Failure> {
 }
 
 async fn revoke(shared: &Shared, id: &str, reason: &str, place: Place) -> Result<Ended, Failure> {
+    place.store.as_deref().map_or(Ok(()), is_there)?;
     let question = format!("Revoke token {id:?}? Whoever uses it is refused within a second.");
     if !shared.yes && output::ask(&question) == Some(false) {
         output::talk("nothing was changed");
@@ -232,6 +240,22 @@ async fn revoke(shared: &Shared, id: &str, reason: &str, place: Place) -> Result
     Ok(Ended::Done)
 }
 
+/// Where a store in a file would be that is not there.
+fn missing(url: &str) -> Option<PathBuf> {
+    path_of(url).filter(|path| is_missing(path))
+}
+
+/// Refuses a store that is not there: to open it would make it, and there is no token in it.
+fn is_there(url: &str) -> Result<(), Failure> {
+    let Some(path) = missing(url) else { return Ok(()) };
+    Err(Failure::Usage(format!("there is no store at {}; correct --store", path.display())))
+}
+
+fn settings(url: &str) -> Result<Config, Failure> {
+    let flags: BTreeMap<_, _> = [("store", url.to_owned())].into();
+    Ok(Config::load(None, &flags).map_err(told)?)
+}
+
 /// Does this with the store itself, in the name of who asks.
 async fn on_store<T>(
     shared: &Shared,
@@ -242,8 +266,15 @@ async fn on_store<T>(
         let text = "--store memory: is gone when this command ends; name the store of the server";
         return Err(Failure::Usage(text.into()));
     }
-    let flags: BTreeMap<_, _> = [("store", url.to_owned())].into();
-    let config = Config::load(None, &flags).map_err(told)?;
+    on_config(shared, settings(url)?, work).await
+}
+
+async fn on_config<T>(
+    shared: &Shared,
+    config: Config,
+    work: impl AsyncFnOnce(&LockBay) -> lockbay::Result<T>,
+) -> Result<T, Failure> {
+    let caller = Caller::new(Some(shared.actor()), None).map_err(told)?;
     let clock = Clock::system();
     let shown = without_credentials(&config.store);
     let bay = match clock.timeout(OPEN_WITHIN, LockBay::open(config)).await {
@@ -256,7 +287,6 @@ async fn on_store<T>(
             return Err(Failure::Unreachable(text));
         }
     };
-    let caller = Caller::new(Some(shared.actor()), None).map_err(told)?;
     let done = caller.scope(work(&bay)).await;
     bay.shutdown().await;
     Ok(done.map_err(told)?)

@@ -26,6 +26,9 @@ const WRITES: usize = 7;
 const NEARLY_FULL: Level = Level { share: 10, bytes: 5 << 30 };
 const FULL: Level = Level { share: 2, bytes: 512 << 20 };
 
+/// The namespace of a URL that names none.
+const DEFAULT_NAMESPACE: &str = "lockbay";
+
 struct Level {
     /// So many percent.
     share: u64,
@@ -40,7 +43,7 @@ impl Level {
 }
 
 /// The path of a store in a file.
-pub(super) fn path_of(url: &str) -> Option<PathBuf> {
+pub(in crate::cli) fn path_of(url: &str) -> Option<PathBuf> {
     let path = url.split_once('?').map_or(url, |(base, _)| base).strip_prefix("sqlite:")?;
     (!path.is_empty()).then(|| path.into())
 }
@@ -51,8 +54,31 @@ pub(super) fn mode_of(path: &Path) -> Option<u32> {
 }
 
 /// Whether there is no store at a path. A file without a byte is none: to open it makes one of it.
-pub(super) fn is_missing(path: &Path) -> bool {
+pub(in crate::cli) fn is_missing(path: &Path) -> bool {
     fs::metadata(path).map_or(!path.exists(), |file| file.is_file() && file.len() == 0)
+}
+
+/// Whether a server would begin with an empty store at this URL.
+pub(crate) fn starts_empty(url: &str) -> bool {
+    url.starts_with("memory:") || path_of(url).is_some_and(|path| is_missing(&path))
+}
+
+/// Whether the file beside a store tells what was acknowledged in the namespace of this URL.
+pub(super) fn has_floor(url: &str) -> bool {
+    let Some(path) = path_of(url) else { return false };
+    let query = url.split_once('?').map_or("", |(_, query)| query);
+    let namespace = query.split('&').find_map(|part| part.strip_prefix("namespace="));
+    let namespace = namespace.unwrap_or(DEFAULT_NAMESPACE);
+    let text = fs::read(beside(&path, "-floor")).unwrap_or_default();
+    let floors: Vec<serde_json::Value> = serde_json::from_slice(&text).unwrap_or_default();
+    floors.iter().any(|floor| floor["namespace"] == namespace)
+}
+
+/// The path of a file that lies beside another.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
 }
 
 /// What would be there if a server were started on a file that is not.
@@ -94,11 +120,7 @@ fn home_of(path: &Path) -> (PathBuf, bool) {
 
 /// What can be seen of a file without opening it.
 pub(super) fn look(path: &Path) -> Vec<Check> {
-    let beside = |suffix: &str| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(suffix);
-        PathBuf::from(name)
-    };
+    let beside = |suffix| beside(path, suffix);
     // The floor file holds numbers that everybody may read.
     let kept = [(path.to_owned(), 0o066), (beside("-wal"), 0o066), (beside("-floor"), 0o022)];
     let judged = kept.iter().filter_map(|(path, bits)| permissions(path, *bits));

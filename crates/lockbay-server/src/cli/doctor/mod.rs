@@ -20,6 +20,8 @@ use lockbay::clock::{Clock, Timestamp};
 use lockbay::store::{self, Pong, Store};
 use lockbay::{Caller, Config, ErrorKind, LockBay};
 
+pub(crate) use self::file::starts_empty;
+pub(super) use self::file::{is_missing, path_of};
 use self::finding::{Check, State};
 use super::client::Failure;
 use super::{Ended, Shared, output};
@@ -84,14 +86,27 @@ async fn look_into(
     shared: &Shared,
     checks: &mut Vec<Check>,
 ) -> Result<bool, Failure> {
+    let has_floor = file::has_floor(&config.store); // before it is opened, which may write one
     let Some(store) = open(&config, clock, checks).await else { return Ok(true) };
-    let bay = || LockBay::with_store(config, Arc::clone(&store), clock.clone());
-    if args.accept_store && !accept(bay, shared).await? {
-        return Ok(false);
+    if args.accept_store {
+        if has_floor && has_lost_nothing(&*store, clock).await {
+            output::talk("this store has lost nothing: there is nothing to accept");
+        } else {
+            let bay = || LockBay::with_store(config, Arc::clone(&store), clock.clone());
+            if !accept(bay, shared).await? {
+                return Ok(false);
+            }
+        }
     }
     examine(&*store, clock, checks).await;
     clock.timeout(ANSWER_WITHIN, store.close()).await;
     Ok(true)
+}
+
+/// Whether nobody has found out that a store lost something: nobody has halted it, and it is not
+/// below what its floor file knows. Without such a file this proves nothing.
+async fn has_lost_nothing(store: &dyn Store, clock: &Clock) -> bool {
+    clock.timeout(ANSWER_WITHIN, store.ping()).await.is_some_and(|answer| answer.is_ok())
 }
 
 /// The configured store, if it opens.
