@@ -190,9 +190,9 @@ fn a_store_is_accepted_only_after_a_yes() {
     let directory = tempfile::tempdir().unwrap();
     let store = format!("sqlite:{}", directory.path().join("lockbay.db").display());
     Server::start(&["--store", &store]).wait_until_leading();
-    // Without it nobody knows here whether the store has lost something.
-    drop(std::fs::remove_file(directory.path().join("lockbay.db-floor")));
     let accept = |more: &[&str]| {
+        // Without it nobody knows here whether the store has lost something.
+        drop(std::fs::remove_file(directory.path().join("lockbay.db-floor")));
         let mut command = lockbay();
         command.args(["doctor", "--accept-store", "--store", &store]).args(more);
         command.stdin(Stdio::null()).output().unwrap()

@@ -49,7 +49,7 @@ fn rules_are_shown_put_and_deleted() {
         &server,
         &["put-rule", "basket", "--pattern", "basket:*", "--ttl", "1h", "--strategy", "lazy"],
     );
-    assert!(put.contains("basket") && put.contains("3600 s") && put.contains("lazy"), "{put}");
+    assert!(put.contains("basket") && put.contains("1 h") && put.contains("lazy"), "{put}");
     let all = ["--pattern", "x:*", "--ttl", "90s", "--batch-size", "5", "--priority", "-3"];
     let more = ["--interval", "60", "--applies-to", "state_keys,foreign_keys"];
     let args = [&["put-rule", "x"], &all[..], &more, &["--include-expiring", "--json"]].concat();

@@ -4,8 +4,10 @@
 
 mod support;
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
-use support::{Server, eventually, run};
+use support::{Server, breathe, eventually, run};
 
 fn server() -> Server {
     let server = Server::start(&["--store", "memory:"]);
@@ -17,6 +19,10 @@ fn claim(server: &Server, job_type: &str, key: &str, user: &str) -> Value {
     let body = json!({ "job_type": job_type, "job_key": key, "parameters": { "user": user } });
     server.post("/v1/jobs/claim", &body.to_string()).ok()
 }
+
+/// What is created so far apart is in this order by everybody's clock: an instance knows that of the
+/// store to some milliseconds.
+const APART: Duration = Duration::from_millis(50);
 
 fn start(server: &Server, name: &str, metadata: &Value) -> String {
     let body = json!({ "saga_name": name, "metadata": metadata, "defer_handlers": true,
@@ -43,7 +49,9 @@ fn find(server: &Server, path: &str, count: usize) -> Value {
 fn what_was_entered_is_found_by_its_words_in_search_and_in_the_lists() {
     let server = server();
     let first = claim(&server, "pay", "order-1", "ann lee")["job_id"].as_str().unwrap().to_owned();
+    breathe(APART);
     let second = claim(&server, "refund", "order-2", "ann")["job_id"].as_str().unwrap().to_owned();
+    breathe(APART);
     let saga = start(&server, "escrow", &json!({ "user": "ann", "key": "deal-7" }));
     let page = find(&server, "/v1/search?q=ann", 3);
     assert_eq!(ids(&page, "id"), [saga.clone(), second.clone(), first.clone()]);
