@@ -295,14 +295,16 @@ impl Handlers {
     /// Forgets a handler that is not of this process.
     pub(crate) async fn delete(&self, name: &str) -> Result<()> {
         check_name("handler", name, 128)?;
-        if self.local.read().contains_key(name) {
-            let message = format!("handler {name:?} is built in and cannot be deleted");
-            return Err(Error::new(ErrorKind::Refused, message));
-        }
         let key = key(name);
         let read = self.store.get(std::slice::from_ref(&key)).await?;
+        // One that was put before a closure took its name goes as any other.
         let Some(record) = read.records.into_iter().flatten().next() else {
-            return Err(Error::new(ErrorKind::NotFound, format!("there is no handler {name:?}")));
+            return Err(if self.local.read().contains_key(name) {
+                let message = format!("handler {name:?} is built in and cannot be deleted");
+                Error::new(ErrorKind::Refused, message)
+            } else {
+                Error::new(ErrorKind::NotFound, format!("there is no handler {name:?}"))
+            });
         };
         let guard = Guard::RevisionIs(key.clone(), record.revision);
         let partition = key.partition;
