@@ -175,14 +175,16 @@ pub(crate) async fn rehearse(config: &Config) -> anyhow::Result<()> {
 /// A store in memory of the same namespace, where a URL names a store that may be there; otherwise
 /// the URL, to be refused.
 fn stand_in(url: &str) -> String {
-    let (base, query) = url.split_once('?').unwrap_or((url, ""));
-    let namespace = query.split('&').find(|part| part.starts_with("namespace="));
-    match base.split_once(':') {
-        Some(("memory" | "redis" | "rediss", _)) => {}
-        Some(("sqlite", path)) if !path.is_empty() => {}
-        Some(_) | None => return url.to_owned(),
+    let base = url.split_once('?').map_or(url, |(base, _)| base);
+    let may_be_there = match base.split_once(':') {
+        Some(("memory" | "redis" | "rediss", _)) => true,
+        Some(("sqlite", path)) => !path.is_empty(),
+        Some(_) | None => false,
+    };
+    match lockbay::store::namespace_of(url) {
+        Ok(namespace) if may_be_there => format!("memory:?namespace={namespace}"),
+        Ok(_) | Err(_) => url.to_owned(),
     }
-    namespace.map_or("memory:".into(), |namespace| format!("memory:?{namespace}"))
 }
 
 /// Waits until nobody can write to our stdin any more. Nothing needs to be tidied up: ending at any

@@ -78,17 +78,12 @@ fn whichever_command_meets_no_server_names_the_address_and_what_to_do() {
 #[test]
 fn what_others_wrote_cannot_move_the_cursor_of_a_terminal() {
     let server = server();
-    let body = r#"{"job_type":"pay","job_key":"order-1","parameters":{}}"#;
-    let claim = server.post("/v1/jobs/claim", body).ok();
-    let text = |name: &str| claim[name].as_str().expect("text").to_owned();
     let evil = "gone\u{1b}[2J\u{9b}31m\u{202e}kcab\nnew row";
-    let fail = json!({ "claim_token": text("claim_token"), "error": evil, "retryable": false });
-    let reply = server.post(&format!("/v1/jobs/{}/fail", text("job_id")), &fail.to_string());
-    assert_eq!(reply.status, 200, "{}", reply.text());
-    let shown = done(&server, &["job", "show", &text("job_id")]);
+    let job_id = server.fail_job("order-1", evil);
+    let shown = done(&server, &["job", "show", &job_id]);
     assert!(!shown.contains(['\u{1b}', '\u{9b}', '\u{202e}']), "{shown:?}");
     assert!(shown.contains("\\u{1b}[2J") && shown.contains("\\nnew row"), "{shown}");
-    let exact = json_of(&done(&server, &["job", "show", &text("job_id"), "--json"]));
+    let exact = json_of(&done(&server, &["job", "show", &job_id, "--json"]));
     assert!(exact["error"].as_str().is_some_and(|error| error.contains(evil)), "{exact}");
 }
 
@@ -208,6 +203,26 @@ fn the_trail_of_one_entity_its_seals_proof_and_key_are_shown() {
     let seals = done(&server, &["audit", "checkpoints"]);
     assert!(seals.starts_with("NUMBER") && seals.lines().count() > 1, "{seals}");
     assert!(!done(&server, &["audit", "key"]).trim().is_empty());
+    for nobody in [["audit", "history", "saga/nope"], ["audit", "tail", "--actor=nobody"]] {
+        let output = run(&server, &nobody);
+        assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(0), ""));
+        assert!(stderr(&output).contains("nothing is recorded"), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn a_negative_number_is_refused_for_what_it_is() {
+    let server = server();
+    for args in [
+        &["ledger", "deposit", "ann", "-5", "USD"][..],
+        &["job", "list", "--page-size", "-1"],
+        &["audit", "tail", "--lines", "-1"],
+    ] {
+        let output = run(&server, args);
+        let said = stderr(&output);
+        assert!(!output.status.success() && !said.contains("unexpected"), "{args:?}: {said}");
+        assert!(said.contains("-5") || said.contains("-1"), "{args:?}: {said}");
+    }
 }
 
 /// A saga whose handler never comes.
@@ -298,9 +313,7 @@ fn help_tells_examples_exit_codes_and_environment() {
     out.read_exact(&mut [0; 1]).unwrap();
     drop(out);
     eventually("it ends with the next event", || {
-        let key = lockbay::clock::Clock::system().random_id();
-        let body = format!(r#"{{"job_type":"pay","job_key":"{key}","parameters":{{}}}}"#);
-        server.post("/v1/jobs/claim", &body).ok();
+        server.fail_job(&lockbay::clock::Clock::system().random_id(), "card closed");
         child.try_wait().unwrap()
     });
 }

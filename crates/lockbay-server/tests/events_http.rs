@@ -18,16 +18,6 @@ fn server() -> Server {
     server
 }
 
-/// Lets a job fail for good, which is an event.
-fn fail(server: &Server, key: &str) -> String {
-    let body = json!({ "job_type": "t", "job_key": key, "parameters": {} });
-    let job = server.post("/v1/jobs/claim", &body.to_string()).ok();
-    let id = job["job_id"].as_str().unwrap().to_owned();
-    let body = json!({ "claim_token": job["claim_token"], "error": key, "retryable": false });
-    server.post(&format!("/v1/jobs/{id}/fail"), &body.to_string()).ok();
-    id
-}
-
 struct Stream(BufReader<TcpStream>, String);
 
 type Message = BTreeMap<String, String>;
@@ -82,18 +72,18 @@ fn events_come_as_they_happen_and_a_client_goes_on_where_it_stopped() {
     assert!(!stream.1.contains("content-encoding"), "{}", stream.1);
     let (first, hello) = stream.event("listening");
     assert_eq!(hello["instance_id"], instance.as_str());
-    let a = fail(&server, "a");
+    let a = server.fail_job("a", "a");
     let (id, told) = stream.event("job_failed");
     assert_eq!((&told["job_id"], &told["error"]), (&json!(a), &json!("a")));
     assert_eq!(id, format!("{instance}:{}", told["sequence"]));
     drop(stream);
     // What happens while nobody listens is there when the client comes back, once each.
-    let (b, c) = (fail(&server, "b"), fail(&server, "c"));
+    let (b, c) = (server.fail_job("b", "b"), server.fail_job("c", "c"));
     let mut again = Stream::open(&server, "/v1/events?events=job_failed", Some(&id));
     again.event("listening");
     assert_eq!(again.event("job_failed").1["job_id"], json!(b));
     assert_eq!(again.event("job_failed").1["job_id"], json!(c));
-    let d = fail(&server, "d");
+    let d = server.fail_job("d", "d");
     assert_eq!(again.event("job_failed").1["job_id"], json!(d));
     // From before the first event on, nothing is missing either.
     let mut whole = Stream::open(&server, "/v1/events?events=job_failed", Some(&first));
@@ -105,7 +95,7 @@ fn events_come_as_they_happen_and_a_client_goes_on_where_it_stopped() {
 #[test]
 fn a_client_that_cannot_go_on_is_told_of_the_gap_first() {
     let server = server();
-    let job = fail(&server, "a");
+    let job = server.fail_job("a", "a");
     for (id, reason) in [
         ("ffffffffffffffffffffffffffffffff:7".to_owned(), "other_instance"),
         ("nonsense".to_owned(), "unknown_id"),
@@ -144,7 +134,7 @@ fn a_stream_ends_when_the_server_stops() {
 fn the_command_shows_events_one_a_line() {
     let server = server();
     let instance = server.instance_id();
-    fail(&server, "a");
+    server.fail_job("a", "a");
     let from_the_first = format!("{instance}:0");
     let arguments =
         ["events", "--json", "--events", "job_failed", "--limit", "1", "--after", &from_the_first];

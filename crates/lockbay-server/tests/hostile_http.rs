@@ -189,14 +189,7 @@ fn a_listener_to_events_that_never_reads_is_cut_off() {
     eventually("the listener is let go", || {
         for _ in 0..20 {
             turn += 1;
-            let body = format!(r#"{{"job_type":"t","job_key":"{turn}","parameters":{{}}}}"#);
-            let job = victim.server.post("/v1/jobs/claim", &body).ok();
-            let why = "e".repeat(4_000);
-            let failed = serde_json::json!({
-                "claim_token": job["claim_token"], "error": why, "retryable": false,
-            });
-            let path = format!("/v1/jobs/{}/fail", job["job_id"].as_str().unwrap());
-            victim.server.post(&path, &failed.to_string()).ok();
+            victim.server.fail_job(&turn.to_string(), &"e".repeat(4_000));
         }
         // The connections of the calls just made are closed in a moment.
         let is_alone = |_| {

@@ -12,10 +12,11 @@ use std::time::Duration;
 use lockbay::clock::{Clock, Tick};
 use serde_json::{Value, json};
 use stores::redis::RedisServer;
-use support::{Server, eventually};
+use support::{Server, eventually, size};
 
 const TTL: Duration = Duration::from_secs(1);
-const ROUNDS: usize = 30;
+/// How often each is measured; `LOCKBAY_LEADER_ROUNDS` has the tests measure more often.
+const ROUNDS: usize = 12;
 
 /// Servers on one store, and every token that anybody was seen to hold.
 struct Cluster {
@@ -105,7 +106,11 @@ impl Cluster {
     }
 }
 
-/// The greatest but for the worst one in thirty, and the greatest.
+fn rounds() -> usize {
+    size("LOCKBAY_LEADER_ROUNDS", ROUNDS)
+}
+
+/// The greatest but for the worst one, and the greatest.
 fn tail(times: &mut [Duration]) -> (Duration, Duration) {
     times.sort_unstable();
     (times[times.len() - 2], times[times.len() - 1])
@@ -115,7 +120,7 @@ fn another_leads_soon_after_the_leader_is_killed(store: &str) {
     let mut cluster = Cluster::start(store);
     let mut times = Vec::new();
     let (mut leader, _) = cluster.leader(&cluster.all(), 0);
-    for _ in 0..ROUNDS {
+    for _ in 0..rounds() {
         let killed_at = cluster.clock.tick();
         let mut killed = cluster.servers.remove(leader.place);
         killed.kill9();
@@ -127,7 +132,7 @@ fn another_leads_soon_after_the_leader_is_killed(store: &str) {
     let (most, worst) = tail(&mut times);
     println!(
         "failover after kill -9, TTL {TTL:?}: median {:?}, worst {worst:?}",
-        times[ROUNDS / 2]
+        times[times.len() / 2]
     );
     assert!(most <= TTL + Duration::from_millis(200), "{times:?}");
 }
@@ -149,7 +154,7 @@ fn resigning_hands_over_at_once(store: &str) {
     let mut cluster = Cluster::start(store);
     let mut times = Vec::new();
     let (mut leader, _) = cluster.leader(&cluster.all(), 0);
-    for _ in 0..ROUNDS {
+    for _ in 0..rounds() {
         let resigned_at = cluster.clock.tick();
         cluster.servers[leader.place].post("/v1/leader/resign", "").ok();
         let others: Vec<usize> = cluster.all().into_iter().filter(|n| *n != leader.place).collect();
@@ -163,7 +168,7 @@ fn resigning_hands_over_at_once(store: &str) {
         });
     }
     let (most, worst) = tail(&mut times);
-    println!("graceful handover: median {:?}, worst {worst:?}", times[ROUNDS / 2]);
+    println!("graceful handover: median {:?}, worst {worst:?}", times[times.len() / 2]);
     assert!(most <= Duration::from_millis(50), "{times:?}");
 }
 

@@ -198,6 +198,9 @@ async fn tail(client: &Client, args: &TailArgs) -> Result<Ended, Failure> {
         let (mut items, through) = page(client, args, reached).await?;
         items.sort_by_key(|(place, _)| *place);
         let last = items.last().map(|(place, _)| *place);
+        if items.is_empty() && !args.follow && !client.json {
+            output::talk("nothing is recorded that is asked for");
+        }
         for (place, raw) in items {
             if shown.is_some_and(|shown| place <= shown) {
                 continue;

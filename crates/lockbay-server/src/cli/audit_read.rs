@@ -54,6 +54,9 @@ pub(super) async fn history(client: &Client, args: HistoryArgs) -> Result<Ended,
     }
     let page: Page<Value> = answer.read()?;
     page.tell_rest();
+    if page.items.is_empty() && page.next_page_token.is_none() {
+        output::talk("nothing is recorded of that entity");
+    }
     page.items.iter().try_for_each(audit::show)?;
     Ok(Ended::Done)
 }

@@ -149,6 +149,9 @@ pub(crate) fn ask(question: &str) -> Option<bool> {
 
 /// Writes rows in columns under their headings.
 pub(crate) fn table(heading: &[&str], rows: Vec<Vec<String>>) {
+    if rows.is_empty() {
+        hint("there is none");
+    }
     let mut table = Table::new();
     table.set_header(heading.iter().copied());
     table.add_rows(

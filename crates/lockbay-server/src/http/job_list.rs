@@ -59,8 +59,9 @@ struct Listing {
 
 /// List jobs
 ///
-/// What is claimed comes with the oldest first, what has ended with the newest first. A page may
-/// hold fewer jobs than there are and yet have a `next_page_token`.
+/// With one `status`, what is claimed comes with the oldest first and what has ended with the newest
+/// first, unless `order` says otherwise; without, jobs come in no order of time. A page may hold
+/// fewer jobs than there are and yet have a `next_page_token`.
 #[utoipa::path(
     get,
     path = "/v1/jobs",

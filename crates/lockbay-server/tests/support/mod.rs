@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use lockbay::clock::Clock;
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use http::Reply;
 
@@ -173,6 +173,16 @@ impl Server {
     pub(crate) fn saga_metric(&self, name: &str) -> u64 {
         let metrics = self.get("/api/advanced-state/metrics").ok();
         metrics["saga_metrics"][name].as_u64().expect("a metric of sagas")
+    }
+
+    /// Claims a job and lets it fail for good, which is an event. Gives its id.
+    pub(crate) fn fail_job(&self, key: &str, error: &str) -> String {
+        let body = json!({ "job_type": "t", "job_key": key, "parameters": {} });
+        let job = self.post("/v1/jobs/claim", &body.to_string()).ok();
+        let id = job["job_id"].as_str().expect("text").to_owned();
+        let body = json!({ "claim_token": job["claim_token"], "error": error, "retryable": false });
+        self.post(&format!("/v1/jobs/{id}/fail"), &body.to_string()).ok();
+        id
     }
 
     /// Every saga of a status, page by page.

@@ -54,7 +54,7 @@ use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 
 pub use hint::{Hint, Hints};
-pub use open::open;
+pub use open::{namespace_of, open};
 pub use operation::Operation;
 pub use range::{Order, Range};
 pub use upkeep::{Footprint, Foreign, ForeignRule, ForeignSwept, Reclaimed, Upkeep, Volume};

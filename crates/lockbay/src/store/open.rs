@@ -58,6 +58,14 @@ fn unknown(scheme: &str) -> Error {
     ))
 }
 
+/// The namespace that a URL names, or that of URLs that name none.
+///
+/// # Errors
+/// `Invalid` if no namespace can have that name.
+pub fn namespace_of(url: &str) -> Result<String> {
+    take_namespace(url).map(|(_, namespace)| namespace)
+}
+
 /// Takes our own query parameter off a URL.
 fn take_namespace(url: &str) -> Result<(String, String)> {
     let Some((base, query)) = url.split_once('?') else {

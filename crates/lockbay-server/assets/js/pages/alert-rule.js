@@ -33,7 +33,7 @@ function draw(ctx, path, rule, alert) {
   if (alert?.value === null && rule.divide_by?.minimum) tooLittle(rule, ctx).then((little) => {
     if (!little) return;
     fill(value, unmeasured(true));
-    fill(summary, alert.summary.replace(/nothing is measured$/, unmeasured(true)));
+    fill(summary, alert.summary.replace(/nothing is measured.*$/, unmeasured(true)));
   }, () => {});
   backtest(test, ctx, path, rule);
   return [

@@ -26,9 +26,6 @@ const WRITES: usize = 7;
 const NEARLY_FULL: Level = Level { share: 10, bytes: 5 << 30 };
 const FULL: Level = Level { share: 2, bytes: 512 << 20 };
 
-/// The namespace of a URL that names none.
-const DEFAULT_NAMESPACE: &str = "lockbay";
-
 struct Level {
     /// So many percent.
     share: u64,
@@ -66,12 +63,10 @@ pub(crate) fn starts_empty(url: &str) -> bool {
 /// Whether the file beside a store tells what was acknowledged in the namespace of this URL.
 pub(super) fn has_floor(url: &str) -> bool {
     let Some(path) = path_of(url) else { return false };
-    let query = url.split_once('?').map_or("", |(_, query)| query);
-    let namespace = query.split('&').find_map(|part| part.strip_prefix("namespace="));
-    let namespace = namespace.unwrap_or(DEFAULT_NAMESPACE);
+    let Ok(namespace) = lockbay::store::namespace_of(url) else { return false };
     let text = fs::read(beside(&path, "-floor")).unwrap_or_default();
     let floors: Vec<serde_json::Value> = serde_json::from_slice(&text).unwrap_or_default();
-    floors.iter().any(|floor| floor["namespace"] == namespace)
+    floors.iter().any(|floor| floor["namespace"] == *namespace)
 }
 
 /// The path of a file that lies beside another.

@@ -8,7 +8,7 @@ mod pages;
 #[cfg(all(test, feature = "top"))] // the reference is that of the whole binary
 mod reference;
 
-use clap::Command;
+use clap::{Arg, Command};
 use clap_complete::Shell;
 
 use self::pages::{PAGES, Page, Reads};
@@ -22,6 +22,7 @@ pub(super) fn dressed(command: Command) -> Command {
 fn dress(command: Command, path: &str) -> Command {
     let names: Vec<String> =
         command.get_subcommands().map(|inner| inner.get_name().to_owned()).collect();
+    let command = command.mut_args(numbers_may_be_negative);
     let mut command = match PAGES.iter().find(|page| page.path == path) {
         Some(page) => with_page(command, page),
         None => command,
@@ -31,6 +32,11 @@ fn dress(command: Command, path: &str) -> Command {
         command = command.mut_subcommand(name, |command| dress(command, &inner));
     }
     command
+}
+
+/// What a number means is checked where it is used: `-5` is no unknown option, but a bad amount.
+fn numbers_may_be_negative(arg: Arg) -> Arg {
+    if arg.get_action().takes_values() { arg.allow_negative_numbers(true) } else { arg }
 }
 
 fn with_page(command: Command, page: &Page) -> Command {

@@ -393,7 +393,7 @@ impl Rule {
     /// In words, what is the matter with this value.
     pub fn summary(&self, value: Option<f64>) -> String {
         let what = self.description.as_deref().unwrap_or(&self.metric_path);
-        let Some(value) = value else { return format!("{what}: nothing is measured") };
+        let Some(value) = value else { return format!("{what}: {}", self.unmeasured()) };
         let how = self.aggregation().map_or("value", Aggregation::name);
         let by = self.divide_by.as_ref().map(|by| format!(" / {}", by.metric_path));
         let (path, window, by) = (&self.metric_path, self.window_minutes, by.unwrap_or_default());
@@ -402,6 +402,17 @@ impl Rule {
         format!(
             "{what}: {how} of {path}{by} over {window} min is {value}, alert if {sign} {threshold}"
         )
+    }
+
+    /// In words, why there is no value.
+    fn unmeasured(&self) -> String {
+        match &self.divide_by {
+            Some(by) if by.minimum > 0.0 => format!(
+                "nothing is measured, or less than {} of {} in {} min",
+                by.minimum, by.metric_path, self.window_minutes,
+            ),
+            _ => "nothing is measured".into(),
+        }
     }
 }
 
