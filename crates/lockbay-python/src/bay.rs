@@ -17,12 +17,13 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use pyo3::{PyTraverseError, PyVisit};
 
+use crate::call::awaitable;
 use crate::callback::Callback;
 use crate::error::{Raise, invalid, raise, unavailable, unknown};
 use crate::home::Home;
 use crate::json::show;
 use crate::life::{Begun, Owned, Standing, note};
-use crate::mailbox::{Mailbox, awaitable};
+use crate::mailbox::Mailbox;
 use crate::payout::Provider;
 use crate::saga::Handler;
 use crate::schedule::TickHandler;

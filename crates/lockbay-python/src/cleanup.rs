@@ -7,9 +7,9 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::bay::{LockBay, Shared};
+use crate::call::awaitable;
 use crate::job::seconds;
 use crate::json::show;
-use crate::mailbox::awaitable;
 use crate::monitor::named;
 
 /// Retention of a namespace.

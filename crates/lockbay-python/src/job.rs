@@ -15,9 +15,10 @@ use pyo3::types::{PyDict, PyTuple};
 use tokio_util::sync::CancellationToken;
 
 use crate::bay::{LockBay, Shared};
+use crate::call::{awaitable, awaitable_here};
 use crate::error::{Raise, invalid, job_failure, told, unknown};
 use crate::json::{from_json, show, to_optional};
-use crate::mailbox::{Mailbox, Post, Question, ask, awaitable, begun_here};
+use crate::mailbox::{Mailbox, Post, Question, ask};
 use crate::movement::{Answer, Ids};
 
 /// What a handler gets.
@@ -251,7 +252,7 @@ impl LockBay {
                 () = post.ended() => Err(unknown("the event loop ended before the job did")),
             }
         };
-        begun_here(py, call, |py, outcome| {
+        awaitable_here(py, call, |py, outcome| {
             Ok(Bound::new(py, Outcome::show(py, &outcome)?)?.into_any().unbind())
         })
     }

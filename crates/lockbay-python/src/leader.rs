@@ -9,9 +9,9 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use crate::bay::{LockBay, Shared};
+use crate::call::awaitable;
 use crate::job::seconds;
 use crate::json::show;
-use crate::mailbox::awaitable;
 
 /// Who leads, and whether it is this instance.
 #[pyclass(frozen, module = "lockbay")]

@@ -4,6 +4,7 @@
 //! other libraries; it decides nothing.
 
 mod bay;
+mod call;
 mod callback;
 mod cleanup;
 mod error;

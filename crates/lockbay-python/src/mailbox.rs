@@ -14,9 +14,9 @@
 
 use std::cell::RefCell;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
 use pyo3::exceptions::PyRuntimeError;
@@ -28,10 +28,10 @@ use rustix::event::{EventfdFlags, eventfd};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use crate::error::{Raise, raise, unknown};
-
 /// Of so many calls that are begun on the loop's thread, one is not.
 const AT_ONCE: usize = 64;
+/// How often what was done on the loop's thread may bring up more to be done at once.
+const MAX_ROUNDS: usize = 16;
 
 /// Something to be done on the loop's thread.
 type Letter = Box<dyn FnOnce(Python<'_>) + Send>;
@@ -41,11 +41,13 @@ type Letter = Box<dyn FnOnce(Python<'_>) + Send>;
 pub(crate) struct Post(Arc<Shared>);
 
 struct Shared {
+    /// The process whose loop it is.
+    pid: u32,
     /// `None` once the loop has ended.
     letters: Mutex<Option<Vec<Letter>>>,
     bell: OwnedFd,
     ended: CancellationToken,
-    /// Calls of the runtime whose answers are waited for.
+    /// Calls whose answers are waited for.
     under_way: AtomicUsize,
     /// How often a call was begun on the loop's thread, or nearly.
     begun_here: AtomicUsize,
@@ -66,6 +68,31 @@ impl Post {
         true
     }
 
+    /// The same, and sooner if this thread [`is_inside`](Post::is_inside): before it returns to
+    /// Python.
+    pub(crate) fn soon(&self, letter: impl FnOnce(Python<'_>) + Send + 'static) -> bool {
+        if !self.is_inside() {
+            return self.send(letter);
+        }
+        INSIDE.with_borrow_mut(|inside| {
+            if let Some(inside) = inside {
+                inside.letters.push(Box::new(letter));
+            }
+        });
+        true
+    }
+
+    /// Whether this thread is that of the loop, and does what is to be done there.
+    pub(crate) fn is_inside(&self) -> bool {
+        let is_ours = |inside: &Inside| Arc::ptr_eq(&inside.post.0, &self.0);
+        INSIDE.with_borrow(|inside| inside.as_ref().is_some_and(is_ours))
+    }
+
+    /// Whether it was copied by a fork.
+    pub(crate) fn is_foreign(&self) -> bool {
+        self.0.pid != std::process::id()
+    }
+
     /// Whether its loop is still there.
     pub(crate) fn is_open(&self) -> bool {
         self.0.letters.lock().is_some()
@@ -80,8 +107,6 @@ impl Post {
 /// The side of the loop.
 #[pyclass(frozen, module = "lockbay._lockbay")]
 pub(crate) struct Mailbox {
-    /// The process whose loop it is.
-    pid: u32,
     post: Post,
     /// Weak: mailboxes are kept by their loops.
     event_loop: Py<PyAny>,
@@ -93,6 +118,60 @@ thread_local! {
     /// The mailbox that was asked for last on this thread, which is nearly always the one asked
     /// for next.
     static LATEST: RefCell<Option<Py<Mailbox>>> = const { RefCell::new(None) };
+    /// What this thread does itself before it returns to Python.
+    static INSIDE: RefCell<Option<Inside>> = const { RefCell::new(None) };
+}
+
+/// What comes up on a loop's thread while that is in here.
+struct Inside {
+    post: Post,
+    letters: Vec<Letter>,
+}
+
+/// Does something on a loop's thread, and then what comes of it [`soon`](Post::soon), as far as that
+/// comes to an end: who wakes itself again and again is left to the mailbox.
+pub(crate) fn inside<T>(py: Python<'_>, post: &Post, act: impl FnOnce() -> T) -> T {
+    let outermost = INSIDE.with_borrow_mut(|inside| {
+        let none = inside.is_none();
+        if none {
+            *inside = Some(Inside { post: post.clone(), letters: Vec::new() });
+        }
+        none
+    });
+    let _leave = outermost.then_some(Leave);
+    let did = act();
+    for _ in 0..MAX_ROUNDS {
+        if !post.is_inside() {
+            break; // another loop is, around this one
+        }
+        let letters = INSIDE.with_borrow_mut(|inside| {
+            inside.as_mut().map(|inside| std::mem::take(&mut inside.letters)).unwrap_or_default()
+        });
+        if letters.is_empty() {
+            break;
+        }
+        open_all(py, letters);
+    }
+    did
+}
+
+/// Does what letters say. One that panics, which is told on stderr, leaves the others as they are.
+fn open_all(py: Python<'_>, letters: Vec<Letter>) {
+    for letter in letters {
+        drop(catch_unwind(AssertUnwindSafe(|| letter(py))));
+    }
+}
+
+/// Leaves to the mailbox what was not done.
+struct Leave;
+
+impl Drop for Leave {
+    fn drop(&mut self) {
+        let Some(Inside { post, letters }) = INSIDE.take() else { return };
+        for letter in letters {
+            post.send(letter);
+        }
+    }
 }
 
 #[pymethods]
@@ -106,9 +185,7 @@ impl Mailbox {
         // Nothing to read is what a bell says that was heard before.
         let _ = rustix::io::read(&self.post.0.bell, &mut count);
         let letters = self.post.0.letters.lock().as_mut().map(std::mem::take);
-        for letter in letters.into_iter().flatten() {
-            letter(py);
-        }
+        inside(py, &self.post, || open_all(py, letters.unwrap_or_default()));
     }
 
     /// Takes nothing more, and drops what was not done.
@@ -194,6 +271,7 @@ impl Mailbox {
             .map_err(|error| PyRuntimeError::new_err(format!("no descriptor is left: {error}")))?;
         let letters = Mutex::new(Some(Vec::new()));
         let post = Post(Arc::new(Shared {
+            pid: std::process::id(),
             letters,
             bell,
             ended: CancellationToken::new(),
@@ -201,8 +279,7 @@ impl Mailbox {
             begun_here: AtomicUsize::new(0),
         }));
         let weakly = py.import("weakref")?.getattr("ref")?.call1((event_loop,))?.unbind();
-        let pid = std::process::id();
-        let mailbox = Mailbox { pid, post, event_loop: weakly, until_end: Mutex::default() };
+        let mailbox = Mailbox { post, event_loop: weakly, until_end: Mutex::default() };
         let mailbox = Bound::new(py, mailbox)?;
         // Watched in no context: what is done here is done for many callers.
         let watch = event_loop.getattr(intern!(py, "add_reader"))?;
@@ -228,28 +305,10 @@ impl Mailbox {
 
     /// Whether no call is under way. What is answered at once suspends nobody, so now and then this
     /// says no: whoever asks again and again lets others have the loop.
-    fn may_begin_here(&self) -> bool {
+    pub(crate) fn may_begin_here(&self) -> bool {
         let Shared { under_way, begun_here, .. } = &*self.post.0;
         under_way.load(Ordering::Relaxed) == 0
             && begun_here.fetch_add(1, Ordering::Relaxed) % AT_ONCE != AT_ONCE - 1
-    }
-
-    /// Has the runtime see a call through, and answers this future with what comes of it.
-    fn see_through<T: Send + 'static>(
-        &self,
-        future: &Bound<'_, PyAny>,
-        call: impl Future<Output = lockbay::Result<T>> + Send + 'static,
-        show: impl FnOnce(Python<'_>, T) -> PyResult<Py<PyAny>> + Send + 'static,
-    ) -> PyResult<()> {
-        let py = future.py();
-        let waiting = Waiting::new(self.post(), future.clone().unbind());
-        let task = crate::runtime::handle(py)?.spawn(async move {
-            let answer = call.await;
-            waiting.answer(move |py| answer.or_raise(py).and_then(|value| show(py, value)));
-        });
-        let watcher = Watcher(Mutex::new(Some(task.abort_handle())));
-        future.call_method1(intern!(py, "add_done_callback"), (Bound::new(py, watcher)?,))?;
-        Ok(())
     }
 
     fn descriptor(&self) -> RawFd {
@@ -258,91 +317,23 @@ impl Mailbox {
 
     /// Whether it was copied by a fork.
     fn is_foreign(&self) -> bool {
-        self.pid != std::process::id()
+        self.post.is_foreign()
     }
 }
 
-/// Ends a call of the runtime when nobody waits for its answer any more.
-#[pyclass(frozen)]
-struct Watcher(Mutex<Option<tokio::task::AbortHandle>>);
+/// A call whose answer is waited for, as long as this lives.
+pub(crate) struct UnderWay(Post);
 
-#[pymethods]
-impl Watcher {
-    fn __call__(&self, future: &Bound<'_, PyAny>) -> PyResult<()> {
-        let task = self.0.lock().take();
-        if future.call_method0(intern!(future.py(), "cancelled"))?.is_truthy()?
-            && let Some(task) = task
-        {
-            task.abort();
-        }
-        Ok(())
-    }
-}
-
-/// Runs a call of the library on the runtime, and gives what Python can await. `show` makes its
-/// answer a Python value, on the loop's thread. Cancelling what is awaited ends the call.
-pub(crate) fn awaitable<'py, T: Send + 'static>(
-    py: Python<'py>,
-    call: impl Future<Output = lockbay::Result<T>> + Send + 'static,
-    show: impl FnOnce(Python<'_>, T) -> PyResult<Py<PyAny>> + Send + 'static,
-) -> PyResult<Bound<'py, PyAny>> {
-    let mailbox = Mailbox::running(py)?;
-    let future = mailbox.get().event_loop(py)?.call_method0(intern!(py, "create_future"))?;
-    mailbox.get().see_through(&future, call, show)?;
-    Ok(future)
-}
-
-/// As [`awaitable`], for a call that often waits for nothing, and then takes less time than the
-/// runtime takes to wake. When no other is under way, it is begun on the loop's own thread. What
-/// threads of the runtime have locked is free again at once, as they never wait for the
-/// interpreter.
-pub(crate) fn begun_here<'py, T: Send + 'static>(
-    py: Python<'py>,
-    call: impl Future<Output = lockbay::Result<T>> + Send + 'static,
-    show: impl FnOnce(Python<'_>, T) -> PyResult<Py<PyAny>> + Send + 'static,
-) -> PyResult<Bound<'py, PyAny>> {
-    let mailbox = Mailbox::running(py)?;
-    let future = mailbox.get().event_loop(py)?.call_method0(intern!(py, "create_future"))?;
-    let mut call = Box::pin(call);
-    if mailbox.get().may_begin_here() {
-        let _inside = crate::runtime::handle(py)?.enter();
-        // What wakes it before the runtime polls it again is not lost: that is done at once.
-        let first = call.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-        if let Poll::Ready(answer) = first {
-            settle(&future, answer.or_raise(py).and_then(|value| show(py, value)));
-            return Ok(future);
-        }
-    }
-    mailbox.get().see_through(&future, call, show)?;
-    Ok(future)
-}
-
-/// A future that is waited for. It is answered in any case, also when the call panics.
-struct Waiting {
-    post: Post,
-    future: Option<Py<PyAny>>,
-}
-
-impl Waiting {
-    fn new(post: Post, future: Py<PyAny>) -> Self {
+impl UnderWay {
+    pub(crate) fn of(post: &Post) -> Self {
         post.0.under_way.fetch_add(1, Ordering::Relaxed);
-        Waiting { post, future: Some(future) }
-    }
-
-    fn answer(mut self, answer: impl FnOnce(Python<'_>) -> PyResult<Py<PyAny>> + Send + 'static) {
-        let future = self.future.take().expect("it is taken once, here or by the drop");
-        self.post.0.under_way.fetch_sub(1, Ordering::Relaxed);
-        self.post.send(move |py| settle(future.bind(py), answer(py)));
+        UnderWay(post.clone())
     }
 }
 
-impl Drop for Waiting {
+impl Drop for UnderWay {
     fn drop(&mut self) {
-        if let Some(future) = self.future.take() {
-            self.post.0.under_way.fetch_sub(1, Ordering::Relaxed);
-            let answer = |py: Python<'_>| Err(raise(py, &unknown("it was not seen through")));
-            self.post.send(move |py| settle(future.bind(py), answer(py)));
-        }
+        self.0.0.under_way.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -400,8 +391,8 @@ pub(crate) async fn ask_until<T: Send + 'static>(
 ) -> Option<T> {
     let (reply, mut answer) = oneshot::channel();
     let asked = Asked { post: post.clone(), stage: Arc::default() };
-    let stage = Arc::clone(&asked.stage);
-    let sent = post.send(move |py| {
+    let (stage, asker) = (Arc::clone(&asked.stage), post.clone());
+    let sent = post.soon(move |py| {
         if matches!(*stage.lock(), Stage::Over) {
             return;
         }
@@ -412,7 +403,7 @@ pub(crate) async fn ask_until<T: Send + 'static>(
         match arguments(py).and_then(|arguments| question.begin(py, arguments)) {
             Err(error) => then(py, Err(error)),
             Ok(running) => {
-                if let Err(error) = listen(&running, then) {
+                if let Err(error) = listen(&asker, &running, then) {
                     error.write_unraisable(py, Some(&running));
                 }
                 began(&stage, &running);
@@ -497,22 +488,31 @@ type Then = Box<dyn FnOnce(Python<'_>, PyResult<Bound<'_, PyAny>>) + Send>;
 
 /// Hears that a task has ended.
 #[pyclass(frozen)]
-struct Listener(Mutex<Option<Then>>);
+struct Listener {
+    post: Post,
+    then: Mutex<Option<Then>>,
+}
 
 #[pymethods]
 impl Listener {
     fn __call__(&self, task: &Bound<'_, PyAny>) {
-        let then = self.0.lock().take();
-        if let Some(then) = then {
-            then(task.py(), task.call_method0(intern!(task.py(), "result")));
+        let then = self.then.lock().take();
+        if self.post.is_foreign() {
+            // It answers a thread that is not here.
+            std::mem::forget(then);
+        } else if let Some(then) = then {
+            let py = task.py();
+            inside(py, &self.post, || then(py, task.call_method0(intern!(py, "result"))));
         }
     }
 }
 
 fn listen(
+    post: &Post,
     task: &Bound<'_, PyAny>,
     then: impl FnOnce(Python<'_>, PyResult<Bound<'_, PyAny>>) + Send + 'static,
 ) -> PyResult<()> {
-    let listener = Bound::new(task.py(), Listener(Mutex::new(Some(Box::new(then)))))?;
+    let then = Mutex::new(Some(Box::new(then) as Then));
+    let listener = Bound::new(task.py(), Listener { post: post.clone(), then })?;
     task.call_method1(intern!(task.py(), "add_done_callback"), (listener,)).map(drop)
 }

@@ -12,9 +12,9 @@ use pyo3::types::{PyBool, PyFloat, PyInt, PyString};
 use serde::Serialize;
 
 use crate::bay::{LockBay, Shared};
+use crate::call::awaitable;
 use crate::error::{Raise, invalid};
 use crate::json::show;
-use crate::mailbox::awaitable;
 
 /// Accounts, and the money in them.
 #[pyclass(frozen, module = "lockbay")]

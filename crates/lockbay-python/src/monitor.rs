@@ -8,9 +8,9 @@ use pyo3::types::PyDict;
 use serde::de::DeserializeOwned;
 
 use crate::bay::{LockBay, Shared};
+use crate::call::awaitable;
 use crate::error::{Raise, invalid};
 use crate::json::{show, to_json};
-use crate::mailbox::awaitable;
 
 /// What is judged, and what fires.
 #[pyclass(frozen, module = "lockbay")]

@@ -11,11 +11,12 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use crate::bay::{LockBay, Shared};
+use crate::call::awaitable;
 use crate::error::{Raise, invalid, job_failure, told};
 use crate::home::Home;
 use crate::job::{seconds, until};
 use crate::json::{from_json, show, to_json, to_optional};
-use crate::mailbox::{Question, ask, awaitable};
+use crate::mailbox::{Question, ask};
 
 /// Who does the ticks of a name, and what it gets.
 #[derive(Clone)]

@@ -7,10 +7,10 @@ use lockbay::state::{IfVersion, Invalidation, SetOptions, parse_version};
 use pyo3::prelude::*;
 
 use crate::bay::{LockBay, Shared};
+use crate::call::{awaitable, awaitable_here};
 use crate::error::Raise;
 use crate::job::seconds;
 use crate::json::{from_json, show, to_json};
-use crate::mailbox::{awaitable, begun_here};
 
 /// The state of a namespace.
 #[pyclass(frozen, module = "lockbay")]
@@ -36,7 +36,8 @@ impl State {
         default: Option<Py<PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let bay = self.0.bay(py)?;
-        begun_here(py, async move { bay.state().get(&key).await }, move |py, found| match found {
+        awaitable_here(py, async move { bay.state().get(&key).await }, move |py, found| match found
+        {
             Some(found) => Ok(from_json(py, &found.value)?.unbind()),
             None => Ok(default.unwrap_or_else(|| py.None())),
         })
@@ -45,7 +46,7 @@ impl State {
     /// A value with its version, tags and times, or `None`.
     fn entry<'py>(&self, py: Python<'py>, key: String) -> PyResult<Bound<'py, PyAny>> {
         let bay = self.0.bay(py)?;
-        begun_here(py, async move { bay.state().get(&key).await }, |py, found| match found {
+        awaitable_here(py, async move { bay.state().get(&key).await }, |py, found| match found {
             Some(found) => show(py, &*found),
             None => Ok(py.None()),
         })

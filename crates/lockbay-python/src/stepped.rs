@@ -4,6 +4,7 @@
 //! how long what is due may run before it does, is decided by who holds it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use lockbay::Config;
@@ -14,6 +15,7 @@ use pyo3::types::PyDict;
 use tokio::runtime::Handle;
 
 use crate::bay::LockBay;
+use crate::call::polled_here;
 use crate::job::seconds;
 
 /// Time goes on by at least this much at a time.
@@ -57,6 +59,8 @@ impl Footing {
 pub(crate) struct SteppedClock {
     clock: Clock,
     memory: Arc<Memory>,
+    /// How often calls had been polled on threads of loops when that was looked at last.
+    polled_before: AtomicUsize,
 }
 
 #[pymethods]
@@ -64,7 +68,11 @@ impl SteppedClock {
     #[new]
     fn new(seed: u64) -> Self {
         let clock = Clock::manual(seed);
-        SteppedClock { memory: Memory::new(clock.clone()), clock }
+        SteppedClock {
+            memory: Memory::new(clock.clone()),
+            clock,
+            polled_before: AtomicUsize::new(0),
+        }
     }
 
     /// An instance on the store of this clock, not open yet.
@@ -105,7 +113,10 @@ impl SteppedClock {
 
     /// Whether nothing is running that does not wait for time or for Python.
     fn is_quiet(&self, py: Python<'_>) -> PyResult<bool> {
-        Ok(is_quiet(&crate::runtime::handle(py)?))
+        // What runs on the loop's own thread keeps no worker awake.
+        let polled = polled_here();
+        let polls_none = self.polled_before.swap(polled, Ordering::Relaxed) == polled;
+        Ok(is_quiet(&crate::runtime::handle(py)?) && polls_none)
     }
 }
 

@@ -84,8 +84,15 @@ def redis_store(redis_port: int) -> str:
 
 
 @pytest.fixture
-async def bay(store: str) -> AsyncIterator[LockBay]:
-    async with LockBay.open(store, **QUICK) as bay:
+def memory_store() -> str:
+    return "memory:"
+
+
+@pytest.fixture(params=["sqlite", "redis", "memory"])
+async def bay(request: pytest.FixtureRequest) -> AsyncIterator[LockBay]:
+    """An instance on each store. In memory, calls do not leave the thread of the loop."""
+    url = request.getfixturevalue(f"{request.param}_store")
+    async with LockBay.open(url, **QUICK) as bay:
         yield bay
 
 

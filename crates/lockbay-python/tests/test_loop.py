@@ -6,6 +6,7 @@ import gc
 import threading
 import time
 import weakref
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -97,6 +98,35 @@ def test_a_loop_that_is_closed_without_ceremony_is_left_for_the_next(store: str)
     assert asyncio.run(second()) == "completed"
 
 
+def test_a_job_of_a_loop_that_is_closed_without_ceremony_lapses() -> None:
+    bay = LockBay("memory:", claim_ttl=1.0, **QUICK)
+    waits: list[weakref.ref[Any]] = []
+
+    async def hang(job: Job) -> None:
+        waits.append(weakref.ref(asyncio.get_running_loop()))
+        await asyncio.Event().wait()
+
+    async def begin() -> None:
+        await bay.start()
+        bay.run_job("pay", "slow", hang, timeout=0.2)
+        await until(lambda: waits)
+
+    first = asyncio.new_event_loop()
+    first.run_until_complete(begin())
+    time.sleep(0.3)  # It is cut off meanwhile, and nobody hears of it.
+    first.close()
+    del first
+
+    async def second() -> None:
+        ran = await bay.run_job("pay", "slow", lambda job: job.attempt, wait_seconds=20)
+        assert (ran.status, ran.result) == ("completed", 2)
+        await bay.close()
+
+    asyncio.run(second())
+    gc.collect()
+    assert waits[0]() is None
+
+
 def test_a_loop_that_has_ended_is_not_kept(sqlite_store: str) -> None:
     ended: list[weakref.ref[Any]] = []
 
@@ -131,17 +161,18 @@ async def test_cancelling_what_is_awaited_cancels_the_handler(bay: LockBay) -> N
     await until(lambda: ends == ["cancelled"])
 
 
-async def test_cancelled_at_once_nothing_is_called(bay: LockBay) -> None:
+async def test_cancelled_at_once_nothing_is_called(store: str) -> None:
     called = []
-    for number in range(50):
-        ran = asyncio.ensure_future(bay.run_job("payment", str(number), called.append))
-        await asyncio.sleep(0)
-        ran.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await ran
-    begun = len(called)
-    await bay.run_job("payment", "last", lambda job: None)
-    assert len(called) == begun
+    async with LockBay.open(store, **QUICK) as bay:
+        for number in range(50):
+            ran = asyncio.ensure_future(bay.run_job("payment", str(number), called.append))
+            await asyncio.sleep(0)
+            ran.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await ran
+        begun = len(called)
+        await bay.run_job("payment", "last", lambda job: None)
+        assert len(called) == begun
 
 
 async def test_a_plain_function_on_a_thread_sees_that_nobody_waits_any_more(
@@ -180,6 +211,23 @@ async def test_a_claim_that_is_lost_cancels_the_handler(store: str) -> None:
         with pytest.raises(errors.Fenced):
             await ran
         await until(lambda: ends == ["cancelled"])
+
+
+async def test_a_loop_that_is_held_up_holds_up_no_timeout(bay: LockBay) -> None:
+    began = asyncio.Event()
+
+    async def hang(job: Job) -> None:
+        began.set()
+        await asyncio.Event().wait()
+
+    ran = asyncio.ensure_future(bay.run_job("pay", "k", hang, timeout=0.2, max_retries=0))
+    await began.wait()
+    time.sleep(1.0)
+    outcome = await ran
+    assert outcome.status == "failed" and "timeout" in outcome.error
+    [[job], _] = await bay.jobs.list(status="failed")
+    ended, begun = (datetime.fromisoformat(job[name]) for name in ("completed_at", "created_at"))
+    assert (ended - begun).total_seconds() < 0.7
 
 
 async def test_plain_functions_do_not_hold_up_the_loop(bay: LockBay) -> None:

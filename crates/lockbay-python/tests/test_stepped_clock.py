@@ -37,6 +37,25 @@ async def test_a_result_is_kept_for_its_time_and_the_key_is_remembered_longer() 
         assert (late.status, late.replayed, late.result_kept) == ("completed", True, False)
 
 
+async def test_what_runs_on_its_own_goes_on_before_time_does() -> None:
+    clock = Clock()
+    done: list[Any] = []
+
+    async def pay(job: Job) -> None:
+        done.append(clock.now)
+
+    async with clock.open() as bay:
+
+        async def work() -> None:
+            for number in range(100):
+                await bay.run_job("payment", str(number), pay)
+
+        began, working = clock.now, asyncio.ensure_future(work())
+        await clock.advance(3_600)
+        await working
+        assert done == [began] * 100
+
+
 async def test_an_instance_leads_and_goes_on_leading() -> None:
     clock = Clock()
     async with clock.open() as bay:

@@ -142,6 +142,8 @@ struct Shared {
     clock: Clock,
     metrics: Arc<Metrics>,
     rights: Mutex<Vec<Right>>,
+    /// The tick at which the task looks again by itself, written while `rights` is locked.
+    looks_at: AtomicU64,
     nudge: Notify,
     running: AtomicBool,
     stop: CancellationToken,
@@ -158,6 +160,7 @@ impl Keeper {
             clock,
             metrics,
             rights: Mutex::default(),
+            looks_at: AtomicU64::new(u64::MAX),
             nudge: Notify::new(),
             running: AtomicBool::new(false),
             stop: CancellationToken::new(),
@@ -187,13 +190,19 @@ impl Keeper {
             state: Mutex::new(State { end: None, renew_at: attempt, failures: 0 }),
         }));
         right.renewed(attempt);
-        self.0.rights.lock().push(right.clone());
+        let mut rights = self.0.rights.lock();
+        rights.push(right.clone());
+        // Nearly always it looks sooner anyway: the right it looks for was granted before this one.
+        let is_next = right.renew_at().as_nanos() < self.0.looks_at.load(Ordering::Relaxed);
+        drop(rights);
         if self.0.stop.is_cancelled() {
             self.let_go(&right);
         } else if !self.0.running.swap(true, Ordering::AcqRel) {
             tokio::spawn(self.clone().run());
         }
-        self.0.nudge.notify_one();
+        if is_next {
+            self.0.nudge.notify_one();
+        }
         right
     }
 
@@ -269,13 +278,13 @@ impl Keeper {
 
     fn next_wake(&self, renewing: bool) -> Option<Tick> {
         let rights = self.0.rights.lock();
-        rights
-            .iter()
-            .map(|right| {
-                let trusted = right.trusted_until();
-                if renewing { trusted } else { trusted.min(right.renew_at()) }
-            })
-            .min()
+        let next = rights.iter().map(|right| {
+            let trusted = right.trusted_until();
+            if renewing { trusted } else { trusted.min(right.renew_at()) }
+        });
+        let next = next.min();
+        self.0.looks_at.store(next.map_or(u64::MAX, Tick::as_nanos), Ordering::Relaxed);
+        next
     }
 
     async fn renew(&self, rights: Vec<Right>) {

@@ -354,6 +354,24 @@ async fn a_held_lease_is_renewed_until_it_is_released_or_dropped() {
     a.bay.leases().hold("l", "a", ms(1_000)).await.unwrap();
 }
 
+/// Who keeps rights sleeps until the first is due, and is woken only for one that is due sooner.
+#[tokio::test]
+async fn a_short_lease_that_comes_after_long_ones_is_renewed_in_its_own_time() {
+    let world = World::new(1);
+    let a = world.instance();
+    let long = a.bay.leases().hold("long", "a", ms(3_600_000)).await.unwrap();
+    world.pass(ms(500)).await;
+    let ttls = [60_000, 900, 10_000, 300];
+    let mut short = Vec::new();
+    for ttl in ttls {
+        let name = ttl.to_string();
+        short.push(a.bay.leases().hold(&name, "a", ms(ttl)).await.unwrap());
+        world.pass(ms(ttl.min(1_000))).await;
+    }
+    world.pass(ms(120_000)).await;
+    assert!(short.iter().chain([&long]).all(|lease| lease.right().is_held()));
+}
+
 #[tokio::test]
 async fn all_rights_of_a_process_are_renewed_in_one_round_trip() {
     let world = World::new(1);

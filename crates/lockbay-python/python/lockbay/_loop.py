@@ -5,7 +5,10 @@ import contextvars
 import inspect
 import logging
 import threading
+from types import FunctionType
 from typing import Any, AsyncGenerator, Callable
+
+COROUTINE = inspect.CO_COROUTINE
 
 logger = logging.getLogger("lockbay")
 handlers = logging.getLogger("lockbay.handlers")
@@ -27,6 +30,8 @@ def begin(
 
 def is_async(function: Callable[..., Any]) -> bool:
     """Whether calling it gives a coroutine: of a coroutine function, or an object that has one."""
+    if type(function) is FunctionType:  # Nearly always, and asked before each call.
+        return bool(function.__code__.co_flags & COROUTINE) or inspect.iscoroutinefunction(function)
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
         getattr(type(function), "__call__", None)
     )
