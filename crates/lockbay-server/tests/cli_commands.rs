@@ -146,6 +146,8 @@ fn money_moves_by_commands_and_adds_up() {
     let server = server();
     hundred(&server, "ann");
     let usd = ["--currency", "USD"];
+    let all = json_of(&done(&server, &["ledger", "account", "ann", "--json"]));
+    assert_eq!(all["items"][0]["currency"], "USD", "{all}");
     let account = done(&server, &[&["ledger", "account", "ann"], &usd[..]].concat());
     assert!(account.contains("100.00"), "{account}");
     let escrow = |key| {

@@ -466,7 +466,21 @@ fn parse_file(path: &Path) -> Result<toml::Table> {
     let refused =
         || Error::invalid(format!("cannot read the configuration file {}", path.display()));
     let text = std::fs::read_to_string(path).map_err(|error| refused().with_source(error))?;
-    text.parse::<toml::Table>().map_err(|error| refused().with_source(error))
+    let table = text.parse::<toml::Table>().map_err(|error| refused().with_source(error))?;
+    named_as_here(table)
+}
+
+/// A file may name a setting as the environment does.
+fn named_as_here(file: toml::Table) -> Result<toml::Table> {
+    let mut table = toml::Table::new();
+    for (given, value) in file {
+        let known = SETTINGS.iter().find(|setting| setting.env == given);
+        let name = known.map_or(given.clone(), |setting| setting.name.to_owned());
+        if table.insert(name.clone(), value).is_some() {
+            return Err(Error::invalid(format!("setting {name} stands twice in the file")));
+        }
+    }
+    Ok(table)
 }
 
 fn read_secret(name: &str, path: &str) -> Result<String> {
@@ -501,6 +515,20 @@ mod tests {
         assert_eq!(config.leader_ttl, Span(Duration::from_secs(90)));
         assert_eq!(config.claim_ttl, Span(Duration::from_secs(300)));
         assert_eq!(config.listen, "127.0.0.1:2");
+    }
+
+    #[test]
+    fn a_file_may_use_the_names_of_the_environment_but_say_nothing_twice() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let read = |text: &str| {
+            std::fs::write(file.path(), text).unwrap();
+            Config::merge(Some(file.path()), &|_| None, &BTreeMap::new())
+        };
+        let config = read("REDIS_LEADER_ELECTION_TTL = 90\nLOCKBAY_SERVICE = \"pay\"").unwrap();
+        assert_eq!(config.leader_ttl, Span(Duration::from_secs(90)));
+        assert_eq!(config.service, "pay");
+        let twice = read("REDIS_LEADER_ELECTION_TTL = 90\nleader_ttl = 30").unwrap_err();
+        assert!(twice.to_string().contains("leader_ttl stands twice"), "{twice}");
     }
 
     #[test]

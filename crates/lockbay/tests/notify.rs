@@ -202,6 +202,22 @@ async fn deleting_a_silence_ends_it_and_doing_so_twice_changes_nothing() {
 }
 
 #[tokio::test]
+async fn a_silence_is_made_once_for_its_key() {
+    let world = World::new(4);
+    let instance = world.instance();
+    let notifier = instance.bay.notifications();
+    let (first, replayed) = notifier.silence_once("k", for_an_hour(&world, "*")).await.unwrap();
+    assert!(!replayed);
+    world.pass(Duration::from_secs(60)).await;
+    let again = notifier.silence_once("k", for_an_hour(&world, "*")).await.unwrap();
+    assert_eq!(again, (first.clone(), true));
+    let other = notifier.silence_once("k", for_an_hour(&world, "j*")).await.unwrap_err();
+    assert_eq!(other.kind(), ErrorKind::KeyReused);
+    let (another, _) = notifier.silence_once("l", for_an_hour(&world, "*")).await.unwrap();
+    assert!(another.id != first.id && notifier.silences().await.unwrap().len() == 2);
+}
+
+#[tokio::test]
 async fn a_silence_that_cannot_be_meant_is_refused_and_nothing_is_written() {
     let world = World::new(3);
     let instance = world.instance();

@@ -10,6 +10,9 @@ use super::client::{Client, Failure, Page};
 use super::job_bulk::{self, BulkArgs};
 use super::{Ended, output};
 
+/// The reason of who gives none.
+const UNSAID: &str = "no reason was given";
+
 #[derive(Debug, Subcommand)]
 pub(super) enum JobCommand {
     /// List jobs, status by status: claimed ones with the oldest first, ended ones with the newest
@@ -24,7 +27,7 @@ pub(super) enum JobCommand {
         /// Its id
         id: String,
         /// Why, for the record
-        #[arg(long)]
+        #[arg(long, default_value = UNSAID)]
         reason: String,
     },
     /// Let a job that failed or was cancelled run again
@@ -32,7 +35,7 @@ pub(super) enum JobCommand {
         /// Its id
         id: String,
         /// Why, for the record
-        #[arg(long)]
+        #[arg(long, default_value = UNSAID)]
         reason: String,
     },
     /// Decide about all jobs that match

@@ -5,7 +5,7 @@
 
 use clap::{Args, Subcommand};
 use lockbay::clock::Clock;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::approval::told_to_wait;
@@ -18,9 +18,9 @@ pub(super) enum LedgerCommand {
     Account {
         /// The user's id
         user: String,
-        /// The currency's code, such as USD
+        /// The currency's code, such as USD; without, each in which the user has anything
         #[arg(long, value_name = "CODE")]
-        currency: String,
+        currency: Option<String>,
     },
     /// Put money that came in from outside at a user's disposal
     Deposit {
@@ -97,7 +97,7 @@ pub(super) struct KeyArgs {
     idempotency_key: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 struct Account {
     user_id: String,
     available: String,
@@ -148,7 +148,10 @@ struct Leg {
 
 pub(super) async fn obey(client: &Client, command: LedgerCommand) -> Result<Ended, Failure> {
     match command {
-        LedgerCommand::Account { user, currency } => account(client, &user, currency).await,
+        LedgerCommand::Account { user, currency: Some(currency) } => {
+            account(client, &user, currency).await
+        }
+        LedgerCommand::Account { user, currency: None } => accounts(client, &user).await,
         LedgerCommand::Deposit { user, money, key } => deposit(client, &user, &money, key).await,
         LedgerCommand::Escrow { buyer, seller, money, key } => {
             let MoneyArgs { amount, currency } = money;
@@ -195,6 +198,33 @@ async fn account(client: &Client, user: &str, currency: String) -> Result<Ended,
         ("available", available),
         ("held", held),
     ]);
+    Ok(Ended::Done)
+}
+
+/// What a user has in each currency that the ledger knows.
+async fn accounts(client: &Client, user: &str) -> Result<Ended, Failure> {
+    let what = format!("show the accounts of user {user:?}");
+    let url = client.address(&["v1", "ledger", "trial-balance"], &[]);
+    let known: Trial = client.get(&what, url).await?.read()?;
+    let mut found = Vec::new();
+    for Totals { currency, .. } in known.currencies {
+        let query = [("currency", Some(currency))];
+        let url = client.address(&["v1", "ledger", "accounts", user], &query);
+        let account: Account = client.get(&what, url).await?.read()?;
+        let is_nothing = |amount: &str| amount.chars().all(|c| matches!(c, '0' | '.'));
+        if !(is_nothing(&account.available) && is_nothing(&account.held)) {
+            found.push(account);
+        }
+    }
+    if client.json {
+        output::data(&json!({ "items": found }).to_string());
+        return Ok(Ended::Done);
+    }
+    let rows = found.into_iter().map(|account| {
+        let Account { user_id, available, held, currency } = account;
+        vec![user_id, currency, available, held]
+    });
+    output::table(&["USER", "CURRENCY", "AVAILABLE", "HELD"], rows.collect());
     Ok(Ended::Done)
 }
 

@@ -92,9 +92,8 @@ fn is_local(name: &str) -> bool {
 
 /// Checks headers that every call takes.
 ///
-/// An `Idempotency-Key` is accepted on every POST. Claims and leases are given again to a request
-/// that is repeated with it, and calls that move money insist on it; all other POSTs can be
-/// repeated as they are.
+/// An `Idempotency-Key` is accepted on every POST, and calls that move money insist on it. Which
+/// calls answer again by it is told by the OpenAPI document; all others are judged anew.
 ///
 /// A browser says where a page comes from that asks for a change; a page from another machine may
 /// not ask. On an open server it needs no token, so it could otherwise use the one thing it has: to

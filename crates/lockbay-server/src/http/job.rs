@@ -65,9 +65,9 @@ struct ClaimBody {
     /// How often a failed job is run again; by default as the server is configured.
     #[schema(maximum = 1_000)]
     max_retries: Option<u32>,
-    #[serde(default)]
-    on_in_progress: InProgressPolicy,
-    /// How long to wait for the outcome, with `on_in_progress` `wait`; 30 by default.
+    /// `wait` by default where `wait_seconds` is given, otherwise `reject`.
+    on_in_progress: Option<InProgressPolicy>,
+    /// How long to wait for the outcome; 30 by default. It does not go with `reject`.
     #[schema(value_type = Option<f64>, minimum = 0, maximum = 60)]
     wait_seconds: Option<Seconds>,
     #[serde(default)]
@@ -83,10 +83,9 @@ struct ClaimBody {
 
 /// What becomes of a claim while somebody else runs the job: it is refused, or it waits for the
 /// outcome.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Deserialize, ToSchema)]
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum InProgressPolicy {
-    #[default]
     Reject,
     Wait,
 }
@@ -94,21 +93,21 @@ enum InProgressPolicy {
 impl ClaimBody {
     fn into_request(self) -> Result<(ClaimRequest, Placement), Problem> {
         let on_in_progress = match (self.on_in_progress, self.wait_seconds) {
-            (InProgressPolicy::Reject, None) => OnInProgress::Reject,
-            (InProgressPolicy::Reject, Some(_)) => {
+            (None | Some(InProgressPolicy::Reject), None) => OnInProgress::Reject,
+            (Some(InProgressPolicy::Reject), Some(_)) => {
                 return Err(Problem::invalid(
-                    "wait_seconds goes with \"on_in_progress\": \"wait\"",
+                    "wait_seconds does not go with \"on_in_progress\": \"reject\"",
                 ));
             }
-            (InProgressPolicy::Wait, None) => OnInProgress::Wait(DEFAULT_WAIT),
-            (InProgressPolicy::Wait, Some(Seconds(wait))) if wait > MAX_WAIT => {
+            (Some(InProgressPolicy::Wait), None) => OnInProgress::Wait(DEFAULT_WAIT),
+            (_, Some(Seconds(wait))) if wait > MAX_WAIT => {
                 return Err(Problem::invalid(format!(
                     "wait_seconds is at most {}, not {}",
                     MAX_WAIT.as_secs(),
                     wait.as_secs_f64()
                 )));
             }
-            (InProgressPolicy::Wait, Some(Seconds(wait))) => OnInProgress::Wait(wait),
+            (_, Some(Seconds(wait))) => OnInProgress::Wait(wait),
         };
         let placement = if self.leader_only { Placement::LeaderOnly } else { Placement::Anywhere };
         let request = ClaimRequest {

@@ -16,13 +16,15 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::App;
-use super::extract::{JsonBody, JsonOrNothing, Name, NoBody, Nothing, Query, Seconds};
+use super::extract::{
+    IdempotencyKey, JsonBody, JsonOrNothing, Name, NoBody, Nothing, Query, Seconds,
+};
 use super::openapi::{NotFound, Unprocessable, page_size, page_token};
 use super::page::{self, Page};
 use super::problem::Problem;
 use super::shape::alert::Severity as SeverityShape;
 use super::shape::{Moment, notify as shape};
+use super::{App, REPLAYED};
 
 /// What page tokens of these lists are bound to.
 const SILENCES: &str = "silences";
@@ -101,6 +103,7 @@ struct SilenceBody {
 )]
 async fn create(
     State(app): State<App>,
+    IdempotencyKey(key): IdempotencyKey,
     JsonBody(body): JsonBody<SilenceBody>,
 ) -> Result<Response, Problem> {
     let until = match (body.until, body.duration_seconds) {
@@ -128,9 +131,16 @@ async fn create(
         actor: Caller::current().shown(Some(&body.actor)).unwrap_or(body.actor),
         reason: body.reason,
     };
-    let silence = app.bay.notifications().silence(request).await?;
-    let shown = Shown::from(app.bay.notifications().silence_of(&silence.id).await?);
-    Ok((StatusCode::CREATED, Json(shown)).into_response())
+    let notifications = app.bay.notifications();
+    let (silence, replayed) = match key {
+        Some(key) => notifications.silence_once(&key, request).await?,
+        None => (notifications.silence(request).await?, false),
+    };
+    let shown = Shown::from(notifications.silence_of(&silence.id).await?);
+    Ok(match replayed {
+        true => (StatusCode::CREATED, REPLAYED, Json(shown)).into_response(),
+        false => (StatusCode::CREATED, Json(shown)).into_response(),
+    })
 }
 
 #[derive(Deserialize, IntoParams)]

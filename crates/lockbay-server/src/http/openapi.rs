@@ -310,8 +310,8 @@ state, and a ledger.\n\n\
 Bodies are JSON, and members that are not described are refused. Amounts of money and 64-bit tokens \
 are strings, times are RFC 3339 in UTC. Errors are `application/problem+json` (RFC 9457) with a \
 stable `type`; `retryable` says whether the same call may simply be made again, and `Retry-After` \
-when. Every POST takes an `Idempotency-Key`, and calls that move money need one; an answer that was \
-given before says `Idempotency-Replayed: true`.\n\n\
+when. Every POST takes an `Idempotency-Key`, calls that move money need one, and each says whether it \
+answers again by it; an answer that was given before says `Idempotency-Replayed: true`.\n\n\
 While no token of an admin exists, the server is open: all calls are allowed without any token. \
 `x-required-role` names the least role that an operation needs once it is closed: `viewer`, \
 `operator` or `admin`, or `none` where no token is ever needed.";
@@ -329,6 +329,7 @@ fn add_components(components: &mut Components) {
         let name = header.name.replace('-', "");
         components.parameters.insert(name, header.into());
     }
+    components.parameters.insert("TakenKey".into(), taken_key().into());
     let bearer =
         HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("lbk_<id>_<secret>");
     let bearer = bearer.description(Some("A token that an admin has made.")).build();
@@ -385,6 +386,15 @@ fn problems(names: &[&str]) -> BTreeMap<String, RefOr<utoipa::openapi::Response>
         .collect()
 }
 
+/// What is answered again by a key that it does not insist on.
+const ANSWERS_AGAIN: &[&str] = &[
+    "/v1/jobs/claim",
+    "/v1/leases/{name}",
+    "/v1/sagas",
+    "/v1/schedules/{job_id}/run",
+    "/v1/alerts/silences",
+];
+
 /// The headers that every call takes, and the one that every POST takes.
 fn headers() -> [Parameter; 3] {
     let header = |name: &str, description: &str, schema: ObjectBuilder| {
@@ -410,15 +420,29 @@ fn headers() -> [Parameter; 3] {
 }
 
 fn idempotency_key(required: Required) -> Parameter {
+    key_parameter(
+        required,
+        "A name of your own for this request, so that it can be repeated safely: repeated with the \
+         same name and body, it is answered as before.",
+    )
+}
+
+/// The key where nothing is kept for it.
+fn taken_key() -> Parameter {
+    key_parameter(
+        Required::False,
+        "Taken as by every POST, but nothing is kept for it: the request is judged anew when it is \
+         repeated. What it did is not done twice, and it may be refused because it is done.",
+    )
+}
+
+fn key_parameter(required: Required, description: &str) -> Parameter {
     let schema = text().min_length(Some(1)).max_length(Some(255)).pattern(Some("^[!-~]+$"));
     ParameterBuilder::new()
         .name("Idempotency-Key")
         .parameter_in(ParameterIn::Header)
         .required(required)
-        .description(Some(
-            "A name of your own for this request, so that it can be repeated safely: repeated with \
-             the same name and body, it is answered as before.",
-        ))
+        .description(Some(description))
         .schema(Some(schema))
         .build()
 }
@@ -470,7 +494,7 @@ fn complete(method: &str, path: &str, operation: &mut Operation) {
     );
     let mut shared = vec!["XRequestId", "XActor"];
     if method == "POST" && !has_key {
-        shared.push("IdempotencyKey");
+        shared.push(if ANSWERS_AGAIN.contains(&path) { "IdempotencyKey" } else { "TakenKey" });
     }
     parameters.extend(shared.into_iter().map(parameter));
     let responses = &mut operation.responses.responses;

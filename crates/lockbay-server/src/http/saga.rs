@@ -58,8 +58,9 @@ struct SagaBody {
     /// When it is rolled back unless it is done, by the store's clock; in place of a timeout.
     #[schema(value_type = Option<String>, format = DateTime)]
     deadline: Option<Timestamp>,
-    /// Whether handlers may still be unknown when it starts.
-    #[serde(default)]
+    /// Whether handlers may still be unknown when it starts, `true` by default: each is waited for
+    /// as long as its step may take. With `false` a saga with an unknown handler is refused.
+    #[serde(default = "yes")]
     defer_handlers: bool,
 }
 

@@ -4,11 +4,16 @@
 //! Each change reads, decides, and commits under the revision that was read, with its entry in the
 //! audit trail.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use sha2::{Digest, Sha256};
+
 use super::outbox::{self, Kept, Loaded, NOTICE_LIST, NoticeStatus};
 use super::silence::{Shelf, Silence, SilenceRequest, SilenceState, no_silence};
 use super::{Notifier, cut, decode, put, shelf_key};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
+use crate::hex::hex;
 use crate::scribe::Entry;
 use crate::store::{Commit, Guard, Key, Partition, Range, Reply, Write};
 
@@ -16,6 +21,8 @@ use crate::store::{Commit, Guard, Key, Partition, Range, Reply, Write};
 const MAX_RACES: usize = 32;
 /// How often a commit whose outcome is unknown is sent again.
 const MAX_REPEATS: usize = 3;
+/// So many hexadecimal digits name a silence.
+const DIGITS: usize = 16;
 /// How many notices a page of the list has at most, as each may be large.
 pub(super) const MAX_LISTED: usize = 100;
 
@@ -34,19 +41,48 @@ impl Notifier {
     /// # Errors
     /// `Invalid` with what is wrong; `Busy` if there are too many.
     pub async fn silence(&self, request: SilenceRequest) -> Result<Silence> {
-        let id = format!("sil_{}", &self.0.clock.random_id()[..16]);
-        let silence = self
-            .change(
-                |shelf, now| {
-                    let silence = request.clone().into_silence(id.clone(), now)?;
+        let id = &self.0.clock.random_id()[..DIGITS];
+        Ok(self.silence_as(format!("sil_{id}"), request).await?.0)
+    }
+
+    /// As [`silence`](Notifier::silence), once for each key, as long as the silence is listed; and
+    /// whether that was before.
+    ///
+    /// # Errors
+    /// `KeyReused` if the key made another silence. Others as [`silence`](Notifier::silence).
+    pub async fn silence_once(
+        &self,
+        idempotency_key: &str,
+        request: SilenceRequest,
+    ) -> Result<(Silence, bool)> {
+        let digest = Sha256::digest(format!("lockbay silence 1\0{idempotency_key}").as_bytes());
+        self.silence_as(format!("sil_{}", &hex(&digest)[..DIGITS]), request).await
+    }
+
+    async fn silence_as(&self, id: String, request: SilenceRequest) -> Result<(Silence, bool)> {
+        let replayed = AtomicBool::new(false);
+        let decide = |shelf: &mut Shelf, now| {
+            let silence = request.clone().into_silence(id.clone(), now)?;
+            let before = shelf.silences.iter().find(|silence| silence.id == id);
+            replayed.store(before.is_some(), Ordering::Relaxed);
+            match before {
+                Some(before) if before.is_asked_for_as(&silence) => Ok((before.clone(), false)),
+                Some(_) => Err(Error::new(
+                    ErrorKind::KeyReused,
+                    format!("this idempotency key made another silence: {id}"),
+                )),
+                None => {
                     shelf.add(silence.clone(), now)?;
                     Ok((silence, true))
-                },
-                "silence_created",
-            )
-            .await?;
-        tracing::info!(id = silence.id, rules = silence.rules, "alert_silence_created");
-        Ok(silence)
+                }
+            }
+        };
+        let silence = self.change(decide, "silence_created").await?;
+        let replayed = replayed.into_inner();
+        if !replayed {
+            tracing::info!(id = silence.id, rules = silence.rules, "alert_silence_created");
+        }
+        Ok((silence, replayed))
     }
 
     /// Ends a silence now. Done twice, it changes nothing.

@@ -97,6 +97,17 @@ pub struct Silence {
     pub ended_by: Option<String>,
 }
 
+impl Silence {
+    /// Whether it was asked for in the same words; its times count from when that was.
+    pub(super) fn is_asked_for_as(&self, other: &Silence) -> bool {
+        let words = |it: &Silence| {
+            let Silence { rules, severities, window, actor, reason, .. } = it.clone();
+            (rules, severities, window, actor, reason)
+        };
+        words(self) == words(other)
+    }
+}
+
 /// How a silence stands at a moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
