@@ -13,13 +13,14 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from lockbay import LockBay, errors
+from lockbay import Failed, LockBay, errors
 from lockbay.integrations import sqlalchemy as integration
 from lockbay.utils.atomic_transactions import (
     atomic_transaction,
@@ -87,9 +88,10 @@ class Step:
     idempotency_key: str = "saga-1/pay"
     undo_key: str = "saga-1/pay/undo"
     fencing_token: int = 5
+    original_result: Any = None
 
-    def undoing(self) -> Step:
-        return replace(self, action="compensate")
+    def undoing(self, known: Any = None) -> Step:
+        return replace(self, action="compensate", original_result=known)
 
     def under(self, token: int) -> Step:
         return replace(self, fencing_token=token)
@@ -169,6 +171,65 @@ def test_a_compensation_gets_what_was_recorded_and_happens_once(engine: sa.Engin
     with pytest.raises(errors.Fenced, match="undone"):
         pay(STEP.under(6))
     assert references(engine) == ["paid", "refunded"]
+
+
+def test_a_compensation_of_a_completed_step_without_a_row_is_done_once(engine: sa.Engine) -> None:
+    known = {"charge": "ch-1", "amount": "0.10"}
+    undoing = STEP.undoing(known)
+    assert refund(undoing) == refund(undoing.under(6)) == {"refunded": known}
+    assert references(engine) == ["refunded"]
+    with pytest.raises(errors.Fenced, match="undone"):
+        pay(STEP.under(7))
+    with pytest.raises(errors.Fenced, match="6|5"):
+        refund(undoing.under(4))
+
+
+def test_a_compensation_that_fails_without_a_row_leaves_nothing_and_the_next_does_it(
+    engine: sa.Engine,
+) -> None:
+    undoing = STEP.undoing("known")
+    with pytest.raises(ZeroDivisionError), atomic_transaction(undoing) as effect:
+        effect.session.execute(payments.insert().values(reference="lost", worker=0))
+        1 / 0
+    assert refund(undoing) == {"refunded": "known"}
+    assert references(engine) == ["refunded"]
+
+
+def test_a_compensation_is_done_when_the_row_of_its_step_was_forgotten(engine: sa.Engine) -> None:
+    paid = pay(STEP)
+    with atomic_transaction() as session:
+        assert forget(session, timedelta(seconds=-5)) == 1
+    assert refund(STEP.undoing(paid)) == {"refunded": paid}
+    assert references(engine) == ["paid", "refunded"]
+
+
+def test_a_compensation_goes_by_the_row_before_what_lockbay_has(engine: sa.Engine) -> None:
+    paid = pay(STEP)
+    assert refund(STEP.undoing("what LockBay has")) == {"refunded": paid}
+    assert references(engine) == ["paid", "refunded"]
+
+
+@on_a_loop
+async def test_a_saga_that_is_compensated_has_its_refund_if_only_that_uses_the_outbox(
+    engine: sa.Engine,
+) -> None:
+    class Pay:
+        def execute(self, call: Any) -> Any:
+            return {"charge": "ch-1"}
+
+        def compensate(self, call: Any) -> Any:
+            return refund(call)
+
+    class Ship:
+        def execute(self, call: Any) -> Any:
+            raise Failed("no stock")
+
+    async with LockBay("memory:") as bay:
+        bay.register_handler("pay", Pay())
+        bay.register_handler("ship", Ship())
+        saga = await bay.sagas.start("order", [{"name": "pay"}, {"name": "ship"}])
+        assert await bay.sagas.wait(saga, 20) == "compensated"
+    assert references(engine) == ["refunded"]
 
 
 def test_of_many_attempts_at_once_one_has_the_effect(engine: sa.Engine) -> None:
@@ -252,14 +313,12 @@ def test_an_application_commits_an_effect_of_its_own_transaction_itself(engine: 
 
 
 def test_rows_are_forgotten_when_they_are_old(engine: sa.Engine) -> None:
-    import datetime
-
     pay(STEP)
     with atomic_transaction() as session:
-        assert forget(session, datetime.timedelta(days=1)) == 0
+        assert forget(session, timedelta(days=1)) == 0
         old = sa.text("update lockbay_outbox set recorded_at = '2020-01-01 00:00:00'")
         session.execute(old)
-        assert forget(session, datetime.timedelta(days=400)) == 1
+        assert forget(session, timedelta(days=400)) == 1
 
 
 @on_a_loop

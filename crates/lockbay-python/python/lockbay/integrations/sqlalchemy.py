@@ -10,7 +10,7 @@ What holds, as long as the rows are kept:
 - The effect of a call is committed once, however often and wherever the call is made.
 - An attempt with an older fencing token than the one recorded is refused with `Fenced`.
 - A compensation of a step that never committed records that it is undone, so that an attempt which
-  is still on its way can commit no more.
+  is still on its way can commit no more. A step that LockBay has as done is undone without its row.
 
 It refuses to know what LockBay keeps; nothing here reads its store. What a call does elsewhere than
 through this session is not covered.
@@ -104,6 +104,8 @@ class _Right:
     key: str
     undo_key: str | None
     token: int
+    # For a compensation, what LockBay has as the result of the step; `None` if it has none.
+    known: Any = None
 
     @staticmethod
     def of(call: Any) -> _Right:
@@ -114,8 +116,10 @@ class _Right:
                     f"{call!r} is a probe: a step whose effect is recorded here may simply be "
                     "executed again, and needs none"
                 )
-            undo_key = call.undo_key if call.action == "compensate" else None
-            return _Right(call.idempotency_key, undo_key, call.fencing_token)
+            if call.action != "compensate":
+                return _Right(call.idempotency_key, None, call.fencing_token)
+            known = call.original_result
+            return _Right(call.idempotency_key, call.undo_key, call.fencing_token, known)
         if hasattr(call, "idempotency_token"):
             return _Right(call.idempotency_token, None, call.fencing_token)
         raise Invalid(
@@ -141,7 +145,7 @@ class Effect:
         self.result: Any = None
         """What the call returns: anything that JSON can say."""
         self.original_result: Any = None
-        """For a compensation, what the execution recorded."""
+        """For a compensation, what the execution recorded; without its row, what LockBay has."""
 
     @property
     def session(self) -> Any:
@@ -202,6 +206,15 @@ class Effect:
             return
         execution = _take(session, right.key, _UNDONE, right.token)
         if execution is None or execution.action == _UNDONE:
+            unrecorded = execution is None or execution.result == "null"
+            if right.known is not None and unrecorded:
+                # LockBay has it as done: the row is lost, or there never was one.
+                if execution is not None:
+                    self._refuse_older(execution)
+                text = _lockbay.to_text("the original result", right.known)
+                _write(session, right.key, _UNDONE, text)
+                self.original_result = right.known
+                return
             # It was never done, and can be done no more.
             _write(session, undo_key, _COMPENSATED, "null")
             self.is_done = True
