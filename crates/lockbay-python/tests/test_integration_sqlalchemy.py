@@ -30,8 +30,9 @@ from lockbay.utils.atomic_transactions import (
     forget,
     once,
 )
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 
 from conditions import eventually, on_a_loop
 from outbox_worker import payments
@@ -412,6 +413,108 @@ def test_an_application_commits_an_effect_of_its_own_transaction_itself(engine: 
                 effect.result = 3
             assert effect.result == 3
     assert references(engine) == ["each time", "once", "each time"]
+
+
+def insert(session: Any, reference: str) -> None:
+    session.execute(payments.insert().values(reference=reference, worker=0))
+
+
+def test_an_exception_that_is_caught_in_the_transaction_takes_the_row_and_the_effect(
+    engine: sa.Engine,
+) -> None:
+    for call in (STEP, STEP.undoing("known")):
+        with sessionmaker(engine).begin() as session:
+            insert(session, "before")
+            with contextlib.suppress(ZeroDivisionError), once(session, call) as effect:
+                insert(effect.session, "lost")
+                1 / 0
+            insert(session, "after")
+    pay(STEP.again())
+    refund(STEP.undoing())
+    assert references(engine) == ["before", "after"] * 2 + ["paid", "refunded"]
+
+
+def test_an_error_of_the_database_that_is_caught_in_the_transaction_takes_the_row_and_the_effect(
+    engine: sa.Engine,
+) -> None:
+    class Base(DeclarativeBase):
+        pass
+
+    class Payment(Base):
+        __table__ = sa.Table(
+            "payments",
+            Base.metadata,
+            sa.Column("id", sa.Integer, primary_key=True),
+            sa.Column("reference", sa.String(200)),
+            sa.Column("worker", sa.Integer),
+        )
+
+    with sessionmaker(engine).begin() as session:
+        session.add(Payment(id=101, reference="before", worker=0))
+        with pytest.raises(IntegrityError), once(session, STEP) as effect:
+            # It is written at the end of the block.
+            effect.session.add(Payment(id=102, reference=None, worker=0))
+        with pytest.raises(IntegrityError), once(session, STEP) as effect:
+            effect.session.add(Payment(id=102, reference=None, worker=0))
+            effect.session.flush()
+        with pytest.raises(errors.Invalid, match="the result"), once(session, STEP) as effect:
+            insert(effect.session, "lost")
+            effect.result = object()
+        with once(session, STEP) as effect:
+            effect.session.add(Payment(id=103, reference="paid", worker=0))
+    assert references(engine) == ["before", "paid"]
+
+
+def test_a_refusal_that_is_caught_in_the_transaction_leaves_no_row(engine: sa.Engine) -> None:
+    pay(STEP.under(7))
+    with sessionmaker(engine).begin() as session:
+        with contextlib.suppress(errors.Fenced), once(session, STEP.under(5).undoing()):
+            pass
+    assert refund(STEP.under(8).undoing()) == {"refunded": {"reference": "paid"}}
+
+
+def test_an_effect_that_comes_first_is_not_committed_before_its_transaction(
+    engine: sa.Engine,
+) -> None:
+    with pytest.raises(ZeroDivisionError), sessionmaker(engine).begin() as session:
+        with once(session, STEP) as effect:
+            insert(effect.session, "lost")
+        1 / 0
+    assert references(engine) == []
+    with Session(engine) as session, once(session, STEP) as effect:
+        insert(effect.session, "lost as well")
+    assert references(engine) == []
+    pay(STEP)
+    assert references(engine) == ["paid"]
+
+
+@on_a_loop
+async def test_an_exception_caught_in_an_async_transaction_takes_the_row_and_the_effect(
+    database: str,
+) -> None:
+    async with async_engine(database) as engine:
+        async with AsyncSession(engine) as session, session.begin():
+            with contextlib.suppress(ZeroDivisionError):
+                async with once(session, STEP) as effect:
+                    await effect.session.execute(
+                        payments.insert().values(reference="lost", worker=0)
+                    )
+                    1 / 0
+            async with once(session, STEP) as effect:
+                await effect.session.execute(payments.insert().values(reference="paid", worker=0))
+        async with AsyncSession(engine) as session, session.begin():
+            async with once(session, STEP.again()) as effect:
+                assert effect.is_done
+        with pytest.raises(ZeroDivisionError):
+            async with AsyncSession(engine) as session, session.begin():
+                async with once(session, STEP, name="first") as effect:
+                    await effect.session.execute(
+                        payments.insert().values(reference="lost", worker=0)
+                    )
+                1 / 0
+    plain = sa.create_engine(database)
+    assert references(plain) == ["paid"]
+    plain.dispose()
 
 
 def test_rows_are_forgotten_when_they_are_old(engine: sa.Engine) -> None:

@@ -23,16 +23,16 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import OrderedDict
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any, AsyncIterator, Iterator, NoReturn
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, ResourceClosedError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
-from sqlalchemy.orm import Session, scoped_session, sessionmaker
+from sqlalchemy.orm import Session, SessionTransaction, scoped_session, sessionmaker
 
 from lockbay import _lockbay
 from lockbay.errors import Fenced, Invalid, UnknownOutcome
@@ -204,8 +204,7 @@ class Effect:
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
-        if error is None and not self.is_done:
-            self._record(self._session)
+        self._end(self._session, error)
         return self._is_over(error)
 
     async def __aenter__(self) -> Effect:
@@ -215,9 +214,8 @@ class Effect:
         return self
 
     async def __aexit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
-        if error is None and not self.is_done:
-            assert isinstance(self._session, AsyncSession)
-            await self._session.run_sync(self._record)
+        assert isinstance(self._session, AsyncSession)
+        await self._session.run_sync(self._end, error)
         return self._is_over(error)
 
     def _is_over(self, error: BaseException | None) -> bool:
@@ -236,6 +234,10 @@ class Effect:
             self._begin_compensation(session, right.undo_key)
         if self.is_done:
             self._was_had()
+
+    def _end(self, session: Any, error: BaseException | None) -> None:
+        if error is None and not self.is_done:
+            self._record(session)
 
     def _was_had(self) -> None:
         _had.add(self._identity)
@@ -307,12 +309,44 @@ class Effect:
 
 
 class _Once(Effect):
-    """One whose end is not that of the transaction."""
+    """One whose end is not that of the transaction.
 
-    def _record(self, session: Any) -> None:
-        super()._record(session)
-        # If it is rolled back its row is not found, and nobody asks.
+    Its row and what the block does stand behind a savepoint, so that they go together when an
+    exception that leaves the block does not end the transaction.
+    """
+
+    _savepoint: SessionTransaction
+
+    def _begin(self, session: Any) -> None:
+        if session.get_bind(clause=outbox).dialect.name == "sqlite":
+            # Its driver begins a transaction where something is written, and not at a savepoint,
+            # which would be the transaction then, and be committed at the end of the block.
+            session.execute(sa.delete(outbox).where(sa.false()))
+        self._savepoint = session.begin_nested()
+        try:
+            super()._begin(session)
+        except BaseException:
+            self._roll_back()
+            raise
+
+    def _end(self, session: Any, error: BaseException | None) -> None:
+        if error is not None and not (self.is_done and isinstance(error, AlreadyDone)):
+            self._roll_back()
+            return
+        try:
+            super()._end(session, error)
+            # Not if the block has ended the transaction.
+            if self._savepoint.is_active:
+                self._savepoint.commit()
+        except BaseException:
+            self._roll_back()
+            raise
+        # If the application rolls back, its row is not found, and nobody asks.
         self._was_had()
+
+    def _roll_back(self) -> None:
+        with suppress(ResourceClosedError):
+            self._savepoint.rollback()
 
 
 def once(session: Session | AsyncSession, call: Any, *, name: str = "") -> Effect:
@@ -321,6 +355,9 @@ def once(session: Session | AsyncSession, call: Any, *, name: str = "") -> Effec
     `call` is the `StepCall` of a saga (or the context that has it), a `Job` or a `Tick`. Begin it
     first in the transaction; whoever makes the same call meanwhile waits for its end. Names tell
     the effects of one call apart.
+
+    The block runs in a savepoint. An exception that leaves it takes with it what the block did, and
+    not what the transaction did before, which may be committed all the same.
     """
     return _Once(session, call, name)
 
