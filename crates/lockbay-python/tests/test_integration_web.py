@@ -156,6 +156,13 @@ def test_flask_answers_many_threads_at_once(tmp_path: Path) -> None:
     lockbay.close()
 
 
+def test_flask_refuses_settings_that_it_would_not_use(tmp_path: Path) -> None:
+    lockbay = LoopThread(new_bay(tmp_path))
+    with pytest.raises(errors.Invalid, match="store"):
+        blueprint(lockbay, store="redis://127.0.0.1")
+    lockbay.close()
+
+
 def test_flask_says_why_an_instance_cannot_be_opened(tmp_path: Path) -> None:
     (tmp_path / "lockbay.db").write_text("this is no database, and was not made by one")
     app = Flask(__name__)
