@@ -131,6 +131,36 @@ async def test_a_job_that_fails_is_no_exception_and_one_that_is_wrong_is(
         await execute("fail", "k", {"a": object()}, fail)
 
 
+async def test_a_job_that_may_have_happened_is_no_failure(
+    opened: LockBay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lockbay.services import advanced_state_management
+    from lockbay.services.job_idempotency_service import job_idempotency_service
+
+    execute = advanced_state_management.execute_background_job_with_coordination
+    running, go_on = asyncio.Event(), asyncio.Event()
+
+    async def pay() -> None:
+        running.set()
+        await go_on.wait()
+
+    paying = asyncio.ensure_future(execute("pay", "k", None, pay, claim_ttl=0.6))
+    await running.wait()
+    [job] = await job_idempotency_service.list_jobs()
+    await opened.jobs.cancel(job["job_id"], "wrong account")
+    with pytest.raises(errors.Fenced):
+        await paying
+
+    class Silent:
+        async def run_job(self, *_: Any, **__: Any) -> None:
+            raise errors.UnknownOutcome("the store did not answer")
+
+    monkeypatch.setattr(advanced_state_management, "bay", Silent())
+    for run in (execute, job_idempotency_service.execute_job):
+        with pytest.raises(errors.UnknownOutcome):
+            await run("pay", "k", None, pay)
+
+
 async def test_before_it_is_initialized_a_job_says_so(guide: LockBay) -> None:
     from lockbay.services.advanced_state_management import (
         execute_background_job_with_coordination as execute,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -155,6 +156,13 @@ def test_flask_answers_many_threads_at_once(tmp_path: Path) -> None:
     lockbay.close()
 
 
+def test_flask_refuses_settings_that_it_would_not_use(tmp_path: Path) -> None:
+    lockbay = LoopThread(new_bay(tmp_path))
+    with pytest.raises(errors.Invalid, match="store"):
+        blueprint(lockbay, store="redis://127.0.0.1")
+    lockbay.close()
+
+
 def test_flask_says_why_an_instance_cannot_be_opened(tmp_path: Path) -> None:
     (tmp_path / "lockbay.db").write_text("this is no database, and was not made by one")
     app = Flask(__name__)
@@ -280,6 +288,30 @@ def test_the_command_of_django_says_what_cannot_be_reached(tmp_path: Path) -> No
     assert (code, out) == (2, "") and err.startswith("unreachable: "), err
     code, out, err = django(tmp_path, "memory:", "--url", "http://127.0.0.1:9")
     assert (code, out) == (2, "") and "127.0.0.1:9" in err
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"SSH-2.0-OpenSSH_9.6\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"],
+    ids=["another protocol", "half an answer"],
+)
+def test_the_command_of_django_says_that_an_answer_is_no_http(
+    tmp_path: Path, answer: bytes
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(answer)
+
+        serving = threading.Thread(target=serve, daemon=True)
+        serving.start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        code, out, err = django(tmp_path, "memory:", "--url", url)
+        serving.join(30)
+    assert (code, out) == (2, "") and err.startswith(f"unreachable: {url}"), err
 
 
 def test_the_command_of_django_asks_a_running_application(tmp_path: Path) -> None:

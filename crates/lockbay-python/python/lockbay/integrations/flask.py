@@ -15,7 +15,7 @@ from typing import Any, Awaitable, Callable
 from flask import Blueprint, Response
 
 from lockbay._lockbay import LockBay
-from lockbay.errors import LockBayError, Unavailable
+from lockbay.errors import Invalid, LockBayError, Unavailable
 from lockbay.integrations._advanced_state import PREFIX, READS, Reply, refusal
 from lockbay.integrations.threads import LoopThread
 
@@ -36,6 +36,8 @@ def blueprint(
     with `before_request` of what is returned.
     """
     asked = lockbay if isinstance(lockbay, LoopThread) else LoopThread(lockbay, **settings)
+    if asked is lockbay and settings:
+        raise Invalid(f"a LoopThread has its settings: give it {', '.join(settings)} instead")
     made = Blueprint(name, __name__, url_prefix=prefix)
     for path, read in READS.items():
         made.add_url_rule(f"/{path}", path, _view(asked, path, read), methods=["GET"])

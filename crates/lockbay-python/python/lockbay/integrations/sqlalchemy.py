@@ -10,7 +10,9 @@ What holds, as long as the rows are kept:
 - The effect of a call is committed once, however often and wherever the call is made.
 - An attempt with an older fencing token than the one recorded is refused with `Fenced`.
 - A compensation of a step that never committed records that it is undone, so that an attempt which
-  is still on its way can commit no more.
+  is still on its way can commit no more. A step that LockBay has as done is undone without its row.
+
+A call that has several effects gives each a name, and each has a row of its own.
 
 It refuses to know what LockBay keeps; nothing here reads its store. What a call does elsewhere than
 through this session is not covered.
@@ -18,16 +20,19 @@ through this session is not covered.
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager, contextmanager
+import threading
+import weakref
+from collections import OrderedDict
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any, AsyncIterator, Iterator, NoReturn
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, ResourceClosedError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
-from sqlalchemy.orm import Session, scoped_session, sessionmaker
+from sqlalchemy.orm import Session, SessionTransaction, scoped_session, sessionmaker
 
 from lockbay import _lockbay
 from lockbay.errors import Fenced, Invalid, UnknownOutcome
@@ -104,24 +109,64 @@ class _Right:
     key: str
     undo_key: str | None
     token: int
+    # For a compensation, what LockBay has as the result of the step; `None` if it has none.
+    known: Any = None
+    # Tells this attempt from others of this process.
+    attempt: tuple[Any, ...] = ()
 
     @staticmethod
-    def of(call: Any) -> _Right:
+    def of(call: Any, name: str) -> _Right:
+        """What it may write under for the effect of this name, which `""` is as well."""
         call = getattr(call, "step", call) if isinstance(call, dict) else call
+        if not isinstance(name, str):
+            raise Invalid(f"the name of an effect is text, not {name!r}")
+        suffix = f"#{name}" if name else ""
         if hasattr(call, "undo_key"):
             if call.action == "probe":
                 raise Invalid(
                     f"{call!r} is a probe: a step whose effect is recorded here may simply be "
                     "executed again, and needs none"
                 )
-            undo_key = call.undo_key if call.action == "compensate" else None
-            return _Right(call.idempotency_key, undo_key, call.fencing_token)
+            key, undo_key, known = call.idempotency_key + suffix, None, None
+            if call.action == "compensate":
+                undo_key, known = call.undo_key + suffix, call.original_result
+            attempt = (id(call), call.attempt)
+            return _Right(key, undo_key, call.fencing_token, known, attempt)
         if hasattr(call, "idempotency_token"):
-            return _Right(call.idempotency_token, None, call.fencing_token)
+            attempt = (id(call), call.attempt)
+            key = call.idempotency_token + suffix
+            return _Right(key, None, call.fencing_token, None, attempt)
         raise Invalid(
             f"an effect is that of a step, a job or a tick, not of {call!r}: pass `context.step`, "
             "the `StepCall`, or the `job` that the handler gets"
         )
+
+
+class _Had:
+    """The effects that attempts have had in this process, or have found: the latest of them.
+
+    An attempt that comes to an effect again has two of them, and the second would be skipped. What
+    is dropped here, or was had in another process, is found when the next attempt comes to both.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._effects: OrderedDict[tuple[Any, ...], None] = OrderedDict()
+
+    def add(self, effect: tuple[Any, ...]) -> None:
+        with self._lock:
+            self._effects[effect] = None
+            self._effects.move_to_end(effect)
+            while len(self._effects) > self._limit:
+                self._effects.popitem(last=False)
+
+    def __contains__(self, effect: tuple[Any, ...]) -> bool:
+        with self._lock:
+            return effect in self._effects
+
+
+_had = _Had(limit=10_000)
 
 
 class Effect:
@@ -132,16 +177,18 @@ class Effect:
     block ends where it first uses `session`, and `result` is what was recorded then.
     """
 
-    def __init__(self, session: Session | AsyncSession, call: Any) -> None:
+    def __init__(self, session: Session | AsyncSession, call: Any, name: str = "") -> None:
         self._session = session
-        self._right = _Right.of(call)
+        self._right = _Right.of(call, name)
         self._recorded: Any = None
+        # What it is to `_had`; known when the session is.
+        self._identity: tuple[Any, ...] = ()
         self.is_done = False
         """Whether there is nothing to do: it was done before, or there is nothing to undo."""
         self.result: Any = None
         """What the call returns: anything that JSON can say."""
         self.original_result: Any = None
-        """For a compensation, what the execution recorded."""
+        """For a compensation, what the execution recorded; without its row, what LockBay has."""
 
     @property
     def session(self) -> Any:
@@ -157,8 +204,7 @@ class Effect:
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
-        if error is None and not self.is_done:
-            self._record(self._session)
+        self._end(self._session, error)
         return self._is_over(error)
 
     async def __aenter__(self) -> Effect:
@@ -168,9 +214,8 @@ class Effect:
         return self
 
     async def __aexit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
-        if error is None and not self.is_done:
-            assert isinstance(self._session, AsyncSession)
-            await self._session.run_sync(self._record)
+        assert isinstance(self._session, AsyncSession)
+        await self._session.run_sync(self._end, error)
         return self._is_over(error)
 
     def _is_over(self, error: BaseException | None) -> bool:
@@ -179,10 +224,23 @@ class Effect:
         return self.is_done and isinstance(error, AlreadyDone)
 
     def _begin(self, session: Any) -> None:
-        if self._right.undo_key is None:
+        right = self._right
+        # Each database has an outbox of its own.
+        database = weakref.ref(session.get_bind(clause=outbox).engine)
+        self._identity = (database, right.key, right.undo_key, right.token, right.attempt)
+        if right.undo_key is None:
             self._begin_execution(session)
         else:
-            self._begin_compensation(session, self._right.undo_key)
+            self._begin_compensation(session, right.undo_key)
+        if self.is_done:
+            self._was_had()
+
+    def _end(self, session: Any, error: BaseException | None) -> None:
+        if error is None and not self.is_done:
+            self._record(session)
+
+    def _was_had(self) -> None:
+        _had.add(self._identity)
 
     def _begin_execution(self, session: Session) -> None:
         found = _take(session, self._right.key, _BEGUN, self._right.token)
@@ -202,6 +260,15 @@ class Effect:
             return
         execution = _take(session, right.key, _UNDONE, right.token)
         if execution is None or execution.action == _UNDONE:
+            unrecorded = execution is None or execution.result == "null"
+            if right.known is not None and unrecorded:
+                # LockBay has it as done: the row is lost, or there never was one.
+                if execution is not None:
+                    self._refuse_older(execution)
+                text = _lockbay.to_text("the original result", right.known)
+                _write(session, right.key, _UNDONE, text)
+                self.original_result = right.known
+                return
             # It was never done, and can be done no more.
             _write(session, undo_key, _COMPENSATED, "null")
             self.is_done = True
@@ -222,6 +289,11 @@ class Effect:
     def _is_found(self, found: Any) -> None:
         if found.action == _BEGUN:
             _half_done(found.idempotency_key)
+        if self._identity in _had:
+            raise Invalid(
+                f"this call has its effect already, as {found.idempotency_key!r}: give the second "
+                "one a name"
+            )
         self.is_done = True
         self._recorded = self.result = _lockbay.from_text(found.result)
 
@@ -236,13 +308,58 @@ class Effect:
         self.result = _lockbay.from_text(text)
 
 
-def once(session: Session | AsyncSession, call: Any) -> Effect:
+class _Once(Effect):
+    """One whose end is not that of the transaction.
+
+    Its row and what the block does stand behind a savepoint, so that they go together when an
+    exception that leaves the block does not end the transaction.
+    """
+
+    _savepoint: SessionTransaction
+
+    def _begin(self, session: Any) -> None:
+        if session.get_bind(clause=outbox).dialect.name == "sqlite":
+            # Its driver begins a transaction where something is written, and not at a savepoint,
+            # which would be the transaction then, and be committed at the end of the block.
+            session.execute(sa.delete(outbox).where(sa.false()))
+        self._savepoint = session.begin_nested()
+        try:
+            super()._begin(session)
+        except BaseException:
+            self._roll_back()
+            raise
+
+    def _end(self, session: Any, error: BaseException | None) -> None:
+        if error is not None and not (self.is_done and isinstance(error, AlreadyDone)):
+            self._roll_back()
+            return
+        try:
+            super()._end(session, error)
+            # Not if the block has ended the transaction.
+            if self._savepoint.is_active:
+                self._savepoint.commit()
+        except BaseException:
+            self._roll_back()
+            raise
+        # If the application rolls back, its row is not found, and nobody asks.
+        self._was_had()
+
+    def _roll_back(self) -> None:
+        with suppress(ResourceClosedError):
+            self._savepoint.rollback()
+
+
+def once(session: Session | AsyncSession, call: Any, *, name: str = "") -> Effect:
     """The effect of a call in a transaction that the application commits itself.
 
     `call` is the `StepCall` of a saga (or the context that has it), a `Job` or a `Tick`. Begin it
-    first in the transaction; whoever makes the same call meanwhile waits for its end.
+    first in the transaction; whoever makes the same call meanwhile waits for its end. Names tell
+    the effects of one call apart.
+
+    The block runs in a savepoint. An exception that leaves it takes with it what the block did, and
+    not what the transaction did before, which may be committed all the same.
     """
-    return Effect(session, call)
+    return _Once(session, call, name)
 
 
 def _take(session: Session, key: str, action: str, token: int) -> Any:
@@ -320,22 +437,23 @@ class atomic_transaction:
             effect.result = {"escrow": ...}
         return effect.result
 
-    With an async engine, use `async with`.
+    A second effect of the same call needs a `name`, always the same one: also the one that undoes
+    it has that. With an async engine, use `async with`.
     """
 
-    def __init__(self, call: Any = None, *, bind: Any = None) -> None:
+    def __init__(self, call: Any = None, *, name: str = "", bind: Any = None) -> None:
         maker = _configured if bind is None else _maker(bind)
         if maker is None:
             raise Invalid(
                 "nothing says in which database: call configure(engine) of "
                 "lockbay.utils.atomic_transactions once, or pass `bind`"
             )
-        self._maker, self._call = maker, call
+        self._maker, self._call, self._name = maker, call, name
 
     def __enter__(self) -> Any:
         if isinstance(self._maker, async_sessionmaker):
             raise Invalid("the engine is asynchronous: use `async with atomic_transaction()`")
-        self._inner = _transaction(self._maker, self._call)
+        self._inner = _transaction(self._maker, self._call, self._name)
         return self._inner.__enter__()
 
     def __exit__(self, *exception: Any) -> bool | None:
@@ -344,7 +462,7 @@ class atomic_transaction:
     async def __aenter__(self) -> Any:
         if not isinstance(self._maker, async_sessionmaker):
             raise Invalid("the engine is not asynchronous: use `with atomic_transaction()`")
-        self._inner_async = _async_transaction(self._maker, self._call)
+        self._inner_async = _async_transaction(self._maker, self._call, self._name)
         return await self._inner_async.__aenter__()
 
     async def __aexit__(self, *exception: Any) -> bool | None:
@@ -352,20 +470,24 @@ class atomic_transaction:
 
 
 @contextmanager
-def _transaction(maker: Any, call: Any) -> Iterator[Any]:
+def _transaction(maker: Any, call: Any, name: str) -> Iterator[Any]:
     with maker() as session, session.begin():
         if call is None:
             yield session
             return
-        with Effect(session, call) as effect:
+        with Effect(session, call, name) as effect:
             yield effect
+    effect._was_had()
 
 
 @asynccontextmanager
-async def _async_transaction(maker: async_sessionmaker[Any], call: Any) -> AsyncIterator[Any]:
+async def _async_transaction(
+    maker: async_sessionmaker[Any], call: Any, name: str
+) -> AsyncIterator[Any]:
     async with maker() as session, session.begin():
         if call is None:
             yield session
             return
-        async with Effect(session, call) as effect:
+        async with Effect(session, call, name) as effect:
             yield effect
+    effect._was_had()

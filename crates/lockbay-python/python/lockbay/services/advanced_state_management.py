@@ -8,7 +8,7 @@ from typing import Any, Awaitable, Callable, Mapping
 
 from lockbay._process import View, bay
 from lockbay.documents import EventName, LeaderInfo, Metrics, ScheduleInfo
-from lockbay.errors import Invalid, LockBayError
+from lockbay.errors import Fenced, Invalid, LockBayError, UnknownOutcome
 
 __all__ = [
     "AdvancedStateManager",
@@ -108,7 +108,8 @@ class AdvancedStateManager:
                 leader_only=leader_only,
                 **options,
             )
-        except Invalid:
+        except (Invalid, Fenced, UnknownOutcome):
+            # The request is wrong, or may have been carried out: neither is a job that failed.
             raise
         except LockBayError as error:
             return False, None, str(error)
@@ -185,7 +186,8 @@ async def execute_background_job_with_coordination(
 
     The handler is called with the parameters by name. It also gets `idempotency_token`,
     `fencing_token`, `attempt` and `job` if it has parameters of these names. Options are those of
-    `LockBay.run_job`.
+    `LockBay.run_job`. What may have been carried out is no failure: `UnknownOutcome` and `Fenced`
+    are raised, and so is `Invalid`.
     """
     return await advanced_state_manager.execute_background_job(
         job_type, job_key, parameters, job_handler, leader_only, **options

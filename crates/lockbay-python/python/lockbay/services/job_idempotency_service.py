@@ -22,7 +22,7 @@ class JobIdempotencyService:
         job_handler: Callable[..., Any],
         **options: Any,
     ) -> tuple[bool, Any, str | None]:
-        """Runs a job once, and gives `(success, result, error)`."""
+        """See `execute_background_job_with_coordination`."""
         return await advanced_state_manager.execute_background_job(
             job_type, job_key, parameters, job_handler, **options
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import sys
 import urllib.error
@@ -71,6 +72,8 @@ def ask(url: str, timeout: float) -> dict[str, Any]:
         health = json.loads(text)
     except (OSError, ValueError) as error:
         raise Unreachable(f"{url}: {error}") from None
+    except http.client.HTTPException as error:
+        raise Unreachable(f"{url} answers, but with no whole HTTP: {error!r}") from None
     if not isinstance(health, dict) or "overall_healthy" not in health:
         raise Unreachable(f"{url} answers, but not with health")
     return health
