@@ -8,7 +8,8 @@ import os
 import subprocess
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from lockbay.integrations.flask import blueprint
 from lockbay.integrations.starlette import routes
 from lockbay.integrations.threads import LoopThread
 from starlette.applications import Starlette
+
+from conditions import eventually
 
 PATH = "/api/advanced-state"
 HEALTH = {
@@ -212,6 +215,49 @@ def test_the_thread_of_the_loop_does_not_wait_for_itself(tmp_path: Path) -> None
     lockbay = LoopThread(new_bay(tmp_path))
     with pytest.raises(errors.Invalid, match="await"):
         lockbay.run(lambda: lockbay.run(lockbay.bay.health))
+    lockbay.close()
+
+
+def test_a_handler_that_asks_while_it_is_closed_is_refused(tmp_path: Path) -> None:
+    lockbay = LoopThread(new_bay(tmp_path))
+    running, heard = threading.Event(), []
+
+    def work(job: Any) -> None:
+        running.set()
+        eventually("it is being closed", lambda: not lockbay.bay.is_open)
+        for ask in (lockbay.run, lockbay.ask, lambda _: lockbay.start()):
+            try:
+                heard.append(ask(lockbay.bay.health))
+            except errors.Unavailable as error:
+                heard.append(type(error))
+
+    def call() -> None:
+        with suppress(errors.LockBayError, CancelledError):
+            lockbay.run(lockbay.bay.run_job, "work", "1", work)
+
+    threading.Thread(target=call, daemon=True).start()
+    assert running.wait(30)
+    closing = threading.Thread(target=lockbay.close, daemon=True)
+    closing.start()
+    closing.join(20)
+    assert not closing.is_alive(), "it waits for the handler, which waits for it"
+    assert heard == [errors.Unavailable] * 3
+    assert not lockbay.bay.is_open
+
+
+def test_once_closed_only_start_opens_it_again(tmp_path: Path) -> None:
+    lockbay = LoopThread(new_bay(tmp_path))
+    app = Flask(__name__)
+    app.register_blueprint(blueprint(lockbay))
+    check_of_an_open_instance(of_flask(app))
+    lockbay.close()
+    check_of_a_closed_instance(of_flask(app), "closed")
+    for ask in (lockbay.run, lockbay.ask):
+        with pytest.raises(errors.Unavailable, match="closed"):
+            ask(lockbay.bay.health)
+    assert not lockbay.bay.is_open
+    lockbay.start()
+    check_of_an_open_instance(of_flask(app))
     lockbay.close()
 
 
