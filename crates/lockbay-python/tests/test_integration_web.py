@@ -261,6 +261,60 @@ def test_once_closed_only_start_opens_it_again(tmp_path: Path) -> None:
     lockbay.close()
 
 
+ENDED = """
+import sys, threading, time
+import concurrent.futures.thread as executors
+from lockbay import LockBay, SagaStep
+from lockbay.integrations.threads import LoopThread
+
+lockbay = LoopThread(LockBay(f"sqlite:{sys.argv[1]}/lockbay.db", leader_ttl="1s"))
+running = threading.Event()
+
+def until_it_ends():
+    while lockbay.bay.is_open and not executors._shutdown:
+        time.sleep(0.005)
+
+def slow(job):
+    running.wait()
+    until_it_ends()
+    time.sleep(1)  # Python waits for it.
+
+class Plain:
+    def execute(self, call):
+        print(call.action, call.step, flush=True)
+        running.set()
+        if len(sys.argv) == 2:
+            until_it_ends()
+
+    def compensate(self, call):
+        print(call.action, call.step, flush=True)
+
+lockbay.bay.register_handler("plain", Plain())
+lockbay.start()
+if len(sys.argv) == 2:
+    job = lockbay.bay.run_job, "slow", "1", slow
+    threading.Thread(target=lockbay.run, args=job, daemon=True).start()
+    steps = [SagaStep(name=name, handler="plain", idempotent=False) for name in "abc"]
+    saga_id = lockbay.run(lockbay.bay.sagas.start, "order", steps)
+    running.wait()
+    print(saga_id)
+else:
+    print(lockbay.run(lockbay.bay.sagas.wait, sys.argv[2], 30))
+"""
+
+
+def test_a_process_that_ends_in_the_midst_of_a_saga_turns_none_around(tmp_path: Path) -> None:
+    def ends(*arguments: str) -> list[str]:
+        command = [sys.executable, "-c", ENDED, str(tmp_path), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0 and "cannot schedule" not in done.stderr, done.stderr
+        return done.stdout.splitlines()
+
+    begun, saga_id = ends()
+    assert begun == "execute a"
+    assert ends(saga_id) == ["execute b", "execute c", "completed"]
+
+
 FORKED = """
 import os, sys
 from lockbay import LockBay
