@@ -18,7 +18,7 @@ from apscheduler.triggers.date import DateTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 from lockbay import Failed, LockBay, errors
 from lockbay.integrations._due import due
-from lockbay.integrations.apscheduler import LeaderAwareScheduler
+from lockbay.integrations.apscheduler import LeaderAwareScheduler, _LeaderJobs
 
 from conditions import on_a_loop, soon
 
@@ -384,3 +384,61 @@ async def test_a_schedule_that_is_refused_is_said_by_settled(tmp_path: Path) -> 
         scheduler.start()
         with pytest.raises(errors.Invalid, match="@"):
             await scheduler.settled()
+
+
+@on_a_loop
+async def test_a_tick_without_a_timeout_has_the_longest_there_is(tmp_path: Path) -> None:
+    async with open_bay(tmp_path, saga_step_timeout="1s") as bay:
+        scheduler = LeaderAwareScheduler(bay=bay)
+        scheduler.add_job(print, "cron", hour=3, id="not said", leader_only=True)
+        scheduler.add_job(print, "cron", hour=3, id="said", leader_only=True, timeout=30)
+        scheduler.start()
+        await scheduler.settled()
+        times = [(await schedule(bay, it))["timeout_seconds"] for it in ("not said", "said")]
+        assert times == [7 * 86_400, 30]
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"max_retries": -1},
+        {"max_retries": 1001},
+        {"max_retries": "3"},
+        {"max_retries": True},
+        {"timeout": "30s"},
+        {"timeout": 0},
+        {"timeout": float("nan")},
+        {"timeout": 8 * 86_400},
+    ],
+)
+def test_retries_and_a_timeout_that_cannot_be_are_refused_where_they_are_said(option: Any) -> None:
+    scheduler = LeaderAwareScheduler(bay=LockBay())
+    how = {"hour": 3, "id": "job", "leader_only": True, **option}
+    with pytest.raises(errors.Invalid, match=next(iter(option))):
+        scheduler.add_job(print, "cron", **how)
+    with pytest.raises(errors.Invalid, match=next(iter(option))):
+        scheduler.scheduled_job("cron", **how)(print)
+    assert scheduler.get_jobs() == []
+
+
+@on_a_loop
+async def test_a_job_whose_schedule_cannot_be_written_holds_no_other_up(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    carry_out = _LeaderJobs._carry_out
+
+    async def fails_for_one(self: Any, job_id: str, wish: Any) -> None:
+        if job_id == "bad":
+            raise OverflowError("out of range")
+        await carry_out(self, job_id, wish)
+
+    monkeypatch.setattr(_LeaderJobs, "_carry_out", fails_for_one)
+    async with open_bay(tmp_path) as bay:
+        scheduler = LeaderAwareScheduler(bay=bay)
+        for job_id in ("bad", "good"):
+            scheduler.add_job(print, "cron", hour=3, id=job_id, leader_only=True)
+        scheduler.start()
+        with pytest.raises(OverflowError):
+            await scheduler.settled()
+        assert (await schedule(bay, "good"))["status"] == "active"
+    assert "the schedule of bad was refused: out of range" in caplog.text

@@ -79,6 +79,8 @@ _OF_THE_TICK = ("idempotency_token", "fencing_token", "attempt", "scheduled_time
 _POLICIES = ("misfire_grace_time", "coalesce", "max_instances")
 _AGAIN, _LONGEST_AGAIN = 0.05, 1.0
 _LOOK = 0.05
+_MOST_RETRIES = 1000
+_LONGEST_TICK = timedelta(days=7).total_seconds()
 
 
 class _FromTheTick:
@@ -97,13 +99,27 @@ class _Asked:
     max_retries: int | None = None
     timeout: float | None = None
 
+    def __post_init__(self) -> None:
+        retries, timeout = self.max_retries, self.timeout
+        if retries is not None:
+            counts = isinstance(retries, int) and not isinstance(retries, bool)
+            if not counts or not 0 <= retries <= _MOST_RETRIES:
+                raise Invalid(f"max_retries is from 0 to {_MOST_RETRIES}, not {retries!r}")
+        if timeout is not None:
+            counts = isinstance(timeout, (int, float)) and not isinstance(timeout, bool)
+            if not counts or not 0 < timeout <= _LONGEST_TICK:
+                raise Invalid(
+                    f"timeout is in seconds, more than 0 and at most {_LONGEST_TICK:g}, not "
+                    f"{timeout!r}"
+                )
+
 
 class LeaderAwareScheduler(AsyncIOScheduler):  # type: ignore[misc]
     """An `AsyncIOScheduler` whose `add_job` and `scheduled_job` know `leader_only=True`.
 
     Everything else is as it is there. `bay` is the instance whose leadership counts; that of the
     process unless it is said. Shut it down together with the instance: while it is paused or shut
-    down, ticks that this instance has begun wait.
+    down, ticks that this instance has begun wait, and their waiting counts as time of the attempt.
     """
 
     def __init__(
@@ -142,7 +158,8 @@ class LeaderAwareScheduler(AsyncIOScheduler):  # type: ignore[misc]
         """As APScheduler's; with `leader_only=True`, or `jobstore="leader"`, on the leader alone.
 
         Its `id` is the name of the function unless it is said. `max_retries` and `timeout` are
-        those of its ticks.
+        those of its ticks. Without `timeout` an attempt may take seven days, the longest there is.
+        A plain function cannot be stopped: past it, it goes on beside the next attempt.
         """
         policies = (misfire_grace_time, coalesce, max_instances)
         if not leader_only and jobstore != LEADER:
@@ -225,7 +242,7 @@ class _LeaderJobs(BaseJobStore):  # type: ignore[misc]
     """Leader-only jobs, which are there while this instance leads. None is ever due here."""
 
     bay: LockBay
-    refused: dict[str, LockBayError] = field(default_factory=dict)
+    refused: dict[str, Exception] = field(default_factory=dict)
     """Why schedules are not as their jobs say."""
     _jobs: dict[str, _Held] = field(default_factory=dict)
     _asked: dict[str, _Asked] = field(default_factory=dict)
@@ -365,12 +382,14 @@ class _LeaderJobs(BaseJobStore):  # type: ignore[misc]
                 job_id, wish = next(iter(self._wishes.items()))
                 try:
                     await self._carry_out(job_id, wish)
-                except LockBayError as error:
-                    if error.retryable or isinstance(error, UnknownOutcome):
+                except Exception as error:  # One job must not hold up the others.
+                    if isinstance(error, UnknownOutcome) or getattr(error, "retryable", False):
                         await asyncio.sleep(pause)
                         pause = min(pause * 2, _LONGEST_AGAIN)
                         continue
-                    logger.error("the schedule of %s was refused: %s", job_id, error)
+                    unforeseen = None if isinstance(error, LockBayError) else error
+                    what = "the schedule of %s was refused: %s"
+                    logger.error(what, job_id, error, exc_info=unforeseen)
                     self.refused[job_id] = error
                 pause = _AGAIN
                 if self._wishes.get(job_id) is wish:
@@ -396,7 +415,7 @@ class _LeaderJobs(BaseJobStore):  # type: ignore[misc]
                         )
                 if page is None:
                     return
-        except LockBayError as error:
+        except Exception as error:
             logger.warning("schedules could not be looked through: %s", error)
 
     async def _carry_out(self, job_id: str, wish: _Wish) -> None:
@@ -416,7 +435,7 @@ class _LeaderJobs(BaseJobStore):  # type: ignore[misc]
             time_zone=when.time_zone,
             jitter=when.jitter,
             max_retries=asked.max_retries,
-            timeout=asked.timeout,
+            timeout=_LONGEST_TICK if asked.timeout is None else asked.timeout,
             **_policies(job, asked.said),
         )
         if wish.standing is _Standing.PAUSED:
