@@ -442,3 +442,89 @@ async def test_a_job_whose_schedule_cannot_be_written_holds_no_other_up(
             await scheduler.settled()
         assert (await schedule(bay, "good"))["status"] == "active"
     assert "the schedule of bad was refused: out of range" in caplog.text
+
+
+@on_a_loop
+async def test_a_pause_is_ended_and_made_by_a_leader_that_did_not_make_or_end_it(
+    tmp_path: Path,
+) -> None:
+    async with open_bay(tmp_path) as bay:
+        scheduler = LeaderAwareScheduler(bay=bay)
+        scheduler.add_job(print, "cron", hour=3, id="job", leader_only=True)
+        scheduler.start()
+        await scheduler.settled()
+        await bay.schedules.pause("job")  # As the leader before did.
+        scheduler.modify_job("job", name="another")
+        await scheduler.settled()
+        assert (await schedule(bay, "job"))["status"] == "paused"
+        scheduler.resume_job("job")
+        await scheduler.settled()
+        assert (await schedule(bay, "job"))["status"] == "active"
+        scheduler.pause_job("job")
+        await scheduler.settled()
+        await bay.schedules.resume("job")
+        scheduler.pause_job("job")
+        await scheduler.settled()
+        assert (await schedule(bay, "job"))["status"] == "paused"
+
+
+@on_a_loop
+async def test_what_is_changed_before_the_start_holds(tmp_path: Path) -> None:
+    async with open_bay(tmp_path) as bay:
+        scheduler = LeaderAwareScheduler(bay=bay)
+        for job_id in ("paused", "both", "late"):
+            scheduler.add_job(print, "cron", hour=3, id=job_id, leader_only=True)
+        scheduler.pause_job("paused")
+        scheduler.pause_job("both")
+        scheduler.resume_job("both")
+        scheduler.modify_job("late", misfire_grace_time=9, coalesce=False)
+        with pytest.raises(errors.Invalid, match="run_job"):
+            scheduler.modify_job("late", trigger=DateTrigger())
+        scheduler.start()
+        await scheduler.settled()
+        kept = [await schedule(bay, job_id) for job_id in ("paused", "both", "late")]
+        assert [it["status"] for it in kept] == ["paused", "active", "active"]
+        assert (kept[2]["misfire"], kept[2]["misfire_grace_seconds"]) == ("skip", 9.0)
+        assert scheduler.get_job("paused").next_run_time is None
+        scheduler.resume_job("paused")
+        await scheduler.settled()
+        assert (await schedule(bay, "paused"))["status"] == "active"
+
+
+@on_a_loop
+async def test_a_function_whose_arguments_are_changed_still_gets_what_it_names_of_its_tick(
+    tmp_path: Path,
+) -> None:
+    got: list[Any] = []
+
+    def first(amount: int, idempotency_token: str) -> None:
+        got.append((amount, idempotency_token))
+
+    def second(amount: int, attempt: int) -> None:
+        got.append((amount, attempt))
+
+    scheduler = LeaderAwareScheduler(bay=open_bay(tmp_path))
+    how: Any = {"hour": 3, "id": "job", "leader_only": True}
+    scheduler.add_job(first, "cron", kwargs={"amount": 1}, **how)
+
+    async def tick() -> Any:
+        at = datetime.now(timezone.utc).isoformat()
+        tick = SimpleNamespace(scheduled_time=at, attempt=1, idempotency_token="token")
+        await scheduler._leader_jobs._tick("job", tick)
+        return got[-1]
+
+    scheduler.modify_job("job", kwargs={"amount": 2})
+    async with scheduler.bay:
+        scheduler.start()
+        await scheduler.settled()
+        assert await tick() == (2, "token")
+        scheduler.modify_job("job", kwargs={"amount": 3})
+        assert await tick() == (3, "token")
+        scheduler.modify_job("job", args=[4], kwargs={})
+        assert await tick() == (4, "token")
+        scheduler.modify_job("job", func=second)
+        assert await tick() == (4, 1)
+        scheduler.modify_job("job", kwargs={"attempt": 7})
+        assert await tick() == (4, 7)
+        with pytest.raises(TypeError, match="dict-like"):
+            scheduler.modify_job("job", kwargs=3)

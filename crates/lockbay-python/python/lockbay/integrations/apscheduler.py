@@ -45,7 +45,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from enum import Enum
 from functools import partial
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Iterator, Mapping
 
 from apscheduler.events import (
     EVENT_JOB_ERROR,
@@ -185,11 +185,19 @@ class LeaderAwareScheduler(AsyncIOScheduler):  # type: ignore[misc]
 
     def modify_job(self, job_id: str, jobstore: str | None = None, **changes: Any) -> Job:
         """As APScheduler's. Leader-only jobs are changed on the leader, for all."""
-        if self._leader_jobs.lookup_job(job_id) is not None and jobstore in (None, LEADER):
+        with self._jobstores_lock:
+            job, alias = self._lookup_job(job_id, jobstore)
+            if alias is None:  # It waits for the scheduler to start.
+                alias = next(alias for it, alias, _ in self._pending_jobs if it is job)
+            if alias != LEADER:
+                return super().modify_job(job_id, jobstore, **changes)
             if "trigger" in changes:
                 due(job_id, changes["trigger"])
-            self._leader_jobs.say(job_id, frozenset(changes) & frozenset(_POLICIES))
-        return super().modify_job(job_id, jobstore, **changes)
+            if changes.keys() & {"func", "args", "kwargs"}:
+                changes["kwargs"] = _with_the_tick(job, changes)
+            said = frozenset(changes) & frozenset(_POLICIES)
+            with self._leader_jobs.changing(job_id, said, "next_run_time" in changes):
+                return super().modify_job(job_id, jobstore, **changes)
 
     async def settled(self, timeout: float = 10.0) -> None:
         """Waits until the schedules of this leader are as its jobs say.
@@ -211,6 +219,16 @@ def _of_the_tick(function: Callable[..., Any], args: Any, kwargs: Any) -> dict[s
     except (TypeError, ValueError):  # APScheduler says what is wrong, or cannot either.
         return {}
     return {name: _FROM_THE_TICK for name in _OF_THE_TICK if name in names and name not in bound}
+
+
+def _with_the_tick(job: Job, changes: dict[str, Any]) -> Any:
+    """What a job that is changed gets by name: what is said, and of its tick what it now names."""
+    func, args, kwargs = (changes.get(it, getattr(job, it)) for it in ("func", "args", "kwargs"))
+    if not isinstance(kwargs, Mapping):  # APScheduler says what is wrong.
+        return kwargs
+    said = {name: value for name, value in kwargs.items() if value is not _FROM_THE_TICK}
+    function = ref_to_obj(func) if isinstance(func, str) else func
+    return {**_of_the_tick(function, args, said), **said}
 
 
 class _Standing(Enum):
@@ -247,6 +265,8 @@ class _LeaderJobs(BaseJobStore):  # type: ignore[misc]
     _jobs: dict[str, _Held] = field(default_factory=dict)
     _asked: dict[str, _Asked] = field(default_factory=dict)
     _wishes: dict[str, _Wish] = field(default_factory=dict)
+    _decides: bool = False
+    """Whether the job that is being changed is paused or resumed."""
     _listens: bool = False
     _is_new: bool = False
     """Whether it was elected and has not looked around yet."""
@@ -263,14 +283,22 @@ class _LeaderJobs(BaseJobStore):  # type: ignore[misc]
         try:
             yield
         except BaseException:
-            if before is not None:
+            if before is None:
+                del self._asked[job_id]
+            else:
                 self._asked[job_id] = before
             raise
 
-    def say(self, job_id: str, said: frozenset[str]) -> None:
-        """Hears which settings of a job are said from now on."""
+    @contextmanager
+    def changing(self, job_id: str, said: frozenset[str], decides: bool) -> Iterator[None]:
+        """Hears which settings of a job are said from now on, and whether a pause is decided."""
         asked = self._asked.get(job_id, _Asked())
-        self._asked[job_id] = replace(asked, said=asked.said | said)
+        self._decides = decides
+        try:
+            with self.asking(job_id, replace(asked, said=asked.said | said)):
+                yield
+        finally:
+            self._decides = False
 
     # What APScheduler asks of a store of jobs.
 
@@ -289,9 +317,10 @@ class _LeaderJobs(BaseJobStore):  # type: ignore[misc]
     def add_job(self, job: Job) -> None:
         if job.id in self._jobs:
             raise ConflictingIdError(job.id)
-        self._jobs[job.id] = _Held(job)
+        is_paused = job.next_run_time is None
+        self._jobs[job.id] = _Held(job, is_paused)
         self.bay.schedules.register(_HANDLER + job.id, partial(self._tick, job.id))
-        self._wish(job.id)
+        self._wish(job.id, _Standing.PAUSED if is_paused else _Standing.AS_IT_DOES)
 
     def update_job(self, job: Job) -> None:
         held = self._jobs.get(job.id)
@@ -299,7 +328,8 @@ class _LeaderJobs(BaseJobStore):  # type: ignore[misc]
             raise JobLookupError(job.id)
         held.job = job
         is_paused = job.next_run_time is None
-        if is_paused == held.paused:
+        # Another leader may have paused or resumed it since, so what is decided is always said.
+        if is_paused == held.paused and not self._decides:
             self._wish(job.id)
         else:
             held.paused = is_paused
