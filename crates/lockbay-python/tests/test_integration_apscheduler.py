@@ -161,6 +161,8 @@ def test_a_trigger_that_differs_between_instances_is_refused(trigger: Any, why: 
         ({}, {"coalesce": False, "misfire_grace_time": None}, ("run_all", 0.0, "queue")),
         ({}, {"coalesce": False, "misfire_grace_time": 30}, ("skip", 30.0, "queue")),
         ({}, {"coalesce": True}, ("run_once", 0.0, "queue")),
+        ({}, {"coalesce": False}, ("run_all", 0.0, "queue")),
+        ({"coalesce": False}, {}, ("run_all", 0.0, "queue")),
         ({"coalesce": False}, {"misfire_grace_time": 5}, ("skip", 5.0, "queue")),
         ({"max_instances": 1}, {}, ("run_once", 60.0, "skip")),
         ({"max_instances": 1}, {"max_instances": 3}, ("run_once", 60.0, "allow")),
@@ -203,6 +205,21 @@ async def test_a_coalesced_tick_that_is_later_than_its_grace_is_told_and_not_run
             await scheduler._leader_jobs._tick("job", tick)
     assert [tick.attempt for tick in ran] == [1, 2], "one that was begun before is not late"
     assert len(missed) == 1
+
+
+@on_a_loop
+async def test_a_coalesced_tick_without_a_grace_runs_however_late(tmp_path: Path) -> None:
+    ran: list[str] = []
+    async with open_bay(tmp_path) as bay:
+        scheduler = LeaderAwareScheduler(bay=bay)
+        how: Any = {"hour": 3, "id": "job", "coalesce": True, "leader_only": True}
+        scheduler.add_job(lambda scheduled_time: ran.append(scheduled_time), "cron", **how)
+        scheduler.start()
+        await scheduler.settled()
+        at = datetime.now(timezone.utc) - timedelta(seconds=6)  # As long as a handover takes.
+        tick = SimpleNamespace(scheduled_time=at.isoformat(), attempt=1)
+        await scheduler._leader_jobs._tick("job", tick)
+    assert ran == [at]
 
 
 @on_a_loop

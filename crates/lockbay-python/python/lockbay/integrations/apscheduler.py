@@ -26,7 +26,8 @@ such a function has parameters for, it gets of its tick: `idempotency_token`, `f
 Of APScheduler's settings, those hold that are said, for the job or in `job_defaults`:
 
 - `coalesce`: of what is late only the last runs; without it all of it, 1,000 ticks at most.
-- `misfire_grace_time`: what is later does not run. `None`: it runs however late.
+- `misfire_grace_time`: what is later does not run. `None`, or not said beside `coalesce`: it runs
+  however late, because the second that is APScheduler's default is less than a handover takes.
 - `max_instances`: with 1, a tick that is due while another runs is left out; with more, up to 16
   run at once.
 
@@ -506,11 +507,12 @@ class _LeaderJobs(BaseJobStore):  # type: ignore[misc]
         """Where only the last of what is late runs, whether even that is too late."""
         said = self._asked.get(job.id, _Asked()).said
         # What was begun before is no longer late, but cut off.
-        if tick.attempt > 1 or not said & {"misfire_grace_time", "coalesce"}:
+        if tick.attempt > 1:
             return False
-        if not job.coalesce or job.misfire_grace_time is None:
+        seconds = _grace(job, said)
+        if not job.coalesce or seconds is None:
             return False
-        grace = timedelta(seconds=job.misfire_grace_time + (job.trigger.jitter or 0))
+        grace = timedelta(seconds=seconds + (job.trigger.jitter or 0))
         return datetime.now(timezone.utc) - at > grace
 
     async def _call(self, job: Job, tick: Any) -> Any:
@@ -535,16 +537,23 @@ def _of(tick: Any, name: str) -> Any:
     return getattr(tick, name)
 
 
+def _grace(job: Job, said: frozenset[str]) -> int | None:
+    """How late a tick may be, in seconds, if that was said."""
+    seconds: int | None = job.misfire_grace_time if "misfire_grace_time" in said else None
+    return seconds
+
+
 def _policies(job: Job, said: frozenset[str]) -> dict[str, Any]:
     """What becomes of late and overlapping ticks, as far as it was said."""
     policies: dict[str, Any] = {}
     if said & {"misfire_grace_time", "coalesce"}:
+        grace = _grace(job, said)
         if job.coalesce:
             policies.update(misfire="run_once", misfire_grace=0.0)
-        elif job.misfire_grace_time is None:
+        elif grace is None:
             policies.update(misfire="run_all", misfire_grace=0.0)
         else:
-            policies.update(misfire="skip", misfire_grace=float(job.misfire_grace_time))
+            policies.update(misfire="skip", misfire_grace=float(grace))
     if "max_instances" in said:
         policies["overlap"] = "skip" if job.max_instances == 1 else "allow"
     return policies
