@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
+from concurrent.futures.process import BrokenProcessPool
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +13,7 @@ from typing import Any
 
 import pytest
 from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_EXECUTED, EVENT_JOB_MISSED
+from apscheduler.executors.pool import ProcessPoolExecutor
 from apscheduler.jobstores.base import ConflictingIdError, JobLookupError
 from apscheduler.triggers.combining import OrTrigger
 from apscheduler.triggers.cron import CronTrigger
@@ -545,3 +548,37 @@ async def test_a_function_whose_arguments_are_changed_still_gets_what_it_names_o
         assert await tick() == (4, 7)
         with pytest.raises(TypeError, match="dict-like"):
             scheduler.modify_job("job", kwargs=3)
+
+
+@on_a_loop
+async def test_a_plain_job_that_raises_stop_iteration_has_failed(tmp_path: Path) -> None:
+    async with open_bay(tmp_path) as bay:
+        scheduler = LeaderAwareScheduler(bay=bay)
+        how: Any = {"hour": 3, "id": "job", "leader_only": True, "kwargs": {"function": iter([])}}
+        scheduler.add_job(lambda function: next(function), "cron", **how)
+        scheduler.start()
+        await scheduler.settled()
+        tick = SimpleNamespace(scheduled_time=datetime.now(timezone.utc).isoformat(), attempt=1)
+        with pytest.raises(RuntimeError, match="StopIteration"):
+            async with asyncio.timeout(20):
+                await scheduler._leader_jobs._tick("job", tick)
+
+
+@on_a_loop
+async def test_a_pool_of_processes_that_is_broken_is_replaced(tmp_path: Path) -> None:
+    async with open_bay(tmp_path) as bay:
+        executors = {"processes": ProcessPoolExecutor(1)}
+        scheduler = LeaderAwareScheduler(bay=bay, executors=executors)
+        how: Any = {"hour": 3, "executor": "processes", "leader_only": True}
+        scheduler.add_job(os._exit, "cron", args=[1], id="exits", **how)
+        scheduler.add_job(os.getpid, "cron", id="works", **how)
+        told: list[Any] = []
+        scheduler.add_listener(told.append, EVENT_JOB_EXECUTED)
+        scheduler.start()
+        await scheduler.settled()
+        tick = SimpleNamespace(scheduled_time=datetime.now(timezone.utc).isoformat(), attempt=1)
+        with pytest.raises(BrokenProcessPool):
+            await scheduler._leader_jobs._tick("exits", tick)
+        await scheduler._leader_jobs._tick("works", tick)
+        assert told[0].retval != os.getpid()
+        scheduler.shutdown()

@@ -73,7 +73,7 @@ async def _on_a_thread(
     return await result if inspect.isawaitable(result) else result
 
 
-def plainly(function: Callable[..., Any], *positional: Any, **keywords: Any) -> Any:
+def plainly(function: Callable[..., Any], /, *positional: Any, **keywords: Any) -> Any:
     """Calls a plain function for a future."""
     try:
         return function(*positional, **keywords)

@@ -41,12 +41,13 @@ import asyncio
 import inspect
 import logging
 import traceback
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from enum import Enum
 from functools import partial
-from typing import Any, Callable, Iterator, Mapping
+from typing import Any, Awaitable, Callable, Iterator, Mapping
 
 from apscheduler.events import (
     EVENT_JOB_ERROR,
@@ -522,11 +523,24 @@ class _LeaderJobs(BaseJobStore):  # type: ignore[misc]
         }
         if _loop.is_async(job.func):
             return await job.func(*job.args, **kwargs)
-        # That of the executor if it has one, such as a pool of processes.
-        pool = getattr(self._scheduler._lookup_executor(job.executor), "_pool", None)
-        call = partial(job.func, *job.args, **kwargs)
-        result = await asyncio.get_running_loop().run_in_executor(pool, call)
+        result = await self._on_the_executor(job, partial(_loop.plainly, job.func), kwargs)
         return await result if inspect.isawaitable(result) else result
+
+    def _on_the_executor(
+        self, job: Job, function: Callable[..., Any], kwargs: dict[str, Any]
+    ) -> Awaitable[Any]:
+        executor = self._scheduler._lookup_executor(job.executor)
+        call = partial(function, *job.args, **kwargs)
+        begin = asyncio.get_running_loop().run_in_executor
+        # Its own if it has one, such as a pool of processes.
+        pool: Any = getattr(executor, "_pool", None)
+        try:
+            return begin(pool, call)
+        except BrokenProcessPool:
+            # It takes nothing any more, so nothing was begun. As APScheduler does.
+            logger.warning("the pool of processes of %s is broken and was replaced", job.executor)
+            executor._pool = type(pool)(pool._max_workers, **executor.pool_kwargs)
+            return begin(executor._pool, call)
 
 
 def _of(tick: Any, name: str) -> Any:
