@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
+from concurrent.futures.process import BrokenProcessPool
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +13,7 @@ from typing import Any
 
 import pytest
 from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_EXECUTED, EVENT_JOB_MISSED
+from apscheduler.executors.pool import ProcessPoolExecutor
 from apscheduler.jobstores.base import ConflictingIdError, JobLookupError
 from apscheduler.triggers.combining import OrTrigger
 from apscheduler.triggers.cron import CronTrigger
@@ -18,7 +21,7 @@ from apscheduler.triggers.date import DateTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 from lockbay import Failed, LockBay, errors
 from lockbay.integrations._due import due
-from lockbay.integrations.apscheduler import LeaderAwareScheduler
+from lockbay.integrations.apscheduler import LeaderAwareScheduler, _LeaderJobs
 
 from conditions import on_a_loop, soon
 
@@ -161,6 +164,8 @@ def test_a_trigger_that_differs_between_instances_is_refused(trigger: Any, why: 
         ({}, {"coalesce": False, "misfire_grace_time": None}, ("run_all", 0.0, "queue")),
         ({}, {"coalesce": False, "misfire_grace_time": 30}, ("skip", 30.0, "queue")),
         ({}, {"coalesce": True}, ("run_once", 0.0, "queue")),
+        ({}, {"coalesce": False}, ("run_all", 0.0, "queue")),
+        ({"coalesce": False}, {}, ("run_all", 0.0, "queue")),
         ({"coalesce": False}, {"misfire_grace_time": 5}, ("skip", 5.0, "queue")),
         ({"max_instances": 1}, {}, ("run_once", 60.0, "skip")),
         ({"max_instances": 1}, {"max_instances": 3}, ("run_once", 60.0, "allow")),
@@ -203,6 +208,21 @@ async def test_a_coalesced_tick_that_is_later_than_its_grace_is_told_and_not_run
             await scheduler._leader_jobs._tick("job", tick)
     assert [tick.attempt for tick in ran] == [1, 2], "one that was begun before is not late"
     assert len(missed) == 1
+
+
+@on_a_loop
+async def test_a_coalesced_tick_without_a_grace_runs_however_late(tmp_path: Path) -> None:
+    ran: list[str] = []
+    async with open_bay(tmp_path) as bay:
+        scheduler = LeaderAwareScheduler(bay=bay)
+        how: Any = {"hour": 3, "id": "job", "coalesce": True, "leader_only": True}
+        scheduler.add_job(lambda scheduled_time: ran.append(scheduled_time), "cron", **how)
+        scheduler.start()
+        await scheduler.settled()
+        at = datetime.now(timezone.utc) - timedelta(seconds=6)  # As long as a handover takes.
+        tick = SimpleNamespace(scheduled_time=at.isoformat(), attempt=1)
+        await scheduler._leader_jobs._tick("job", tick)
+    assert ran == [at]
 
 
 @on_a_loop
@@ -384,3 +404,181 @@ async def test_a_schedule_that_is_refused_is_said_by_settled(tmp_path: Path) -> 
         scheduler.start()
         with pytest.raises(errors.Invalid, match="@"):
             await scheduler.settled()
+
+
+@on_a_loop
+async def test_a_tick_without_a_timeout_has_the_longest_there_is(tmp_path: Path) -> None:
+    async with open_bay(tmp_path, saga_step_timeout="1s") as bay:
+        scheduler = LeaderAwareScheduler(bay=bay)
+        scheduler.add_job(print, "cron", hour=3, id="not said", leader_only=True)
+        scheduler.add_job(print, "cron", hour=3, id="said", leader_only=True, timeout=30)
+        scheduler.start()
+        await scheduler.settled()
+        times = [(await schedule(bay, it))["timeout_seconds"] for it in ("not said", "said")]
+        assert times == [7 * 86_400, 30]
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"max_retries": -1},
+        {"max_retries": 1001},
+        {"max_retries": "3"},
+        {"max_retries": True},
+        {"timeout": "30s"},
+        {"timeout": 0},
+        {"timeout": float("nan")},
+        {"timeout": 8 * 86_400},
+    ],
+)
+def test_retries_and_a_timeout_that_cannot_be_are_refused_where_they_are_said(option: Any) -> None:
+    scheduler = LeaderAwareScheduler(bay=LockBay())
+    how = {"hour": 3, "id": "job", "leader_only": True, **option}
+    with pytest.raises(errors.Invalid, match=next(iter(option))):
+        scheduler.add_job(print, "cron", **how)
+    with pytest.raises(errors.Invalid, match=next(iter(option))):
+        scheduler.scheduled_job("cron", **how)(print)
+    assert scheduler.get_jobs() == []
+
+
+@on_a_loop
+async def test_a_job_whose_schedule_cannot_be_written_holds_no_other_up(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    carry_out = _LeaderJobs._carry_out
+
+    async def fails_for_one(self: Any, job_id: str, wish: Any) -> None:
+        if job_id == "bad":
+            raise OverflowError("out of range")
+        await carry_out(self, job_id, wish)
+
+    monkeypatch.setattr(_LeaderJobs, "_carry_out", fails_for_one)
+    async with open_bay(tmp_path) as bay:
+        scheduler = LeaderAwareScheduler(bay=bay)
+        for job_id in ("bad", "good"):
+            scheduler.add_job(print, "cron", hour=3, id=job_id, leader_only=True)
+        scheduler.start()
+        with pytest.raises(OverflowError):
+            await scheduler.settled()
+        assert (await schedule(bay, "good"))["status"] == "active"
+    assert "the schedule of bad was refused: out of range" in caplog.text
+
+
+@on_a_loop
+async def test_a_pause_is_ended_and_made_by_a_leader_that_did_not_make_or_end_it(
+    tmp_path: Path,
+) -> None:
+    async with open_bay(tmp_path) as bay:
+        scheduler = LeaderAwareScheduler(bay=bay)
+        scheduler.add_job(print, "cron", hour=3, id="job", leader_only=True)
+        scheduler.start()
+        await scheduler.settled()
+        await bay.schedules.pause("job")  # As the leader before did.
+        scheduler.modify_job("job", name="another")
+        await scheduler.settled()
+        assert (await schedule(bay, "job"))["status"] == "paused"
+        scheduler.resume_job("job")
+        await scheduler.settled()
+        assert (await schedule(bay, "job"))["status"] == "active"
+        scheduler.pause_job("job")
+        await scheduler.settled()
+        await bay.schedules.resume("job")
+        scheduler.pause_job("job")
+        await scheduler.settled()
+        assert (await schedule(bay, "job"))["status"] == "paused"
+
+
+@on_a_loop
+async def test_what_is_changed_before_the_start_holds(tmp_path: Path) -> None:
+    async with open_bay(tmp_path) as bay:
+        scheduler = LeaderAwareScheduler(bay=bay)
+        for job_id in ("paused", "both", "late"):
+            scheduler.add_job(print, "cron", hour=3, id=job_id, leader_only=True)
+        scheduler.pause_job("paused")
+        scheduler.pause_job("both")
+        scheduler.resume_job("both")
+        scheduler.modify_job("late", misfire_grace_time=9, coalesce=False)
+        with pytest.raises(errors.Invalid, match="run_job"):
+            scheduler.modify_job("late", trigger=DateTrigger())
+        scheduler.start()
+        await scheduler.settled()
+        kept = [await schedule(bay, job_id) for job_id in ("paused", "both", "late")]
+        assert [it["status"] for it in kept] == ["paused", "active", "active"]
+        assert (kept[2]["misfire"], kept[2]["misfire_grace_seconds"]) == ("skip", 9.0)
+        assert scheduler.get_job("paused").next_run_time is None
+        scheduler.resume_job("paused")
+        await scheduler.settled()
+        assert (await schedule(bay, "paused"))["status"] == "active"
+
+
+@on_a_loop
+async def test_a_function_whose_arguments_are_changed_still_gets_what_it_names_of_its_tick(
+    tmp_path: Path,
+) -> None:
+    got: list[Any] = []
+
+    def first(amount: int, idempotency_token: str) -> None:
+        got.append((amount, idempotency_token))
+
+    def second(amount: int, attempt: int) -> None:
+        got.append((amount, attempt))
+
+    scheduler = LeaderAwareScheduler(bay=open_bay(tmp_path))
+    how: Any = {"hour": 3, "id": "job", "leader_only": True}
+    scheduler.add_job(first, "cron", kwargs={"amount": 1}, **how)
+
+    async def tick() -> Any:
+        at = datetime.now(timezone.utc).isoformat()
+        tick = SimpleNamespace(scheduled_time=at, attempt=1, idempotency_token="token")
+        await scheduler._leader_jobs._tick("job", tick)
+        return got[-1]
+
+    scheduler.modify_job("job", kwargs={"amount": 2})
+    async with scheduler.bay:
+        scheduler.start()
+        await scheduler.settled()
+        assert await tick() == (2, "token")
+        scheduler.modify_job("job", kwargs={"amount": 3})
+        assert await tick() == (3, "token")
+        scheduler.modify_job("job", args=[4], kwargs={})
+        assert await tick() == (4, "token")
+        scheduler.modify_job("job", func=second)
+        assert await tick() == (4, 1)
+        scheduler.modify_job("job", kwargs={"attempt": 7})
+        assert await tick() == (4, 7)
+        with pytest.raises(TypeError, match="dict-like"):
+            scheduler.modify_job("job", kwargs=3)
+
+
+@on_a_loop
+async def test_a_plain_job_that_raises_stop_iteration_has_failed(tmp_path: Path) -> None:
+    async with open_bay(tmp_path) as bay:
+        scheduler = LeaderAwareScheduler(bay=bay)
+        how: Any = {"hour": 3, "id": "job", "leader_only": True, "kwargs": {"function": iter([])}}
+        scheduler.add_job(lambda function: next(function), "cron", **how)
+        scheduler.start()
+        await scheduler.settled()
+        tick = SimpleNamespace(scheduled_time=datetime.now(timezone.utc).isoformat(), attempt=1)
+        with pytest.raises(RuntimeError, match="StopIteration"):
+            async with asyncio.timeout(20):
+                await scheduler._leader_jobs._tick("job", tick)
+
+
+@on_a_loop
+async def test_a_pool_of_processes_that_is_broken_is_replaced(tmp_path: Path) -> None:
+    async with open_bay(tmp_path) as bay:
+        executors = {"processes": ProcessPoolExecutor(1)}
+        scheduler = LeaderAwareScheduler(bay=bay, executors=executors)
+        how: Any = {"hour": 3, "executor": "processes", "leader_only": True}
+        scheduler.add_job(os._exit, "cron", args=[1], id="exits", **how)
+        scheduler.add_job(os.getpid, "cron", id="works", **how)
+        told: list[Any] = []
+        scheduler.add_listener(told.append, EVENT_JOB_EXECUTED)
+        scheduler.start()
+        await scheduler.settled()
+        tick = SimpleNamespace(scheduled_time=datetime.now(timezone.utc).isoformat(), attempt=1)
+        with pytest.raises(BrokenProcessPool):
+            await scheduler._leader_jobs._tick("exits", tick)
+        await scheduler._leader_jobs._tick("works", tick)
+        assert told[0].retval != os.getpid()
+        scheduler.shutdown()

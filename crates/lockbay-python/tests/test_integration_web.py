@@ -9,7 +9,8 @@ import socket
 import subprocess
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from lockbay.integrations.flask import blueprint
 from lockbay.integrations.starlette import routes
 from lockbay.integrations.threads import LoopThread
 from starlette.applications import Starlette
+
+from conditions import eventually
 
 PATH = "/api/advanced-state"
 HEALTH = {
@@ -221,6 +224,103 @@ def test_the_thread_of_the_loop_does_not_wait_for_itself(tmp_path: Path) -> None
     with pytest.raises(errors.Invalid, match="await"):
         lockbay.run(lambda: lockbay.run(lockbay.bay.health))
     lockbay.close()
+
+
+def test_a_handler_that_asks_while_it_is_closed_is_refused(tmp_path: Path) -> None:
+    lockbay = LoopThread(new_bay(tmp_path))
+    running, heard = threading.Event(), []
+
+    def work(job: Any) -> None:
+        running.set()
+        eventually("it is being closed", lambda: not lockbay.bay.is_open)
+        for ask in (lockbay.run, lockbay.ask, lambda _: lockbay.start()):
+            try:
+                heard.append(ask(lockbay.bay.health))
+            except errors.Unavailable as error:
+                heard.append(type(error))
+
+    def call() -> None:
+        with suppress(errors.LockBayError, CancelledError):
+            lockbay.run(lockbay.bay.run_job, "work", "1", work)
+
+    threading.Thread(target=call, daemon=True).start()
+    assert running.wait(30)
+    closing = threading.Thread(target=lockbay.close, daemon=True)
+    closing.start()
+    closing.join(20)
+    assert not closing.is_alive(), "it waits for the handler, which waits for it"
+    assert heard == [errors.Unavailable] * 3
+    assert not lockbay.bay.is_open
+
+
+def test_once_closed_only_start_opens_it_again(tmp_path: Path) -> None:
+    lockbay = LoopThread(new_bay(tmp_path))
+    app = Flask(__name__)
+    app.register_blueprint(blueprint(lockbay))
+    check_of_an_open_instance(of_flask(app))
+    lockbay.close()
+    check_of_a_closed_instance(of_flask(app), "closed")
+    for ask in (lockbay.run, lockbay.ask):
+        with pytest.raises(errors.Unavailable, match="closed"):
+            ask(lockbay.bay.health)
+    assert not lockbay.bay.is_open
+    lockbay.start()
+    check_of_an_open_instance(of_flask(app))
+    lockbay.close()
+
+
+ENDED = """
+import sys, threading, time
+import concurrent.futures.thread as executors
+from lockbay import LockBay, SagaStep
+from lockbay.integrations.threads import LoopThread
+
+lockbay = LoopThread(LockBay(f"sqlite:{sys.argv[1]}/lockbay.db", leader_ttl="1s"))
+running = threading.Event()
+
+def until_it_ends():
+    while lockbay.bay.is_open and not executors._shutdown:
+        time.sleep(0.005)
+
+def slow(job):
+    running.wait()
+    until_it_ends()
+    time.sleep(1)  # Python waits for it.
+
+class Plain:
+    def execute(self, call):
+        print(call.action, call.step, flush=True)
+        running.set()
+        if len(sys.argv) == 2:
+            until_it_ends()
+
+    def compensate(self, call):
+        print(call.action, call.step, flush=True)
+
+lockbay.bay.register_handler("plain", Plain())
+lockbay.start()
+if len(sys.argv) == 2:
+    job = lockbay.bay.run_job, "slow", "1", slow
+    threading.Thread(target=lockbay.run, args=job, daemon=True).start()
+    steps = [SagaStep(name=name, handler="plain", idempotent=False) for name in "abc"]
+    saga_id = lockbay.run(lockbay.bay.sagas.start, "order", steps)
+    running.wait()
+    print(saga_id)
+else:
+    print(lockbay.run(lockbay.bay.sagas.wait, sys.argv[2], 30))
+"""
+
+
+def test_a_process_that_ends_in_the_midst_of_a_saga_turns_none_around(tmp_path: Path) -> None:
+    def ends(*arguments: str) -> list[str]:
+        command = [sys.executable, "-c", ENDED, str(tmp_path), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0 and "cannot schedule" not in done.stderr, done.stderr
+        return done.stdout.splitlines()
+
+    begun, saga_id = ends()
+    assert begun == "execute a"
+    assert ends(saga_id) == ["execute b", "execute c", "completed"]
 
 
 FORKED = """

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -75,6 +76,38 @@ async def test_a_step_that_fails_has_those_before_it_compensated(
     assert saga["steps"][2]["error"] == "out of stock"
     entries, _ = await bay.sagas.history(saga_id)
     assert [entry["event"] for entry in entries[:2]] == ["step_completed"] * 2
+
+
+class Refuses(ThreadPoolExecutor):
+    """Takes no work, as when the interpreter is ending, for so many times."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.times = times
+
+    def submit(self, *args: Any, **named: Any) -> Any:
+        if self.times:
+            self.times -= 1
+            raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+        return super().submit(*args, **named)
+
+
+async def test_a_step_that_no_thread_could_begin_with_had_no_effect(bay: LockBay) -> None:
+    called: list[str] = []
+
+    class Plain:
+        def execute(self, call: StepCall) -> None:
+            called.append(f"{call.action} {call.step}")
+
+        def compensate(self, call: StepCall) -> None:
+            called.append(f"{call.action} {call.step}")
+
+    bay.register_handler("plain", Plain())
+    asyncio.get_running_loop().set_default_executor(Refuses(1))
+    step = SagaStep(name="pay", handler="plain", idempotent=False)
+    saga_id = await bay.sagas.start("order", [step])
+    assert await bay.sagas.wait(saga_id, 20) == "completed"
+    assert called == ["execute pay"]
 
 
 async def test_a_compensation_gets_the_original_result_and_a_key_of_its_own(

@@ -8,6 +8,8 @@ import threading
 from types import FunctionType
 from typing import Any, AsyncGenerator, Callable
 
+from lockbay.errors import Failed
+
 COROUTINE = inspect.CO_COROUTINE
 
 logger = logging.getLogger("lockbay")
@@ -41,19 +43,23 @@ async def _on_a_thread(
     function: Callable[..., Any], positional: tuple[Any, ...], keywords: dict[str, Any]
 ) -> Any:
     """Cancelled before a thread has begun with it, it is not called; after that it runs to its end,
-    and what it says then is what is told of it, because it cannot be stopped."""
+    and what it says then is what is told of it, because it cannot be stopped. Where no thread takes
+    it, it had no effect."""
     begun = threading.Lock()  # Taken by who begins with it, or by who gives it up.
 
     def call() -> Any:
         if not begun.acquire(blocking=False):
             return None
-        try:
-            return function(*positional, **keywords)
-        except StopIteration as error:  # A future cannot carry it.
-            raise RuntimeError("the function raised StopIteration") from error
+        return plainly(function, *positional, **keywords)
 
     run = contextvars.copy_context().run
-    thread = asyncio.get_running_loop().run_in_executor(None, run, call)
+    try:
+        thread = asyncio.get_running_loop().run_in_executor(None, run, call)
+    except RuntimeError as error:
+        # What was queued all the same may have been begun, and finds itself given up if not.
+        if not begun.acquire(blocking=False):
+            raise
+        raise Failed(f"no thread could begin with it: {error}", retryable=True) from error
     while True:
         try:
             result = await asyncio.shield(thread)
@@ -65,6 +71,14 @@ async def _on_a_thread(
             if begun.acquire(blocking=False):
                 raise
     return await result if inspect.isawaitable(result) else result
+
+
+def plainly(function: Callable[..., Any], /, *positional: Any, **keywords: Any) -> Any:
+    """Calls a plain function for a future."""
+    try:
+        return function(*positional, **keywords)
+    except StopIteration as error:  # A future cannot carry it.
+        raise RuntimeError("the function raised StopIteration") from error
 
 
 def log(level: int, text: str) -> None:

@@ -26,7 +26,8 @@ such a function has parameters for, it gets of its tick: `idempotency_token`, `f
 Of APScheduler's settings, those hold that are said, for the job or in `job_defaults`:
 
 - `coalesce`: of what is late only the last runs; without it all of it, 1,000 ticks at most.
-- `misfire_grace_time`: what is later does not run. `None`: it runs however late.
+- `misfire_grace_time`: what is later does not run. `None`, or not said beside `coalesce`: it runs
+  however late, because the second that is APScheduler's default is less than a handover takes.
 - `max_instances`: with 1, a tick that is due while another runs is left out; with more, up to 16
   run at once.
 
@@ -40,12 +41,13 @@ import asyncio
 import inspect
 import logging
 import traceback
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from enum import Enum
 from functools import partial
-from typing import Any, Callable, Iterator
+from typing import Any, Awaitable, Callable, Iterator, Mapping
 
 from apscheduler.events import (
     EVENT_JOB_ERROR,
@@ -79,6 +81,8 @@ _OF_THE_TICK = ("idempotency_token", "fencing_token", "attempt", "scheduled_time
 _POLICIES = ("misfire_grace_time", "coalesce", "max_instances")
 _AGAIN, _LONGEST_AGAIN = 0.05, 1.0
 _LOOK = 0.05
+_MOST_RETRIES = 1000
+_LONGEST_TICK = timedelta(days=7).total_seconds()
 
 
 class _FromTheTick:
@@ -97,13 +101,27 @@ class _Asked:
     max_retries: int | None = None
     timeout: float | None = None
 
+    def __post_init__(self) -> None:
+        retries, timeout = self.max_retries, self.timeout
+        if retries is not None:
+            counts = isinstance(retries, int) and not isinstance(retries, bool)
+            if not counts or not 0 <= retries <= _MOST_RETRIES:
+                raise Invalid(f"max_retries is from 0 to {_MOST_RETRIES}, not {retries!r}")
+        if timeout is not None:
+            counts = isinstance(timeout, (int, float)) and not isinstance(timeout, bool)
+            if not counts or not 0 < timeout <= _LONGEST_TICK:
+                raise Invalid(
+                    f"timeout is in seconds, more than 0 and at most {_LONGEST_TICK:g}, not "
+                    f"{timeout!r}"
+                )
+
 
 class LeaderAwareScheduler(AsyncIOScheduler):  # type: ignore[misc]
     """An `AsyncIOScheduler` whose `add_job` and `scheduled_job` know `leader_only=True`.
 
     Everything else is as it is there. `bay` is the instance whose leadership counts; that of the
     process unless it is said. Shut it down together with the instance: while it is paused or shut
-    down, ticks that this instance has begun wait.
+    down, ticks that this instance has begun wait, and their waiting counts as time of the attempt.
     """
 
     def __init__(
@@ -142,7 +160,8 @@ class LeaderAwareScheduler(AsyncIOScheduler):  # type: ignore[misc]
         """As APScheduler's; with `leader_only=True`, or `jobstore="leader"`, on the leader alone.
 
         Its `id` is the name of the function unless it is said. `max_retries` and `timeout` are
-        those of its ticks.
+        those of its ticks. Without `timeout` an attempt may take seven days, the longest there is.
+        A plain function cannot be stopped: past it, it goes on beside the next attempt.
         """
         policies = (misfire_grace_time, coalesce, max_instances)
         if not leader_only and jobstore != LEADER:
@@ -168,11 +187,19 @@ class LeaderAwareScheduler(AsyncIOScheduler):  # type: ignore[misc]
 
     def modify_job(self, job_id: str, jobstore: str | None = None, **changes: Any) -> Job:
         """As APScheduler's. Leader-only jobs are changed on the leader, for all."""
-        if self._leader_jobs.lookup_job(job_id) is not None and jobstore in (None, LEADER):
+        with self._jobstores_lock:
+            job, alias = self._lookup_job(job_id, jobstore)
+            if alias is None:  # It waits for the scheduler to start.
+                alias = next(alias for it, alias, _ in self._pending_jobs if it is job)
+            if alias != LEADER:
+                return super().modify_job(job_id, jobstore, **changes)
             if "trigger" in changes:
                 due(job_id, changes["trigger"])
-            self._leader_jobs.say(job_id, frozenset(changes) & frozenset(_POLICIES))
-        return super().modify_job(job_id, jobstore, **changes)
+            if changes.keys() & {"func", "args", "kwargs"}:
+                changes["kwargs"] = _with_the_tick(job, changes)
+            said = frozenset(changes) & frozenset(_POLICIES)
+            with self._leader_jobs.changing(job_id, said, "next_run_time" in changes):
+                return super().modify_job(job_id, jobstore, **changes)
 
     async def settled(self, timeout: float = 10.0) -> None:
         """Waits until the schedules of this leader are as its jobs say.
@@ -194,6 +221,16 @@ def _of_the_tick(function: Callable[..., Any], args: Any, kwargs: Any) -> dict[s
     except (TypeError, ValueError):  # APScheduler says what is wrong, or cannot either.
         return {}
     return {name: _FROM_THE_TICK for name in _OF_THE_TICK if name in names and name not in bound}
+
+
+def _with_the_tick(job: Job, changes: dict[str, Any]) -> Any:
+    """What a job that is changed gets by name: what is said, and of its tick what it now names."""
+    func, args, kwargs = (changes.get(it, getattr(job, it)) for it in ("func", "args", "kwargs"))
+    if not isinstance(kwargs, Mapping):  # APScheduler says what is wrong.
+        return kwargs
+    said = {name: value for name, value in kwargs.items() if value is not _FROM_THE_TICK}
+    function = ref_to_obj(func) if isinstance(func, str) else func
+    return {**_of_the_tick(function, args, said), **said}
 
 
 class _Standing(Enum):
@@ -225,11 +262,13 @@ class _LeaderJobs(BaseJobStore):  # type: ignore[misc]
     """Leader-only jobs, which are there while this instance leads. None is ever due here."""
 
     bay: LockBay
-    refused: dict[str, LockBayError] = field(default_factory=dict)
+    refused: dict[str, Exception] = field(default_factory=dict)
     """Why schedules are not as their jobs say."""
     _jobs: dict[str, _Held] = field(default_factory=dict)
     _asked: dict[str, _Asked] = field(default_factory=dict)
     _wishes: dict[str, _Wish] = field(default_factory=dict)
+    _decides: bool = False
+    """Whether the job that is being changed is paused or resumed."""
     _listens: bool = False
     _is_new: bool = False
     """Whether it was elected and has not looked around yet."""
@@ -246,14 +285,22 @@ class _LeaderJobs(BaseJobStore):  # type: ignore[misc]
         try:
             yield
         except BaseException:
-            if before is not None:
+            if before is None:
+                del self._asked[job_id]
+            else:
                 self._asked[job_id] = before
             raise
 
-    def say(self, job_id: str, said: frozenset[str]) -> None:
-        """Hears which settings of a job are said from now on."""
+    @contextmanager
+    def changing(self, job_id: str, said: frozenset[str], decides: bool) -> Iterator[None]:
+        """Hears which settings of a job are said from now on, and whether a pause is decided."""
         asked = self._asked.get(job_id, _Asked())
-        self._asked[job_id] = replace(asked, said=asked.said | said)
+        self._decides = decides
+        try:
+            with self.asking(job_id, replace(asked, said=asked.said | said)):
+                yield
+        finally:
+            self._decides = False
 
     # What APScheduler asks of a store of jobs.
 
@@ -272,9 +319,10 @@ class _LeaderJobs(BaseJobStore):  # type: ignore[misc]
     def add_job(self, job: Job) -> None:
         if job.id in self._jobs:
             raise ConflictingIdError(job.id)
-        self._jobs[job.id] = _Held(job)
+        is_paused = job.next_run_time is None
+        self._jobs[job.id] = _Held(job, is_paused)
         self.bay.schedules.register(_HANDLER + job.id, partial(self._tick, job.id))
-        self._wish(job.id)
+        self._wish(job.id, _Standing.PAUSED if is_paused else _Standing.AS_IT_DOES)
 
     def update_job(self, job: Job) -> None:
         held = self._jobs.get(job.id)
@@ -282,7 +330,8 @@ class _LeaderJobs(BaseJobStore):  # type: ignore[misc]
             raise JobLookupError(job.id)
         held.job = job
         is_paused = job.next_run_time is None
-        if is_paused == held.paused:
+        # Another leader may have paused or resumed it since, so what is decided is always said.
+        if is_paused == held.paused and not self._decides:
             self._wish(job.id)
         else:
             held.paused = is_paused
@@ -365,12 +414,14 @@ class _LeaderJobs(BaseJobStore):  # type: ignore[misc]
                 job_id, wish = next(iter(self._wishes.items()))
                 try:
                     await self._carry_out(job_id, wish)
-                except LockBayError as error:
-                    if error.retryable or isinstance(error, UnknownOutcome):
+                except Exception as error:  # One job must not hold up the others.
+                    if isinstance(error, UnknownOutcome) or getattr(error, "retryable", False):
                         await asyncio.sleep(pause)
                         pause = min(pause * 2, _LONGEST_AGAIN)
                         continue
-                    logger.error("the schedule of %s was refused: %s", job_id, error)
+                    unforeseen = None if isinstance(error, LockBayError) else error
+                    what = "the schedule of %s was refused: %s"
+                    logger.error(what, job_id, error, exc_info=unforeseen)
                     self.refused[job_id] = error
                 pause = _AGAIN
                 if self._wishes.get(job_id) is wish:
@@ -396,7 +447,7 @@ class _LeaderJobs(BaseJobStore):  # type: ignore[misc]
                         )
                 if page is None:
                     return
-        except LockBayError as error:
+        except Exception as error:
             logger.warning("schedules could not be looked through: %s", error)
 
     async def _carry_out(self, job_id: str, wish: _Wish) -> None:
@@ -416,7 +467,7 @@ class _LeaderJobs(BaseJobStore):  # type: ignore[misc]
             time_zone=when.time_zone,
             jitter=when.jitter,
             max_retries=asked.max_retries,
-            timeout=asked.timeout,
+            timeout=_LONGEST_TICK if asked.timeout is None else asked.timeout,
             **_policies(job, asked.said),
         )
         if wish.standing is _Standing.PAUSED:
@@ -457,11 +508,12 @@ class _LeaderJobs(BaseJobStore):  # type: ignore[misc]
         """Where only the last of what is late runs, whether even that is too late."""
         said = self._asked.get(job.id, _Asked()).said
         # What was begun before is no longer late, but cut off.
-        if tick.attempt > 1 or not said & {"misfire_grace_time", "coalesce"}:
+        if tick.attempt > 1:
             return False
-        if not job.coalesce or job.misfire_grace_time is None:
+        seconds = _grace(job, said)
+        if not job.coalesce or seconds is None:
             return False
-        grace = timedelta(seconds=job.misfire_grace_time + (job.trigger.jitter or 0))
+        grace = timedelta(seconds=seconds + (job.trigger.jitter or 0))
         return datetime.now(timezone.utc) - at > grace
 
     async def _call(self, job: Job, tick: Any) -> Any:
@@ -471,11 +523,24 @@ class _LeaderJobs(BaseJobStore):  # type: ignore[misc]
         }
         if _loop.is_async(job.func):
             return await job.func(*job.args, **kwargs)
-        # That of the executor if it has one, such as a pool of processes.
-        pool = getattr(self._scheduler._lookup_executor(job.executor), "_pool", None)
-        call = partial(job.func, *job.args, **kwargs)
-        result = await asyncio.get_running_loop().run_in_executor(pool, call)
+        result = await self._on_the_executor(job, partial(_loop.plainly, job.func), kwargs)
         return await result if inspect.isawaitable(result) else result
+
+    def _on_the_executor(
+        self, job: Job, function: Callable[..., Any], kwargs: dict[str, Any]
+    ) -> Awaitable[Any]:
+        executor = self._scheduler._lookup_executor(job.executor)
+        call = partial(function, *job.args, **kwargs)
+        begin = asyncio.get_running_loop().run_in_executor
+        # Its own if it has one, such as a pool of processes.
+        pool: Any = getattr(executor, "_pool", None)
+        try:
+            return begin(pool, call)
+        except BrokenProcessPool:
+            # It takes nothing any more, so nothing was begun. As APScheduler does.
+            logger.warning("the pool of processes of %s is broken and was replaced", job.executor)
+            executor._pool = type(pool)(pool._max_workers, **executor.pool_kwargs)
+            return begin(executor._pool, call)
 
 
 def _of(tick: Any, name: str) -> Any:
@@ -486,16 +551,23 @@ def _of(tick: Any, name: str) -> Any:
     return getattr(tick, name)
 
 
+def _grace(job: Job, said: frozenset[str]) -> int | None:
+    """How late a tick may be, in seconds, if that was said."""
+    seconds: int | None = job.misfire_grace_time if "misfire_grace_time" in said else None
+    return seconds
+
+
 def _policies(job: Job, said: frozenset[str]) -> dict[str, Any]:
     """What becomes of late and overlapping ticks, as far as it was said."""
     policies: dict[str, Any] = {}
     if said & {"misfire_grace_time", "coalesce"}:
+        grace = _grace(job, said)
         if job.coalesce:
             policies.update(misfire="run_once", misfire_grace=0.0)
-        elif job.misfire_grace_time is None:
+        elif grace is None:
             policies.update(misfire="run_all", misfire_grace=0.0)
         else:
-            policies.update(misfire="skip", misfire_grace=float(job.misfire_grace_time))
+            policies.update(misfire="skip", misfire_grace=float(grace))
     if "max_instances" in said:
         policies["overlap"] = "skip" if job.max_instances == 1 else "allow"
     return policies

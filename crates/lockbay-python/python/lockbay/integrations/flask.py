@@ -32,8 +32,8 @@ def blueprint(
     """The guide's paths: `health`, which is 200 or 503, `metrics` and `report`.
 
     Without a `LoopThread` it makes one. The instance is opened when it is first asked, in the
-    process that serves, after any fork. They tell much to everybody who reaches them: guard them
-    with `before_request` of what is returned.
+    process that serves, after any fork, and not again once it was closed. They tell much to
+    everybody who reaches them: guard them with `before_request` of what is returned.
     """
     asked = lockbay if isinstance(lockbay, LoopThread) else LoopThread(lockbay, **settings)
     if asked is lockbay and settings:
@@ -49,11 +49,9 @@ def _view(
 ) -> Callable[[], Response]:
     def view() -> Response:
         try:
-            asked.start()
+            reply = asked.run(read, asked.bay)
         except LockBayError as error:
             reply = refusal(path, Unavailable(f"it could not be opened: {error}"))
-        else:
-            reply = asked.ask(read, asked.bay)
         return Response(
             reply.body,
             reply.status,
