@@ -1,19 +1,15 @@
 """Effects in the application's database: once for each call, on SQLite and PostgreSQL.
 
-Calls are made up here, except where processes are killed: there they come from LockBay.
+Calls are made up here; where processes are killed, in test_integration_sqlalchemy_kills.py, they come
+from LockBay.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
-import signal
-import subprocess
-import sys
 import threading
-from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -31,100 +27,23 @@ from lockbay.utils.atomic_transactions import (
     once,
 )
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 
 from conditions import eventually, on_a_loop
 from outbox_worker import payments
-from postgresql import SERVER, postgresql
-
-needs_postgresql = pytest.mark.skipif(SERVER is None, reason="there is no PostgreSQL here")
-DATABASES = ["sqlite", pytest.param("postgresql", marks=needs_postgresql)]
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[str]:
-    with postgresql() as address:
-        yield address
-
-
-@pytest.fixture(params=DATABASES)
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """The URL of a database with the tables, behind its driver."""
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path / 'application.db'}"
-    else:
-        url = f"postgresql+psycopg://{request.getfixturevalue('cluster')}"
-    engine = sa.create_engine(url)
-    for metadata in (integration.metadata, payments.metadata):
-        metadata.drop_all(engine)
-    payments.metadata.create_all(engine)
-    create_outbox(engine)
-    create_outbox(engine)
-    yield url
-    engine.dispose()
-
-
-@pytest.fixture
-def engine(database: str) -> Iterator[sa.Engine]:
-    engine = sa.create_engine(database)
-    configure(engine)
-    yield engine
-    engine.dispose()
-
-
-@contextlib.asynccontextmanager
-async def async_engine(database: str) -> AsyncIterator[AsyncEngine]:
-    url = database.replace("sqlite:", "sqlite+aiosqlite:").replace("+psycopg:", "+asyncpg:")
-    engine = create_async_engine(url)
-    configure(engine)
-    yield engine
-    await engine.dispose()
-
-
-@dataclass(frozen=True)
-class Step:
-    """As much of a `StepCall` as an effect looks at."""
-
-    action: str = "execute"
-    idempotency_key: str = "saga-1/pay"
-    undo_key: str = "saga-1/pay/undo"
-    fencing_token: int = 5
-    original_result: Any = None
-    attempt: int = 0
-
-    def again(self, **changed: Any) -> Step:
-        """Another attempt."""
-        return replace(self, attempt=next(ATTEMPTS), **changed)
-
-    def undoing(self, known: Any = None) -> Step:
-        return self.again(action="compensate", original_result=known)
-
-    def under(self, token: int) -> Step:
-        return self.again(fencing_token=token)
-
-
-ATTEMPTS = itertools.count(1)
-STEP = Step()
-
-
-def pay(call: Any, reference: str = "paid", result: Any = None, name: str = "") -> Any:
-    with atomic_transaction(call, name=name) as effect:
-        effect.session.execute(payments.insert().values(reference=reference, worker=0))
-        effect.result = {"reference": reference} if result is None else result
-    return effect.result
-
-
-def refund(call: Any, reference: str = "refunded", name: str = "") -> Any:
-    with atomic_transaction(call, name=name) as effect:
-        effect.session.execute(payments.insert().values(reference=reference, worker=0))
-        effect.result = {"refunded": effect.original_result}
-    return effect.result
-
-
-def references(engine: sa.Engine) -> list[str]:
-    with engine.connect() as connection:
-        return list(connection.scalars(sa.select(payments.c.reference).order_by(payments.c.id)))
+from outbox import (
+    DATABASES,
+    STEP,
+    Step,
+    async_engine,
+    cluster,
+    database,
+    engine,
+    pay,
+    references,
+    refund,
+)
 
 
 def test_a_transaction_commits_at_its_end_and_rolls_back_by_an_exception(engine: sa.Engine) -> None:
@@ -568,85 +487,3 @@ def test_what_is_no_call_is_refused(engine: sa.Engine) -> None:
             pay(wrong)
     with pytest.raises(errors.Invalid, match="sessionmaker"):
         configure("sqlite://")  # type: ignore[arg-type]
-
-
-@contextlib.contextmanager
-def worker(store: str, database: str, directory: Path, dies: str) -> Iterator[Any]:
-    script = Path(__file__).with_name("outbox_worker.py")
-    command = [sys.executable, str(script), store, database, str(directory), dies]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
-
-
-def finish(process: Any) -> None:
-    """Waits until a worker has done what it has to, and ends it."""
-    assert process.stdout.readline() == "done\n"
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 0
-
-
-def paid_by(database: str) -> list[tuple[str, int]]:
-    engine = sa.create_engine(database)
-    with engine.connect() as connection:
-        rows = connection.execute(sa.select(payments.c.reference, payments.c.worker))
-        found = [(reference, worker) for reference, worker in rows]
-    engine.dispose()
-    return found
-
-
-@on_a_loop
-async def test_a_step_killed_between_its_commit_and_its_record_is_done_once(
-    database: str, tmp_path: Path
-) -> None:
-    store = f"sqlite:{tmp_path / 'lockbay.db'}"
-    with worker(store, database, tmp_path, "step") as first:
-        assert first.wait(30) == -signal.SIGKILL
-    assert paid_by(database) == [("order-1", first.pid)]
-    bay = LockBay(store)
-    await bay.start(take_part=False)
-    (saga,), _ = await bay.sagas.list()
-    (step,) = (await bay.sagas.get(saga["saga_id"]))["steps"]
-    assert step["status"] != "completed"
-    with worker(store, database, tmp_path, "step") as second:
-        finish(second)
-    done = await bay.sagas.get(saga["saga_id"])
-    await bay.close()
-    assert done["status"] == "completed"
-    assert done["steps"][0]["result"] == {"paid_by": first.pid}, "as it was recorded"
-    assert paid_by(database) == [("order-1", first.pid)]
-
-
-def test_a_job_killed_between_its_commit_and_its_record_is_done_once(
-    database: str, tmp_path: Path
-) -> None:
-    store = f"sqlite:{tmp_path / 'lockbay.db'}"
-    with worker(store, database, tmp_path, "job") as first:
-        assert first.wait(30) == -signal.SIGKILL
-    with worker(store, database, tmp_path, "job") as second:
-        finish(second)
-    assert paid_by(database) == [("job", first.pid)]
-
-
-def test_a_tick_killed_between_its_commit_and_its_record_is_done_once(
-    database: str, tmp_path: Path
-) -> None:
-    store = f"sqlite:{tmp_path / 'lockbay.db'}"
-    engine = sa.create_engine(database)
-    with worker(store, database, tmp_path, "tick") as first:
-        with worker(store, database, tmp_path, "tick") as second:
-            both = (first, second)
-            eventually("one is killed", lambda: any(it.poll() is not None for it in both))
-            done = len(references(engine))
-            eventually("the other goes on", lambda: len(references(engine)) >= done + 3)
-            (left,) = (it for it in both if it.poll() is None)
-            finish(left)
-    ticks = references(engine)
-    engine.dispose()
-    seconds = sorted(ticks)
-    assert len(set(ticks)) == len(ticks)
-    assert seconds == ticks, "one after another"
