@@ -222,7 +222,7 @@ def test_a_call_may_have_one_effect_in_each_of_two_databases(
 def test_what_is_remembered_of_effects_is_bounded() -> None:
     had = integration._Had(limit=2)
     for number in (1, 2, 1, 3):
-        had.add((number,))
+        had.add((number,), None)
     assert [(number,) in had for number in (1, 2, 3)] == [True, False, True]
 
 

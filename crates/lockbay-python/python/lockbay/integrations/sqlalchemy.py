@@ -111,8 +111,8 @@ class _Right:
     token: int
     # For a compensation, what LockBay has as the result of the step; `None` if it has none.
     known: Any = None
-    # Tells this attempt from others of this process.
-    attempt: tuple[Any, ...] = ()
+    # What was called, which tells this attempt from others of this process.
+    call: Any = None
 
     @staticmethod
     def of(call: Any, name: str) -> _Right:
@@ -130,12 +130,10 @@ class _Right:
             key, undo_key, known = call.idempotency_key + suffix, None, None
             if call.action == "compensate":
                 undo_key, known = call.undo_key + suffix, call.original_result
-            attempt = (id(call), call.attempt)
-            return _Right(key, undo_key, call.fencing_token, known, attempt)
+            return _Right(key, undo_key, call.fencing_token, known, call)
         if hasattr(call, "idempotency_token"):
-            attempt = (id(call), call.attempt)
             key = call.idempotency_token + suffix
-            return _Right(key, None, call.fencing_token, None, attempt)
+            return _Right(key, None, call.fencing_token, None, call)
         raise Invalid(
             f"an effect is that of a step, a job or a tick, not of {call!r}: pass `context.step`, "
             "the `StepCall`, or the `job` that the handler gets"
@@ -152,11 +150,12 @@ class _Had:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._lock = threading.Lock()
-        self._effects: OrderedDict[tuple[Any, ...], None] = OrderedDict()
+        # With what was called, so that no other object gets its identity meanwhile.
+        self._effects: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
 
-    def add(self, effect: tuple[Any, ...]) -> None:
+    def add(self, effect: tuple[Any, ...], call: Any) -> None:
         with self._lock:
-            self._effects[effect] = None
+            self._effects[effect] = call
             self._effects.move_to_end(effect)
             while len(self._effects) > self._limit:
                 self._effects.popitem(last=False)
@@ -166,7 +165,7 @@ class _Had:
             return effect in self._effects
 
 
-_had = _Had(limit=10_000)
+_had = _Had(limit=1_000)
 
 
 class Effect:
@@ -227,7 +226,8 @@ class Effect:
         right = self._right
         # Each database has an outbox of its own.
         database = weakref.ref(session.get_bind(clause=outbox).engine)
-        self._identity = (database, right.key, right.undo_key, right.token, right.attempt)
+        attempt = (id(right.call), right.call.attempt)
+        self._identity = (database, right.key, right.undo_key, right.token, attempt)
         if right.undo_key is None:
             self._begin_execution(session)
         else:
@@ -240,7 +240,7 @@ class Effect:
             self._record(session)
 
     def _was_had(self) -> None:
-        _had.add(self._identity)
+        _had.add(self._identity, self._right.call)
 
     def _begin_execution(self, session: Session) -> None:
         found = _take(session, self._right.key, _BEGUN, self._right.token)
