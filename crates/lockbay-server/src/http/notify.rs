@@ -99,7 +99,10 @@ struct SilenceBody {
     operation_id = "create_silence",
     tag = "alerts",
     request_body = SilenceBody,
-    responses((status = 201, body = shape::Silence, description = "The silence.")),
+    responses(
+        (status = 201, body = shape::Silence, description = "The silence."),
+        Unprocessable,
+    ),
 )]
 async fn create(
     State(app): State<App>,

@@ -367,7 +367,7 @@ pub(super) mod tests {
         let missing = || StepError::missing("handler \"charge\" has no probe");
         for (status, body, found) in [
             ("200 OK", "{\"id\":1}", Ok(Probe::Done(Json::parse("{\"id\":1}").unwrap()))),
-            ("200 OK", "", Ok(Probe::Done(Json::null()))),
+            ("204 No Content", "", Ok(Probe::Done(Json::null()))),
             ("422 Unprocessable Entity", "", Ok(Probe::NotDone)),
             ("409 Conflict", "", Ok(Probe::NotDone)),
             ("404 Not Found", "", Err(missing())),
@@ -390,7 +390,7 @@ pub(super) mod tests {
 
     #[tokio::test]
     async fn an_endpoint_gets_everything_by_its_exact_text() {
-        let receiver = Receiver::new(answer("200 OK", "")).await;
+        let receiver = Receiver::new(answer("204 No Content", "")).await;
         let clock = Clock::system();
         let asked = context(&clock, Action::Execute);
         let deadline = asked.deadline_at.to_string();
@@ -423,7 +423,7 @@ pub(super) mod tests {
 
     #[tokio::test]
     async fn a_compensation_has_a_key_of_its_own_and_a_probe_that_of_the_execution() {
-        let receiver = Receiver::new(answer("200 OK", "")).await;
+        let receiver = Receiver::new(answer("204 No Content", "")).await;
         let step = step(receiver.url());
         step.compensate(context(&Clock::system(), Action::Compensate)).await.unwrap();
         step.probe(context(&Clock::system(), Action::Probe)).await.unwrap();
@@ -439,7 +439,7 @@ pub(super) mod tests {
 
     #[tokio::test]
     async fn the_receiver_can_verify_the_signature_and_a_retry_has_the_same_identity() {
-        let receiver = Receiver::new(answer("200 OK", "")).await;
+        let receiver = Receiver::new(answer("204 No Content", "")).await;
         let clock = Clock::manual(1);
         let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
         let signed = Endpoint { secret: Some(secret.into()), ..endpoint(receiver.url()) };
@@ -580,7 +580,7 @@ pub(super) mod tests {
 
     #[tokio::test]
     async fn names_cannot_add_headers_or_members() {
-        let receiver = Receiver::new(answer("200 OK", "")).await;
+        let receiver = Receiver::new(answer("204 No Content", "")).await;
         let clock = Clock::system();
         let evil = "a\r\nx-evil: 1\r\n\r\n\",\"action\":\"compensate";
         let mut asked = context(&clock, Action::Execute);
