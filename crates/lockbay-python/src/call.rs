@@ -41,9 +41,7 @@ pub(crate) fn awaitable<'py, T: Send + 'static>(
     call: impl Future<Output = Result<T>> + Send + 'static,
     show: impl FnOnce(Python<'_>, T) -> PyResult<Py<PyAny>> + Send + 'static,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let mailbox = Mailbox::running(py)?;
-    let future = mailbox.get().event_loop(py)?.call_method0(intern!(py, "create_future"))?;
-    let waiting = Waiting::new(mailbox.get().post(), future.clone().unbind());
+    let (future, waiting) = Waiting::on(Mailbox::running(py)?.get(), py)?;
     let task = see_through(&crate::runtime::handle(py)?, call, show, waiting);
     Watcher::watch(&future, move || task.abort())?;
     Ok(future)
@@ -61,8 +59,7 @@ pub(crate) fn awaitable_here<'py, T: Send + 'static>(
     if !mailbox.get().may_begin_here() {
         return awaitable(py, call, show);
     }
-    let future = mailbox.get().event_loop(py)?.call_method0(intern!(py, "create_future"))?;
-    let waiting = Waiting::new(mailbox.get().post(), future.clone().unbind());
+    let (future, waiting) = Waiting::on(mailbox.get(), py)?;
     let call = Arc::new(Call {
         post: mailbox.get().post(),
         runtime: crate::runtime::handle(py)?,
@@ -156,7 +153,13 @@ impl<F, S> Call<F, S> {
             // It may have to reach the runtime to end.
             let _runtime = self.runtime.enter();
             drop(begun);
-        } else if let Stage::Elsewhere(task) = &*self.stage.lock() {
+            return;
+        }
+        let task = match &*self.stage.lock() {
+            Stage::Elsewhere(task) => Some(task.clone()),
+            Stage::Here(_) | Stage::Taken | Stage::Over => None,
+        };
+        if let Some(task) = task {
             task.abort();
         }
     }
@@ -255,16 +258,19 @@ impl Watcher {
     }
 }
 
-/// A future that is waited for. It is answered in any case, also when the call panics.
+/// A future that is waited for. It is answered also when the call panics.
 struct Waiting {
     post: Post,
     awaited: Option<(UnderWay, Py<PyAny>)>,
 }
 
 impl Waiting {
-    fn new(post: Post, future: Py<PyAny>) -> Self {
-        let awaited = Some((UnderWay::of(&post), future));
-        Waiting { post, awaited }
+    /// A new future of a loop, and what answers it.
+    fn on<'py>(mailbox: &Mailbox, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, Self)> {
+        let future = mailbox.event_loop(py)?.call_method0(intern!(py, "create_future"))?;
+        let post = mailbox.post();
+        let awaited = Some((UnderWay::of(&post), future.clone().unbind()));
+        Ok((future, Waiting { post, awaited }))
     }
 
     /// Answers it through the mailbox.

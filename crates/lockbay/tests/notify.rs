@@ -213,6 +213,8 @@ async fn a_silence_is_made_once_for_its_key() {
     assert_eq!(again, (first.clone(), true));
     let other = notifier.silence_once("k", for_an_hour(&world, "j*")).await.unwrap_err();
     assert_eq!(other.kind(), ErrorKind::KeyReused);
+    let ended = SilenceRequest { until: Some(world.clock.now()), ..for_an_hour(&world, "*") };
+    assert_eq!(notifier.silence_once("k", ended).await.unwrap(), (first.clone(), true));
     let (another, _) = notifier.silence_once("l", for_an_hour(&world, "*")).await.unwrap();
     assert!(another.id != first.id && notifier.silences().await.unwrap().len() == 2);
 }

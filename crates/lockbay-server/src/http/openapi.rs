@@ -431,8 +431,9 @@ fn idempotency_key(required: Required) -> Parameter {
 fn taken_key() -> Parameter {
     key_parameter(
         Required::False,
-        "Taken as by every POST, but nothing is kept for it: the request is judged anew when it is \
-         repeated. What it did is not done twice, and it may be refused because it is done.",
+        "Taken as by every POST, but nothing is kept for it: a request that is repeated is judged \
+         anew, as any other. It may be refused because it is done, or do again what it does, such as \
+         make another token.",
     )
 }
 

@@ -62,16 +62,17 @@ impl Notifier {
     async fn silence_as(&self, id: String, request: SilenceRequest) -> Result<(Silence, bool)> {
         let replayed = AtomicBool::new(false);
         let decide = |shelf: &mut Shelf, now| {
-            let silence = request.clone().into_silence(id.clone(), now)?;
             let before = shelf.silences.iter().find(|silence| silence.id == id);
             replayed.store(before.is_some(), Ordering::Relaxed);
             match before {
-                Some(before) if before.is_asked_for_as(&silence) => Ok((before.clone(), false)),
+                // Also one that could not be made now, because its time is over.
+                Some(before) if before.is_asked_for_by(&request) => Ok((before.clone(), false)),
                 Some(_) => Err(Error::new(
                     ErrorKind::KeyReused,
                     format!("this idempotency key made another silence: {id}"),
                 )),
                 None => {
+                    let silence = request.clone().into_silence(id.clone(), now)?;
                     shelf.add(silence.clone(), now)?;
                     Ok((silence, true))
                 }

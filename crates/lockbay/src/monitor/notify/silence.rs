@@ -98,14 +98,18 @@ pub struct Silence {
 }
 
 impl Silence {
-    /// Whether it was asked for in the same words; its times count from when that was.
-    pub(super) fn is_asked_for_as(&self, other: &Silence) -> bool {
-        let words = |it: &Silence| {
-            let Silence { rules, severities, window, actor, reason, .. } = it.clone();
-            (rules, severities, window, actor, reason)
-        };
-        words(self) == words(other)
+    /// Whether it was asked for in these words; its times count from when that was.
+    pub(super) fn is_asked_for_by(&self, request: &SilenceRequest) -> bool {
+        let SilenceRequest { rules, severities, window, actor, reason, .. } = request;
+        let asked = (rules, in_order(severities.clone()), window, actor, reason);
+        asked == (&self.rules, self.severities.clone(), &self.window, &self.actor, &self.reason)
     }
+}
+
+fn in_order(mut severities: Vec<Severity>) -> Vec<Severity> {
+    severities.sort_unstable();
+    severities.dedup();
+    severities
 }
 
 /// How a silence stands at a moment.
@@ -156,13 +160,10 @@ impl SilenceRequest {
         if let Some(window) = &self.window {
             window.check()?;
         }
-        let mut severities = self.severities;
-        severities.sort_unstable();
-        severities.dedup();
         Ok(Silence {
             id,
             rules: self.rules,
-            severities,
+            severities: in_order(self.severities),
             from,
             until: self.until,
             window: self.window,
