@@ -20,11 +20,12 @@ use lockbay::Result;
 use parking_lot::Mutex;
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
 use crate::error::{Raise, raise, unknown};
-use crate::mailbox::{Mailbox, Post, UnderWay, inside, settle};
+use crate::mailbox::{Mailbox, Post, UnderWay, inside};
 
 /// How often calls were polled on the threads of loops.
 static POLLED_HERE: AtomicUsize = AtomicUsize::new(0);
@@ -43,7 +44,7 @@ pub(crate) fn awaitable<'py, T: Send + 'static>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let (future, waiting) = Waiting::on(Mailbox::running(py)?.get(), py)?;
     let task = see_through(&crate::runtime::handle(py)?, call, show, waiting);
-    Watcher::watch(&future, move || task.abort())?;
+    Ender::give(&future, move || task.abort())?;
     Ok(future)
 }
 
@@ -71,7 +72,7 @@ pub(crate) fn awaitable_here<'py, T: Send + 'static>(
     inside(py, &call.post, || Arc::clone(&call).go_on(py));
     if !call.is_over() {
         let watched = Arc::clone(&call);
-        Watcher::watch(&future, move || watched.end()).inspect_err(|_| call.end())?;
+        Ender::give(&future, move || watched.end()).inspect_err(|_| call.end())?;
     }
     Ok(future)
 }
@@ -235,26 +236,23 @@ where
 
 /// Ends a call when nobody waits for its answer any more.
 #[pyclass(frozen)]
-struct Watcher(Mutex<Option<Box<dyn FnOnce() + Send>>>);
+struct Ender(Mutex<Option<Box<dyn FnOnce() + Send>>>);
 
-impl Watcher {
-    fn watch(future: &Bound<'_, PyAny>, end: impl FnOnce() + Send + 'static) -> PyResult<()> {
+impl Ender {
+    fn give(future: &Bound<'_, PyAny>, end: impl FnOnce() + Send + 'static) -> PyResult<()> {
         let py = future.py();
-        let watcher = Bound::new(py, Watcher(Mutex::new(Some(Box::new(end)))))?;
-        future.call_method1(intern!(py, "add_done_callback"), (watcher,)).map(drop)
+        let ender = Bound::new(py, Ender(Mutex::new(Some(Box::new(end)))))?;
+        future.setattr(intern!(py, "end"), ender)
     }
 }
 
 #[pymethods]
-impl Watcher {
-    fn __call__(&self, future: &Bound<'_, PyAny>) -> PyResult<()> {
+impl Ender {
+    fn __call__(&self) {
         let end = self.0.lock().take();
-        if future.call_method0(intern!(future.py(), "cancelled"))?.is_truthy()?
-            && let Some(end) = end
-        {
+        if let Some(end) = end {
             end();
         }
-        Ok(())
     }
 }
 
@@ -265,9 +263,10 @@ struct Waiting {
 }
 
 impl Waiting {
-    /// A new future of a loop, and what answers it.
+    /// A new future of the running loop, and what answers it.
     fn on<'py>(mailbox: &Mailbox, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, Self)> {
-        let future = mailbox.event_loop(py)?.call_method0(intern!(py, "create_future"))?;
+        static ANSWER: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let future = ANSWER.import(py, "lockbay._loop", "Answer")?.call0()?;
         let post = mailbox.post();
         let awaited = Some((UnderWay::of(&post), future.clone().unbind()));
         Ok((future, Waiting { post, awaited }))
@@ -286,7 +285,7 @@ impl Waiting {
     ) {
         if let Some((under_way, future)) = self.awaited.take() {
             drop(under_way);
-            settle(future.bind(py), answer(py));
+            settle(future.bind(py), answer);
         }
     }
 
@@ -296,7 +295,7 @@ impl Waiting {
     ) {
         if let Some((under_way, future)) = self.awaited.take() {
             drop(under_way);
-            self.post.send(move |py| settle(future.bind(py), answer(py)));
+            self.post.send(move |py| settle(future.bind(py), answer));
         }
     }
 }
@@ -304,6 +303,25 @@ impl Waiting {
 impl Drop for Waiting {
     fn drop(&mut self) {
         self.post_answer(|py| Err(raise(py, &not_seen_through())));
+    }
+}
+
+/// Answers a future, unless it was cancelled meanwhile: then nobody sees the answer.
+fn settle(future: &Bound<'_, PyAny>, answer: impl FnOnce(Python<'_>) -> PyResult<Py<PyAny>>) {
+    let py = future.py();
+    let set = || -> PyResult<()> {
+        if future.call_method0(intern!(py, "done"))?.is_truthy()? {
+            return Ok(());
+        }
+        let shown = catch_unwind(AssertUnwindSafe(|| answer(py)));
+        match shown.unwrap_or_else(|_| Err(raise(py, &not_seen_through()))) {
+            Ok(value) => future.call_method1(intern!(py, "set_result"), (value,))?,
+            Err(error) => future.call_method1(intern!(py, "set_exception"), (error,))?,
+        };
+        Ok(())
+    };
+    if let Err(error) = set() {
+        error.write_unraisable(py, Some(future));
     }
 }
 

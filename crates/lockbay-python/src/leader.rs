@@ -6,10 +6,13 @@ use std::time::Duration;
 use lockbay::lease::HeldLease;
 use parking_lot::Mutex;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::PyTuple;
+use tokio::runtime::Handle;
 
 use crate::bay::{LockBay, Shared};
 use crate::call::awaitable;
+use crate::error::unknown;
 use crate::job::seconds;
 use crate::json::show;
 
@@ -74,6 +77,21 @@ impl LockBay {
     }
 }
 
+/// A lease that was taken, on its way to whoever asked for it. It is given back if it does not arrive.
+struct Taken {
+    lease: Option<HeldLease>,
+    runtime: Handle,
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            // If it cannot be given back it lapses.
+            self.runtime.spawn(lease.release());
+        }
+    }
+}
+
 /// A named lease of this instance.
 #[pyclass(frozen, module = "lockbay")]
 pub(crate) struct Lease {
@@ -93,13 +111,21 @@ impl Lease {
         let (name, ttl, held) = (lease.name.clone(), lease.ttl, Arc::clone(&lease.held));
         let holder = lease.holder.clone().or_else(|| bay.config().instance_name.clone());
         let this = slf.unbind().into_any();
+        let runtime = crate::runtime::handle(py)?;
         let call = async move {
             let holder = holder.unwrap_or_else(|| bay.instance_id().to_owned());
-            let lease = bay.leases().hold(&name, &holder, ttl).await?;
-            *held.lock() = Some(lease);
-            Ok(())
+            let releaser = runtime.clone();
+            // Seen through also if nobody waits any more, because it may be taken by then.
+            let taken = runtime.spawn(async move {
+                let lease = bay.leases().hold(&name, &holder, ttl).await?;
+                Ok(Taken { lease: Some(lease), runtime: releaser })
+            });
+            taken.await.unwrap_or_else(|_| Err(unknown("the lease may have been taken")))
         };
-        awaitable(py, call, move |_, ()| Ok(this))
+        awaitable(py, call, move |_, mut taken| {
+            *held.lock() = taken.lease.take();
+            Ok(this)
+        })
     }
 
     /// Gives it up. Called again, it does nothing.
@@ -127,11 +153,12 @@ impl Lease {
     }
 
     fn __aenter__<'py>(slf: Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        Self::acquire(slf)
+        static ENTERED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        ENTERED.import(slf.py(), "lockbay._loop", "entered")?.call1((slf,))
     }
 
     fn __await__<'py>(slf: Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        Self::acquire(slf)?.call_method0("__await__")
+        Self::__aenter__(slf)?.call_method0("__await__")
     }
 
     #[pyo3(signature = (*_exception))]

@@ -337,24 +337,6 @@ impl Drop for UnderWay {
     }
 }
 
-/// Answers a future, unless it was cancelled meanwhile.
-pub(crate) fn settle(future: &Bound<'_, PyAny>, answer: PyResult<Py<PyAny>>) {
-    let py = future.py();
-    let set = || -> PyResult<()> {
-        if future.call_method0(intern!(py, "done"))?.is_truthy()? {
-            return Ok(());
-        }
-        match answer {
-            Ok(value) => future.call_method1(intern!(py, "set_result"), (value,))?,
-            Err(error) => future.call_method1(intern!(py, "set_exception"), (error,))?,
-        };
-        Ok(())
-    };
-    if let Err(error) = set() {
-        error.write_unraisable(py, Some(future));
-    }
-}
-
 /// What is to be called, on which loop and how it goes on from there.
 pub(crate) struct Question {
     /// A function, coroutine function or any other callable.
@@ -400,14 +382,15 @@ pub(crate) async fn ask_until<T: Send + 'static>(
             // Nobody is left to hear it if the question was dropped.
             let _ = reply.send(read(py, answer));
         };
-        match arguments(py).and_then(|arguments| question.begin(py, arguments)) {
-            Err(error) => then(py, Err(error)),
-            Ok(running) => {
-                if let Err(error) = listen(&asker, &running, then) {
-                    error.write_unraisable(py, Some(&running));
-                }
-                began(&stage, &running);
-            }
+        let arguments = match arguments(py) {
+            Ok(arguments) => arguments,
+            Err(error) => return then(py, Err(error)),
+        };
+        let listener = Listener { post: asker, then: Mutex::new(Some(Box::new(then))) };
+        // What does not begin drops its listener, and so it is not answered.
+        match question.begin(py, arguments, listener) {
+            Ok(running) => began(&stage, &running),
+            Err(error) => error.write_unraisable(py, None),
         }
     });
     if !sent {
@@ -443,11 +426,16 @@ fn cancel(running: &Bound<'_, PyAny>) {
 }
 
 impl Question {
-    fn begin<'py>(&self, py: Python<'py>, arguments: Arguments) -> PyResult<Bound<'py, PyAny>> {
+    fn begin<'py>(
+        &self,
+        py: Python<'py>,
+        arguments: Arguments,
+        listener: Listener,
+    ) -> PyResult<Bound<'py, PyAny>> {
         static BEGIN: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let begin = BEGIN.import(py, "lockbay._loop", "begin")?;
         let (positional, keywords) = arguments;
-        begin.call1((&*self.function, self.context.as_deref(), positional, keywords))
+        begin.call1((&*self.function, self.context.as_deref(), positional, keywords, listener))
     }
 }
 
@@ -486,7 +474,8 @@ impl Drop for Asked {
 
 type Then = Box<dyn FnOnce(Python<'_>, PyResult<Bound<'_, PyAny>>) + Send>;
 
-/// Hears that a task has ended.
+/// Hears what came of a call, from its task. One that is cancelled before it has begun, or whose
+/// loop has ended, says nothing.
 #[pyclass(frozen)]
 struct Listener {
     post: Post,
@@ -495,24 +484,15 @@ struct Listener {
 
 #[pymethods]
 impl Listener {
-    fn __call__(&self, task: &Bound<'_, PyAny>) {
+    fn __call__<'py>(&self, result: Bound<'py, PyAny>, error: Option<Bound<'py, PyAny>>) {
         let then = self.then.lock().take();
         if self.post.is_foreign() {
             // It answers a thread that is not here.
             std::mem::forget(then);
         } else if let Some(then) = then {
-            let py = task.py();
-            inside(py, &self.post, || then(py, task.call_method0(intern!(py, "result"))));
+            let py = result.py();
+            let answer = error.map_or(Ok(result), |error| Err(PyErr::from_value(error)));
+            inside(py, &self.post, || then(py, answer));
         }
     }
-}
-
-fn listen(
-    post: &Post,
-    task: &Bound<'_, PyAny>,
-    then: impl FnOnce(Python<'_>, PyResult<Bound<'_, PyAny>>) + Send + 'static,
-) -> PyResult<()> {
-    let then = Mutex::new(Some(Box::new(then) as Then));
-    let listener = Bound::new(task.py(), Listener { post: post.clone(), then })?;
-    task.call_method1(intern!(task.py(), "add_done_callback"), (listener,)).map(drop)
 }

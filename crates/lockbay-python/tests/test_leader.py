@@ -81,6 +81,36 @@ async def test_a_lease_is_renewed_for_as_long_as_it_is_held(bay: LockBay) -> Non
         assert lease.held and lease.fencing_token == token
 
 
+@pytest.mark.parametrize("number", range(8))
+async def test_a_lease_whose_taking_is_cancelled_is_free_at_once(bay: LockBay, number: int) -> None:
+    lease, entered = bay.lease("nightly", ttl=600, holder="one"), False
+
+    async def work() -> None:
+        nonlocal entered
+        async with lease:
+            entered = True
+
+    working = asyncio.create_task(work())
+    turns = 0
+    # The last is cancelled when it is taken, and the task does not know it yet.
+    while turns < number or (number == 7 and not lease.held):
+        await asyncio.sleep(0)
+        turns += 1
+    working.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await working
+    assert not entered and not lease.held
+    await until(lambda: takes(bay))
+
+
+async def takes(bay: LockBay) -> bool:
+    try:
+        async with bay.lease("nightly", holder="other"):
+            return True
+    except errors.Held:
+        return False
+
+
 async def test_a_time_that_is_none_is_refused(bay: LockBay) -> None:
     for ttl in (-1, float("nan")):
         with pytest.raises(errors.Invalid, match="ttl is a time in seconds"):

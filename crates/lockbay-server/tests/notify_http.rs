@@ -211,13 +211,20 @@ fn silences_are_made_listed_shown_and_ended_over_http_and_by_commands() {
     let made = made.json();
     assert_eq!(made["state"], "active");
     let key = [("Content-Type", "application/json"), ("Idempotency-Key", "night-1")];
-    let once = || server.send("POST", "/v1/alerts/silences", &key, body.to_string().as_bytes());
-    let (one, again) = (once(), once());
+    let keyed = |body: &Value| {
+        server.send("POST", "/v1/alerts/silences", &key, body.to_string().as_bytes())
+    };
+    let (one, again) = (keyed(&body), keyed(&body));
     assert_eq!(
         (one.status, again.status, one.json()["id"] == again.json()["id"]),
         (201, 201, true)
     );
     assert_eq!(again.header("idempotency-replayed"), Some("true"));
+    for length in [0, 601] {
+        let mut other = body.clone();
+        other["duration_seconds"] = json!(length);
+        keyed(&other).problem(422, "key-reused");
+    }
     let one = one.json()["id"].as_str().unwrap().to_owned();
     server.delete(&format!("/v1/alerts/silences/{one}")).ok();
     let id = made["id"].as_str().unwrap();

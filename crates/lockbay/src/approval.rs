@@ -25,7 +25,7 @@ use crate::store::{
 /// A request and how it stands. Key: its id.
 const APPROVAL: Kind = Kind::new("approval");
 /// All requests, the newest first. Key: the time that is left to the end of all times, `/`, the id.
-const APPROVAL_LIST: Kind = Kind::new("approval-list");
+const APPROVAL_LIST: Kind = Kind::index("approval-list");
 /// The longest request, in bytes of JSON.
 const MAX_REQUEST_BYTES: usize = 64 * 1024;
 /// The longest text that says what came of it; more is cut.

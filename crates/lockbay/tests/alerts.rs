@@ -293,6 +293,7 @@ fn silence(clock: &Clock) -> SilenceRequest {
         severities: Vec::new(),
         from: None,
         until: Some(clock.now() + Duration::from_secs(3_600)),
+        lasts: None,
         window: None,
         actor: "test".into(),
         reason: "a test".into(),

@@ -144,12 +144,15 @@ async fn evaluate(instance: &Instance, moved: &[(&str, Turn)], fires: &[&str]) {
     notifier.committed();
 }
 
+const HOUR: Duration = Duration::from_secs(3_600);
+
 fn for_an_hour(world: &World, rules: &str) -> SilenceRequest {
     SilenceRequest {
         rules: rules.into(),
         severities: Vec::new(),
         from: None,
-        until: Some(world.clock.now() + Duration::from_secs(3_600)),
+        until: Some(world.clock.now() + HOUR),
+        lasts: None,
         window: None,
         actor: "ann".into(),
         reason: "known".into(),
@@ -206,15 +209,21 @@ async fn a_silence_is_made_once_for_its_key() {
     let world = World::new(4);
     let instance = world.instance();
     let notifier = instance.bay.notifications();
-    let (first, replayed) = notifier.silence_once("k", for_an_hour(&world, "*")).await.unwrap();
+    let request = for_an_hour(&world, "*");
+    let (first, replayed) = notifier.silence_once("k", request.clone()).await.unwrap();
     assert!(!replayed);
     world.pass(Duration::from_secs(60)).await;
-    let again = notifier.silence_once("k", for_an_hour(&world, "*")).await.unwrap();
+    let again = notifier.silence_once("k", request.clone()).await.unwrap();
     assert_eq!(again, (first.clone(), true));
-    let other = notifier.silence_once("k", for_an_hour(&world, "j*")).await.unwrap_err();
-    assert_eq!(other.kind(), ErrorKind::KeyReused);
-    let ended = SilenceRequest { until: Some(world.clock.now()), ..for_an_hour(&world, "*") };
-    assert_eq!(notifier.silence_once("k", ended).await.unwrap(), (first.clone(), true));
+    let longer = SilenceRequest { until: None, lasts: Some(HOUR), ..request.clone() };
+    for other in [for_an_hour(&world, "*"), for_an_hour(&world, "j*"), longer] {
+        let refused = notifier.silence_once("k", other).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::KeyReused);
+    }
+    // Its time is over, so that it could not be made now.
+    world.pass_by(Duration::from_secs(60), HOUR).await;
+    let (over, replayed) = notifier.silence_once("k", request).await.unwrap();
+    assert!(replayed && over == first);
     let (another, _) = notifier.silence_once("l", for_an_hour(&world, "*")).await.unwrap();
     assert!(another.id != first.id && notifier.silences().await.unwrap().len() == 2);
 }
@@ -233,6 +242,9 @@ async fn a_silence_that_cannot_be_meant_is_refused_and_nothing_is_written() {
         SilenceRequest { reason: "  ".into(), ..right.clone() },
         SilenceRequest { until: None, ..right.clone() },
         SilenceRequest { until: Some(now), ..right.clone() },
+        SilenceRequest { lasts: Some(HOUR), ..right.clone() },
+        SilenceRequest { until: None, lasts: Some(Duration::ZERO), ..right.clone() },
+        SilenceRequest { until: None, lasts: Some(Duration::MAX), ..right.clone() },
         SilenceRequest { until: Some(now + Duration::from_secs(400 * 86_400)), ..right.clone() },
         SilenceRequest { from: Some(now + Duration::from_secs(7_200)), ..right },
     ] {

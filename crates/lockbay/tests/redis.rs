@@ -20,7 +20,7 @@ use support::proxy::Proxy;
 use support::redis::RedisServer;
 
 const KIND: Kind = Kind::new("thing");
-const INDEX: Kind = Kind::new("thing-by-name");
+const INDEX: Kind = Kind::index("thing-by-name");
 
 fn key(id: &str) -> Key {
     Key::new(Partition::FIRST, KIND, id)

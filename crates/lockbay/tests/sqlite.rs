@@ -27,7 +27,7 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 
 const LEASE: Kind = Kind::new("lease");
-const INDEX: Kind = Kind::new("index");
+const INDEX: Kind = Kind::index("index");
 /// Longer than anything here takes; no test waits for it to pass.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -438,10 +438,12 @@ fn random_commit(dice: &Clock, seen: &[Revision]) -> Commit {
         2 => Guard::RevisionIs(key(), revision()),
         _ => Guard::Held(Fence { key: key(), token: revision() }),
     });
-    let writes = (0..below(4)).map(|_| match below(6) {
+    let entry = || Key { kind: INDEX, ..key() };
+    let writes = (0..below(4)).map(|_| match below(7) {
         0 => Write::Delete { key: key() },
         1 => Write::Touch { key: key(), ttl: ttl() },
-        2 => Write::Mark { key: key() },
+        2 => Write::Mark { key: entry() },
+        6 => Write::Delete { key: entry() },
         3 => Write::Put { key: key(), value: b"kept".to_vec(), deadline: Deadline::Never },
         _ => Write::Put { key: key(), value: b"due".to_vec(), deadline: Deadline::After(ttl()) },
     });
@@ -470,7 +472,8 @@ async fn it_answers_as_the_store_in_memory_does() {
         let prefix = ["", "a", "b/", "ä"][dice.random() as usize % 4];
         let after =
             [None, Some("a2".into()), Some("b/1".into())][dice.random() as usize % 3].clone();
-        let range = Range::new(Partition::FIRST, LEASE, prefix).after(after);
+        let kind = [LEASE, INDEX][dice.random() as usize % 2];
+        let range = Range::new(Partition::FIRST, kind, prefix).after(after);
         let limit = 1 + dice.random() as usize % 6;
         let pages = (file.scan(&range, limit).await, memory.scan(&range, limit).await);
         assert_eq!(pages.0.unwrap(), pages.1.unwrap(), "{range:?}");

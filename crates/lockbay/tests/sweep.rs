@@ -597,7 +597,7 @@ async fn leftovers_of_sagas_go_and_what_is_waited_for_stays() {
         ("task-queue", format!("h/0000000000000001/{}", "a".repeat(32))),
     ] {
         // A kind has a name for as long as the program runs.
-        let kind = Kind::new(Box::leak(kind.to_owned().into_boxed_str()));
+        let kind = Kind::index(Box::leak(kind.to_owned().into_boxed_str()));
         let mark = Write::Mark { key: Key::new(Partition::FIRST, kind, id) };
         let commit = Commit::new(Partition::FIRST, vec![], vec![mark], vec![]).unwrap();
         store.commit(&commit).await.unwrap();
@@ -728,7 +728,7 @@ async fn health_warns_of_what_cleanup_cannot_do_and_no_longer_when_it_can() {
     put(&**a.bay.store(), Kind::new("job"), &id, Deadline::Never).await;
     let ended = u64::MAX - Timestamp::from_micros(1).as_micros();
     let entry = format!("completed/{ended:016x}/{id}");
-    let key = Key::new(Partition::FIRST, Kind::new("job-list"), entry.as_str());
+    let key = Key::new(Partition::FIRST, Kind::index("job-list"), entry.as_str());
     let mark = |write| Commit::new(Partition::FIRST, vec![], vec![write], vec![]).unwrap();
     a.bay.store().commit(&mark(Write::Mark { key: key.clone() })).await.unwrap();
     value(&a, "cache:1", None).await;

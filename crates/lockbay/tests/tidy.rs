@@ -303,7 +303,8 @@ fn every_kind_of_record_stands_in_the_store_document() {
     for file in library().iter().filter(|file| !TEST_KITS.contains(&file.name.as_str())) {
         // Strings are blank in the code, so the places are taken from there and the names from the
         // text.
-        for (at, found) in file.code.match_indices("Kind::new(\"") {
+        let made = ["Kind::new(\"", "Kind::index(\""];
+        for (at, found) in made.iter().flat_map(|made| file.code.match_indices(made)) {
             let name = file.text[at + found.len()..].split('"').next().unwrap_or_default();
             kinds.insert(name.to_owned());
         }

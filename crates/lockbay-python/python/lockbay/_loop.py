@@ -6,14 +6,51 @@ import inspect
 import logging
 import threading
 from types import FunctionType
-from typing import Any, AsyncGenerator, Callable
+from typing import Any, AsyncGenerator, Callable, TypeVar
 
 from lockbay.errors import Failed
 
 COROUTINE = inspect.CO_COROUTINE
+T = TypeVar("T")
 
 logger = logging.getLogger("lockbay")
 handlers = logging.getLogger("lockbay.handlers")
+
+
+class Answer(asyncio.Future[T]):
+    """The answer to a call of the library, which has begun. It is a future, and a coroutine as well,
+    so that `asyncio.create_task` takes it. Cancelled, it ends the call."""
+
+    end: Callable[[], None] | None = None
+
+    def cancel(self, msg: Any = None) -> bool:
+        if not super().cancel(msg):
+            return False
+        end, self.end = self.end, None
+        if end is not None:
+            end()
+        return True
+
+    def send(self, value: Any) -> Any:
+        return next(self.__await__())
+
+    def throw(self, *exception: Any) -> Any:
+        self.cancel()
+        return self.__await__().throw(*exception)
+
+    def close(self) -> None:
+        self.cancel()
+
+
+async def entered(lease: Any) -> Any:
+    """Takes a lease. Who is cancelled when it is taken but does not know it yet gives it back."""
+    taken = lease.acquire()
+    try:
+        return await taken
+    except asyncio.CancelledError:
+        if not taken.cancelled() and taken.exception() is None:
+            lease.release()
+        raise
 
 
 def begin(
@@ -21,13 +58,36 @@ def begin(
     context: Any,
     positional: tuple[Any, ...],
     keywords: dict[str, Any] | None,
-) -> "asyncio.Task[Any]":
-    """Begins a call as a task of the running loop."""
-    if is_async(function):
-        coroutine = function(*positional, **(keywords or {}))
+    answer: Callable[[Any, BaseException | None], None],
+) -> "asyncio.Task[None]":
+    """Begins a call as a task of the running loop, which answers with what came of it."""
+    call = _answered(function, positional, keywords or {}, answer)
+    if context is None:
+        context = contextvars.Context()
+    return asyncio.get_running_loop().create_task(call, context=context)
+
+
+async def _answered(
+    function: Callable[..., Any],
+    positional: tuple[Any, ...],
+    keywords: dict[str, Any],
+    answer: Callable[[Any, BaseException | None], None],
+) -> None:
+    """Answers before the task ends, as what is called when it has ended waits for another turn of
+    the loop."""
+    try:
+        if is_async(function):
+            result = await function(*positional, **keywords)
+        else:
+            result = await _on_a_thread(function, positional, keywords)
+    except GeneratorExit:  # Its loop is gone, and nothing is known of it.
+        raise
+    except BaseException as error:
+        answer(None, error)
+        if not isinstance(error, Exception):
+            raise
     else:
-        coroutine = _on_a_thread(function, positional, keywords or {})
-    return asyncio.get_running_loop().create_task(coroutine, context=context)
+        answer(result, None)
 
 
 def is_async(function: Callable[..., Any]) -> bool:

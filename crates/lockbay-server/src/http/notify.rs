@@ -109,27 +109,12 @@ async fn create(
     IdempotencyKey(key): IdempotencyKey,
     JsonBody(body): JsonBody<SilenceBody>,
 ) -> Result<Response, Problem> {
-    let until = match (body.until, body.duration_seconds) {
-        (Some(_), Some(_)) => {
-            return Err(Problem::invalid(
-                "a silence has either until or duration_seconds, not both; nothing was done",
-            ));
-        }
-        (until, None) => until,
-        (None, Some(Seconds(length))) => {
-            // By the store's clock, as it is judged.
-            let from = match body.from {
-                Some(from) => from,
-                None => app.bay.history().now().await?,
-            };
-            Some(from + length)
-        }
-    };
     let request = SilenceRequest {
         rules: body.rules.unwrap_or_else(|| "*".into()),
         severities: body.severities,
         from: body.from,
-        until,
+        until: body.until,
+        lasts: body.duration_seconds.map(|Seconds(length)| length),
         window: body.window,
         actor: Caller::current().shown(Some(&body.actor)).unwrap_or(body.actor),
         reason: body.reason,

@@ -19,7 +19,7 @@ use crate::store::{Fence, Key, Kind, Partition, Record, Revision};
 /// A job. Key: its id.
 pub(crate) const JOB: Kind = Kind::new("job");
 /// Jobs by status, in time. Key: status, time, job id. No value.
-pub(crate) const JOB_LIST: Kind = Kind::new("job-list");
+pub(crate) const JOB_LIST: Kind = Kind::index("job-list");
 
 /// Where a job stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -21,7 +21,7 @@ use crate::store::{Deadline, Key, Kind, Partition, Range, Record, Revision, Writ
 /// A movement. Key: its id.
 pub(crate) const POSTING: Kind = Kind::new("posting");
 /// Movements in time. Key: time, movement id. No value.
-pub(crate) const POSTING_TIME: Kind = Kind::new("posting-time");
+pub(crate) const POSTING_TIME: Kind = Kind::index("posting-time");
 
 /// One side of a movement.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

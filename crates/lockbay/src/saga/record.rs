@@ -27,9 +27,9 @@ pub(crate) const SAGA: Kind = Kind::new("saga");
 /// What happened to a saga. Key: its id, the number of the entry.
 pub(crate) const SAGA_LOG: Kind = Kind::new("saga-log");
 /// Sagas by status. Key: status, session or a hyphen, time, saga id. No value.
-pub(crate) const SAGA_LIST: Kind = Kind::new("saga-list");
+pub(crate) const SAGA_LIST: Kind = Kind::index("saga-list");
 /// Sagas to whose log somebody else than their executor has added. Key: session, saga id. No value.
-pub(crate) const SAGA_INBOX: Kind = Kind::new("saga-inbox");
+pub(crate) const SAGA_INBOX: Kind = Kind::index("saga-inbox");
 
 /// What is stored of a saga as a whole.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

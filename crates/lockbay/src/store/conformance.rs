@@ -20,7 +20,9 @@ use crate::clock::{Clock, Timestamp};
 use crate::error::ErrorKind;
 
 const RECORD: Kind = Kind::new("conformance");
-const INDEX: Kind = Kind::new("conformance-index");
+const INDEX: Kind = Kind::index("conformance-index");
+const DIFFERENTIAL: Kind = Kind::new("differential");
+const DIFFERENTIAL_INDEX: Kind = Kind::index("differential-index");
 const LONG: Duration = Duration::from_secs(3600);
 
 fn key(id: impl Into<Box<str>>) -> Key {
@@ -215,6 +217,17 @@ async fn index_entries_are_seen_by_scans_only(store: &dyn Store) {
     committed(store, vec![Guard::Absent(entry.clone())], vec![Write::Delete { key: entry }]).await;
     let page = store.scan(&Range::new(Partition::FIRST, INDEX, ""), 10).await.unwrap();
     assert_eq!(page.records, vec![]);
+    let (record, entry) = (key("mixed"), Key::new(Partition::FIRST, INDEX, "mixed"));
+    let value = b"x".to_vec();
+    for mixed in [
+        Write::Mark { key: record },
+        Write::Put { key: entry.clone(), value, deadline: Deadline::Never },
+        Write::Touch { key: entry.clone(), ttl: LONG },
+        Write::Append { key: entry, line: b"x".to_vec() },
+    ] {
+        let error = Commit::new(Partition::FIRST, vec![], vec![mixed], vec![]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+    }
 }
 
 async fn a_page_of_large_values_ends_early(store: &dyn Store, clock: &Clock) {
@@ -352,7 +365,12 @@ async fn a_hint_wakes_the_watcher(store: &dyn Store) {
 
 async fn upkeep_counts_and_weighs_what_is_there(store: &dyn Store) {
     const UPKEEP: Kind = Kind::new("conformance-upkeep");
-    let (upkeep, at) = (store.upkeep(), |id: &str| Key::new(Partition::FIRST, UPKEEP, id));
+    const ENTRIES: Kind = Kind::index("conformance-upkeep-list");
+    let upkeep = store.upkeep();
+    let at = |id: &str| {
+        let kind = if id == "entry" { ENTRIES } else { UPKEEP };
+        Key::new(Partition::FIRST, kind, id)
+    };
     let put = |id: &str, bytes: usize| Write::Put {
         key: at(id),
         value: vec![b'x'; bytes],
@@ -361,7 +379,8 @@ async fn upkeep_counts_and_weighs_what_is_there(store: &dyn Store) {
     assert_eq!(upkeep.count(Partition::FIRST, UPKEEP).await.unwrap(), 0);
     let writes = vec![put("small", 1), put("large", 50_000), Write::Mark { key: at("entry") }];
     committed(store, vec![], writes).await;
-    assert_eq!(upkeep.count(Partition::FIRST, UPKEEP).await.unwrap(), 3, "entries count too");
+    assert_eq!(upkeep.count(Partition::FIRST, UPKEEP).await.unwrap(), 2);
+    assert_eq!(upkeep.count(Partition::FIRST, ENTRIES).await.unwrap(), 1, "entries count too");
     assert_eq!(upkeep.count(Partition(9), UPKEEP).await.unwrap(), 0);
     let weigh = async |ids: &[&str]| {
         let keys: Vec<Key> = ids.iter().map(|id| at(id)).collect();
@@ -422,7 +441,7 @@ pub async fn a_store_that_loses_data_is_found_out(
 /// answer but for times and revisions, which are compared by order.
 pub async fn differential(store: &dyn Store, oracle: &dyn Store, seed: u64, rounds: usize) {
     let dice = Clock::manual(seed);
-    let kind = Kind::new("differential");
+    let kind = DIFFERENTIAL;
     let space = format!("{seed:x}/");
     let pick = |n: u64| dice.random() % n;
     let any_key = || Key::new(Partition::FIRST, kind, format!("{space}{}", pick(12)));
@@ -473,7 +492,8 @@ pub async fn differential(store: &dyn Store, oracle: &dyn Store, seed: u64, roun
         }
         if pick(8) == 0 {
             let limit = usize::try_from(1 + pick(12)).unwrap();
-            let range = Range::new(Partition::FIRST, kind, space.as_str());
+            let scanned = if pick(2) == 0 { kind } else { DIFFERENTIAL_INDEX };
+            let range = Range::new(Partition::FIRST, scanned, space.as_str());
             let a = store.scan(&range, limit).await.unwrap();
             let b = oracle.scan(&range, limit).await.unwrap();
             let list = |page: &super::Page, revisions: &[Revision]| -> Vec<_> {
@@ -487,11 +507,13 @@ pub async fn differential(store: &dyn Store, oracle: &dyn Store, seed: u64, roun
 
 /// Deadlines in a differential run are far away or long gone, so that the clocks cannot disagree.
 fn random_write(dice: &Clock, key: Key) -> Write {
-    match dice.random() % 8 {
+    let entry = |key: Key| Key::new(key.partition, DIFFERENTIAL_INDEX, key.id);
+    match dice.random() % 9 {
         7 => Write::Put { key, value: vec![b'x'; 1_000], deadline: Deadline::Never },
         0 => Write::Delete { key },
         1 => Write::Touch { key, ttl: LONG },
-        2 => Write::Mark { key: Key::new(key.partition, key.kind, format!("{}#", key.id)) },
+        2 => Write::Mark { key: entry(key) },
+        6 => Write::Delete { key: entry(key) },
         3 => Write::Put { key, value: b"gone".to_vec(), deadline: Deadline::After(Duration::ZERO) },
         4 => Write::Put { key, value: b"long".to_vec(), deadline: Deadline::After(LONG) },
         _ => Write::Put {

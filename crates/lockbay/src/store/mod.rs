@@ -83,19 +83,33 @@ impl Partition {
     }
 }
 
-/// A kind of record: the first part of its key. All kinds stand in `docs/store.md`.
+/// A kind of record, or of index entry: the first part of its key. All kinds stand in
+/// `docs/store.md`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Kind(&'static str);
+pub struct Kind {
+    name: &'static str,
+    index: bool,
+}
 
 impl Kind {
-    /// A kind of this name: lowercase letters and hyphens.
+    /// A kind of record of this name: lowercase letters and hyphens.
     pub const fn new(name: &'static str) -> Self {
-        Kind(name)
+        Kind { name, index: false }
+    }
+
+    /// A kind of index entry: it has no records, so a store need not look for one.
+    pub const fn index(name: &'static str) -> Self {
+        Kind { name, index: true }
     }
 
     /// Its name.
     pub const fn name(self) -> &'static str {
-        self.0
+        self.name
+    }
+
+    /// Whether it is one of index entries.
+    pub const fn is_index(self) -> bool {
+        self.index
     }
 }
 
@@ -119,7 +133,7 @@ impl Key {
 
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.kind.0, self.id)
+        write!(f, "{}/{}", self.kind.name, self.id)
     }
 }
 
@@ -262,7 +276,8 @@ pub enum Write {
         /// Which.
         key: Key,
     },
-    /// Adds an index entry: a key without value, revision or deadline. Seen by scans only.
+    /// Adds an index entry: a key without value, revision or deadline. Seen by scans only. Its kind
+    /// is one [of index entries](Kind::index), which has no other write but this and `Delete`.
     Mark {
         /// The entry.
         key: Key,
@@ -341,7 +356,7 @@ impl Commit {
     ///
     /// # Errors
     /// `Invalid` if a key or value is over its limit, or a value is empty, or a key lies in
-    /// another partition. Nothing was sent.
+    /// another partition, or a kind does not hold what is written. Nothing was sent.
     pub fn new(
         partition: Partition,
         guards: Vec<Guard>,
@@ -353,6 +368,7 @@ impl Commit {
             check_key(key, partition)?;
         }
         for write in &writes {
+            check_kind(write)?;
             if let Write::Put { key, value, .. } = write {
                 check_value(key, value)?;
             }
@@ -388,6 +404,22 @@ fn check_key(key: &Key, partition: Partition) -> Result<()> {
         )));
     }
     Ok(())
+}
+
+/// A kind holds either records or index entries.
+fn check_kind(write: &Write) -> Result<()> {
+    let key = write.key();
+    let fits = match write {
+        Write::Delete { .. } => true,
+        Write::Mark { .. } => key.kind.index,
+        Write::Put { .. } | Write::Touch { .. } | Write::Append { .. } => !key.kind.index,
+    };
+    if fits {
+        return Ok(());
+    }
+    let holds = if key.kind.index { "index entries" } else { "records" };
+    let kind = key.kind.name;
+    Err(Error::invalid(format!("{kind:?} is a kind of {holds}, and {key} would be another thing")))
 }
 
 fn check_value(key: &Key, value: &[u8]) -> Result<()> {

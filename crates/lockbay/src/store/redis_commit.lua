@@ -10,8 +10,8 @@
 --          All other keys start with the same <tag>, "{namespace:partition}:", hence lie in the
 --          same slot of a cluster:
 --            r:<kind>/<id>  a record: v value, r revision, d deadline in µs ("" if none)
---            k:<kind>       its ids in order (sorted set of equal scores); an id without a record
---                           is an index entry
+--            k:<kind>       its ids in order (sorted set of equal scores); those of a kind of
+--                           index entries have no records
 --            d:<kind>       ids by deadline
 --            op:<client>    slot -> "sequence:revision:now" of the last commit, or
 --                           "sequence:sending:conflict"; expires an hour after its last refresh
@@ -27,7 +27,7 @@
 --       10… one MessagePack array per commit: slot and sequence as text,
 --            {guard, kind, id, revision, …}    1 absent, 2 revision is, 3 lapsed, 4 held
 --            {write, kind, id, value, ttl, …}  1 put, 2 touch, 3 delete, 4 mark, 5 append a line to
---                                              a log; ttl in µs or -1
+--                                              a log, 6 unmark; ttl in µs or -1
 --            {kind, id, …}                     hints
 --
 -- Reply {0, now, revision, generation, accepted, answers…} where an answer is
@@ -128,14 +128,13 @@ local function gather(set, kind, id, what)
   members[id] = what
 end
 
-local function holds(guard, revision, record)
-  local there = record[2]
+local function holds(guard, revision, there, deadline)
   if guard == 1 then
     return not there
   elseif guard == 2 then
     return there == revision
   end
-  local lapsed = there and record[3] ~= '' and tonumber(record[3]) <= now
+  local lapsed = there and deadline ~= '' and tonumber(deadline) <= now
   if guard == 3 then
     return not there or lapsed
   end
@@ -171,6 +170,8 @@ end
 local function write(what, kind, id, value, ttl, revision)
   if what == 5 then
     return append(kind, id, value, revision)
+  elseif what == 4 or what == 6 then
+    return gather(ids, kind, id, what == 4)
   end
   local key = tag .. 'r:' .. kind .. '/' .. id
   local deadline = ''
@@ -188,7 +189,7 @@ local function write(what, kind, id, value, ttl, revision)
     end
   else
     call('DEL', key)
-    gather(ids, kind, id, what == 4)
+    gather(ids, kind, id, false)
     gather(deadlines, kind, id, false)
   end
 end
@@ -211,13 +212,13 @@ local function apply(commit)
   end
   for at = 1, #guards, 4 do
     local key = tag .. 'r:' .. guards[at + 1] .. '/' .. guards[at + 2]
-    local record = call('HMGET', key, 'v', 'r', 'd')
-    if not holds(guards[at], guards[at + 3], record) then
+    local found = call('HMGET', key, 'r', 'd')
+    if not holds(guards[at], guards[at + 3], found[1], found[2]) then
       if tonumber(sequence) <= doubtful then
         held[slot] = sequence .. ':' .. text(sending) .. ':conflict'
         answers[slot] = held[slot]
       end
-      return {(at - 1) / 4, record[1] or '', record[2] or '', record[3] or ''}
+      return {(at - 1) / 4, call('HGET', key, 'v') or '', found[1] or '', found[2] or ''}
     end
   end
   last = math.max(last + 1, now)

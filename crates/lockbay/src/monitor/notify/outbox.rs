@@ -18,7 +18,7 @@ use crate::store::{Deadline, Key, Kind, Partition, Record, Revision, Write};
 /// A notice and how far it has come. Key: its id.
 pub(super) const NOTICE: Kind = Kind::new("alert-notice");
 /// What is to be delivered, and the notices by how they stand.
-pub(super) const NOTICE_LIST: Kind = Kind::new("alert-notice-list");
+pub(super) const NOTICE_LIST: Kind = Kind::index("alert-notice-list");
 /// How entries begin that say what a channel is to deliver.
 pub(super) const WAITING: &str = "todo/";
 

@@ -42,7 +42,7 @@ impl Notifier {
     /// `Invalid` with what is wrong; `Busy` if there are too many.
     pub async fn silence(&self, request: SilenceRequest) -> Result<Silence> {
         let id = &self.0.clock.random_id()[..DIGITS];
-        Ok(self.silence_as(format!("sil_{id}"), request).await?.0)
+        Ok(self.silence_as(format!("sil_{id}"), request, None).await?.0)
     }
 
     /// As [`silence`](Notifier::silence), once for each key, as long as the silence is listed; and
@@ -56,23 +56,31 @@ impl Notifier {
         request: SilenceRequest,
     ) -> Result<(Silence, bool)> {
         let digest = Sha256::digest(format!("lockbay silence 1\0{idempotency_key}").as_bytes());
-        self.silence_as(format!("sil_{}", &hex(&digest)[..DIGITS]), request).await
+        let id = format!("sil_{}", &hex(&digest)[..DIGITS]);
+        let fingerprint = request.fingerprint()?;
+        self.silence_as(id, request, Some(fingerprint)).await
     }
 
-    async fn silence_as(&self, id: String, request: SilenceRequest) -> Result<(Silence, bool)> {
+    async fn silence_as(
+        &self,
+        id: String,
+        request: SilenceRequest,
+        fingerprint: Option<String>,
+    ) -> Result<(Silence, bool)> {
         let replayed = AtomicBool::new(false);
         let decide = |shelf: &mut Shelf, now| {
             let before = shelf.silences.iter().find(|silence| silence.id == id);
             replayed.store(before.is_some(), Ordering::Relaxed);
             match before {
                 // Also one that could not be made now, because its time is over.
-                Some(before) if before.is_asked_for_by(&request) => Ok((before.clone(), false)),
+                Some(before) if before.fingerprint == fingerprint => Ok((before.clone(), false)),
                 Some(_) => Err(Error::new(
                     ErrorKind::KeyReused,
                     format!("this idempotency key made another silence: {id}"),
                 )),
                 None => {
-                    let silence = request.clone().into_silence(id.clone(), now)?;
+                    let mut silence = request.clone().into_silence(id.clone(), now)?;
+                    silence.fingerprint.clone_from(&fingerprint);
                     shelf.add(silence.clone(), now)?;
                     Ok((silence, true))
                 }
@@ -104,7 +112,8 @@ impl Notifier {
         let read = self.0.store.get(&[shelf_key()]).await?;
         let record = read.records.iter().flatten().next();
         let shelf: Shelf = record.map(decode).transpose()?.unwrap_or_default();
-        let stands = |silence: Silence| {
+        let stands = |mut silence: Silence| {
+            silence.fingerprint = None;
             let state = silence.state(read.now);
             (silence, state)
         };
@@ -130,7 +139,8 @@ impl Notifier {
             let read = self.0.store.get(&[shelf_key()]).await?;
             let record = read.records.iter().flatten().next();
             let mut shelf: Shelf = record.map(decode).transpose()?.unwrap_or_default();
-            let (silence, changed) = decide(&mut shelf, read.now)?;
+            let (mut silence, changed) = decide(&mut shelf, read.now)?;
+            silence.fingerprint = None;
             if !changed {
                 return Ok(silence);
             }

@@ -8,11 +8,13 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::notice::cut;
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::glob::Glob;
+use crate::hex::hex;
 use crate::monitor::alert::{Firing, Severity};
 use crate::name::check_name;
 use crate::schedule::Expression;
@@ -39,13 +41,16 @@ pub struct SilenceRequest {
     #[serde(default)]
     pub severities: Vec<Severity>,
     /// From when on; from now on if it is not said.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<Timestamp>,
     /// Until when. A maintenance window may be without end.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Timestamp>,
+    /// In place of `until`: for how long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lasts: Option<Duration>,
     /// Only at these times in between.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window: Option<Window>,
     /// Who says so.
     pub actor: String,
@@ -95,21 +100,9 @@ pub struct Silence {
     /// Who ended it before its time, if somebody did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_by: Option<String>,
-}
-
-impl Silence {
-    /// Whether it was asked for in these words; its times count from when that was.
-    pub(super) fn is_asked_for_by(&self, request: &SilenceRequest) -> bool {
-        let SilenceRequest { rules, severities, window, actor, reason, .. } = request;
-        let asked = (rules, in_order(severities.clone()), window, actor, reason);
-        asked == (&self.rules, self.severities.clone(), &self.window, &self.actor, &self.reason)
-    }
-}
-
-fn in_order(mut severities: Vec<Severity>) -> Vec<Severity> {
-    severities.sort_unstable();
-    severities.dedup();
-    severities
+    /// The fingerprint of what was asked for, if that had a key; for the shelf alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) fingerprint: Option<String>,
 }
 
 /// How a silence stands at a moment.
@@ -125,6 +118,17 @@ pub enum SilenceState {
 }
 
 impl SilenceRequest {
+    /// What makes two requests the same one, as asked: before anything is counted from now on.
+    ///
+    /// # Errors
+    /// `Internal` if it cannot be written down.
+    pub(super) fn fingerprint(&self) -> Result<String> {
+        let asked = serde_json::to_vec(self).map_err(|error| {
+            Error::new(ErrorKind::Internal, "this request has no JSON form").with_source(error)
+        })?;
+        Ok(hex(&Sha256::digest(asked)))
+    }
+
     /// The silence that is asked for, at this moment.
     ///
     /// # Errors
@@ -138,40 +142,57 @@ impl SilenceRequest {
                 return Err(Error::invalid(format!("the {what} of a silence is more than spaces")));
             }
         }
-        let from = self.from.unwrap_or(now);
-        match self.until {
-            None if self.window.is_none() => {
-                return Err(Error::invalid(
-                    "a silence says until when, or is a window that recurs",
-                ));
-            }
-            Some(until) if until <= now || until <= from => {
-                return Err(Error::invalid(format!(
-                    "a silence ends after it begins and later than now ({now}), not at {until}"
-                )));
-            }
-            Some(until) if until.since(from) > MAX_SILENCE => {
-                return Err(Error::invalid(format!(
-                    "a silence lasts for a year at most; this ends at {until}"
-                )));
-            }
-            None | Some(_) => {}
-        }
         if let Some(window) = &self.window {
             window.check()?;
         }
+        let from = self.from.unwrap_or(now);
+        let until = self.end(from, now)?;
+        let mut severities = self.severities;
+        severities.sort_unstable();
+        severities.dedup();
         Ok(Silence {
             id,
             rules: self.rules,
-            severities: in_order(self.severities),
+            severities,
             from,
-            until: self.until,
+            until,
             window: self.window,
             actor: self.actor,
             reason: self.reason,
             created_at: now,
             ended_by: None,
+            fingerprint: None,
         })
+    }
+
+    fn end(&self, from: Timestamp, now: Timestamp) -> Result<Option<Timestamp>> {
+        let until = match (self.until, self.lasts) {
+            (Some(_), Some(_)) => {
+                let message = "a silence says until when or for how long, not both";
+                return Err(Error::invalid(message));
+            }
+            (until, None) => until,
+            (None, Some(lasts)) if lasts.is_zero() || lasts > MAX_SILENCE => {
+                return Err(Error::invalid(format!(
+                    "a silence lasts for more than 0 and at most {} seconds, not {}",
+                    MAX_SILENCE.as_secs(),
+                    lasts.as_secs_f64()
+                )));
+            }
+            (None, Some(lasts)) => Some(from + lasts),
+        };
+        match until {
+            None if self.window.is_none() => {
+                Err(Error::invalid("a silence says until when, or is a window that recurs"))
+            }
+            Some(until) if until <= now || until <= from => Err(Error::invalid(format!(
+                "a silence ends after it begins and later than now ({now}), not at {until}"
+            ))),
+            Some(until) if until.since(from) > MAX_SILENCE => Err(Error::invalid(format!(
+                "a silence lasts for a year at most; this ends at {until}"
+            ))),
+            until => Ok(until),
+        }
     }
 }
 

@@ -23,7 +23,7 @@ pub(crate) const TASK: Kind = Kind::new("task");
 /// What is asked in it. Key: the task id.
 pub(crate) const TASK_REQUEST: Kind = Kind::new("task-request");
 /// Tasks that nobody has yet. Key: handler, time, task id. No value.
-pub(crate) const TASK_QUEUE: Kind = Kind::new("task-queue");
+pub(crate) const TASK_QUEUE: Kind = Kind::index("task-queue");
 
 /// Who asks: an attempt, under an executor. Both only grow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -203,7 +203,7 @@ async fn lines_that_cannot_be_kept_are_refused(store: &dyn Store) {
 }
 
 async fn a_scan_backwards_is_a_scan_turned_round(store: &dyn Store) {
-    const BACK: Kind = Kind::new("conformance-back");
+    const BACK: Kind = Kind::index("conformance-back");
     let ids = ["b/1", "b/2", "b/3", "b/\u{10ffff}", "b", "c", "b0", "b/", "a"];
     let at = |id: &str| Key::new(Partition::FIRST, BACK, id);
     committed(store, vec![], ids.map(|id| Write::Mark { key: at(id) }).to_vec()).await;

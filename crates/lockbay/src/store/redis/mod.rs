@@ -247,7 +247,8 @@ impl Store for RedisStore {
             Order::Forwards => b"scan",
             Order::Backwards => b"back",
         };
-        let args: [&[u8]; 6] = [what, kind, limit.as_bytes(), bytes.as_bytes(), &from, &to];
+        let bare: &[u8] = if range.kind.is_index() { b"1" } else { b"0" };
+        let args: [&[u8]; 7] = [what, kind, limit.as_bytes(), bytes.as_bytes(), &from, &to, bare];
         self.page(range.partition, range.kind, &args).await
     }
 

@@ -2,7 +2,8 @@
 --
 -- KEYS  1  <tag>meta, for its tag; the layout of keys stands in redis_commit.lua
 -- ARGV  1  get:  kind, id, …
---          scan: kind, limit, bytes, lower and upper bound as ZRANGEBYLEX takes them
+--          scan: kind, limit, bytes, lower and upper bound as ZRANGEBYLEX takes them, and "1" if
+--                it is a kind of index entries, which have no records
 --          back: the same, the greatest id first
 --          due:  kind, limit, bytes
 --          A page ends at the limit, or with the record by which its values come to so many bytes.
@@ -14,8 +15,9 @@ local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local reply, bytes = {now, 0}, 0
 
-local function read(kind, id)
-  local record = redis.call('HMGET', tag .. 'r:' .. kind .. '/' .. id, 'v', 'r', 'd')
+local none = {}
+local function read(kind, id, bare)
+  local record = bare and none or redis.call('HMGET', tag .. 'r:' .. kind .. '/' .. id, 'v', 'r', 'd')
   local at = #reply
   reply[at + 1] = id
   reply[at + 2] = record[1] or ''
@@ -27,7 +29,7 @@ end
 local what, kind = ARGV[1], ARGV[2]
 if what == 'get' then
   for at = 2, #ARGV, 2 do
-    read(ARGV[at], ARGV[at + 1])
+    read(ARGV[at], ARGV[at + 1], false)
   end
   return reply
 end
@@ -50,6 +52,6 @@ for at, id in ipairs(found) do
     reply[2] = 1
     break
   end
-  read(kind, id)
+  read(kind, id, ARGV[7] == '1')
 end
 return reply

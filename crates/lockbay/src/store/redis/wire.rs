@@ -57,6 +57,7 @@ fn encode_write(out: &mut Pack, write: &Write) {
         Write::Put { value, deadline: Deadline::Never, .. } => (1, value, None),
         Write::Put { value, deadline: Deadline::After(ttl), .. } => (1, value, Some(*ttl)),
         Write::Touch { ttl, .. } => (2, &[], Some(*ttl)),
+        Write::Delete { key } if key.kind.is_index() => (6, &[], None),
         Write::Delete { .. } => (3, &[], None),
         Write::Mark { .. } => (4, &[], None),
         Write::Append { line, .. } => (5, line, None),

@@ -57,6 +57,7 @@ fn silence() -> Silence {
         reason: "r".into(),
         created_at: Timestamp::default(),
         ended_by: None,
+        fingerprint: None,
     }
 }
 

@@ -1,0 +1,158 @@
+"""What a call gives: awaited, made a task of, cancelled at any moment."""
+
+import asyncio
+import threading
+import time
+from typing import Any, Coroutine
+
+import pytest
+from conftest import QUICK, until
+from lockbay import Job, JobOutcome, LockBay, errors
+
+
+async def test_what_a_call_gives_is_awaited_gathered_waited_for_or_made_a_task_of(
+    bay: LockBay,
+) -> None:
+    async def pay(job: Job) -> str:
+        await asyncio.sleep(0)
+        return job.job_id
+
+    def call(key: str) -> Coroutine[Any, Any, JobOutcome]:
+        return bay.run_job("payment", key, pay)
+
+    ends = [
+        await asyncio.create_task(call("task")),
+        await asyncio.wait_for(call("in time"), 20),
+        *await asyncio.gather(call("one"), call("two")),
+    ]
+    async with asyncio.TaskGroup() as group:
+        grouped = group.create_task(call("grouped"))
+    done, _ = await asyncio.wait([asyncio.create_task(call("waited for"))])
+    ends += [grouped.result(), *(task.result() for task in done)]
+    assert len({end.result for end in ends}) == 6
+
+    async def fail(job: Job) -> None:
+        raise errors.Failed("no money")
+
+    failed = asyncio.create_task(bay.run_job("payment", "fails", fail))
+    assert (await failed).error == "no money"
+    wrong = asyncio.create_task(bay.jobs.get("none"))
+    with pytest.raises(errors.NotFound):
+        await wrong
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+async def test_a_task_made_of_a_call_ends_it_when_it_is_cancelled(store: str, turns: int) -> None:
+    ends: list[str] = []
+
+    async def pay(job: Job) -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            ends.append("cancelled")
+            raise
+
+    async with LockBay.open(store, **QUICK) as bay:
+        ran = asyncio.create_task(bay.run_job("payment", "k", pay, claim_ttl=0.6))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        ran.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await ran
+        again = await bay.run_job("payment", "k", lambda job: None, wait_seconds=20)
+        assert again.status == "completed" and len(ends) <= 1
+
+
+async def test_cancelling_what_is_awaited_cancels_the_handler(bay: LockBay) -> None:
+    running, ends = asyncio.Event(), []
+
+    async def pay(job: Job) -> None:
+        running.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            ends.append("cancelled")
+            raise
+
+    ran = asyncio.ensure_future(bay.run_job("payment", "k", pay))
+    await running.wait()
+    ran.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await ran
+    await until(lambda: ends == ["cancelled"])
+
+
+async def test_cancelled_at_once_nothing_is_called(store: str) -> None:
+    called = []
+    async with LockBay.open(store, **QUICK) as bay:
+        for number in range(50):
+            ran = asyncio.ensure_future(bay.run_job("payment", str(number), called.append))
+            await asyncio.sleep(0)
+            ran.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await ran
+        begun = len(called)
+        await bay.run_job("payment", "last", lambda job: None)
+        assert len(called) == begun
+
+
+async def test_a_handler_whose_task_is_cancelled_before_it_begins_is_tried_again() -> None:
+    called: list[int] = []
+
+    async def pay(job: Job) -> int:
+        called.append(job.attempt)
+        return job.attempt
+
+    async with LockBay.open("memory:", **QUICK) as bay:
+        await bay.run_job("payment", "other", pay)
+        before = asyncio.all_tasks()
+        running = bay.run_job("payment", "k", pay)
+        [task] = asyncio.all_tasks() - before
+        task.cancel()
+        failed = await running
+        assert (failed.status, called) == ("failed", [1])
+        ran = await bay.run_job("payment", "k", pay)
+        assert (ran.status, ran.result, called) == ("completed", 2, [1, 2])
+
+
+async def test_a_plain_function_on_a_thread_sees_that_nobody_waits_any_more(
+    bay: LockBay,
+) -> None:
+    running, seen = threading.Event(), threading.Event()
+
+    def pay(job: Job) -> None:
+        running.set()
+        while not job.cancelled:
+            time.sleep(0.001)
+        seen.set()
+
+    ran = asyncio.ensure_future(bay.run_job("payment", "k", pay))
+    await until(running.is_set)
+    ran.cancel()
+    await until(seen.is_set)
+
+
+async def test_a_claim_that_is_lost_cancels_the_handler(store: str) -> None:
+    running, ends = asyncio.Event(), []
+
+    async def pay(job: Job) -> None:
+        running.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            ends.append("cancelled")
+            raise
+
+    async with LockBay.open(store, **QUICK) as one, LockBay.open(store, **QUICK) as other:
+        ran = asyncio.ensure_future(one.run_job("payment", "k", pay, claim_ttl=0.5))
+        await running.wait()
+        [job], _ = await other.jobs.list()
+        await other.jobs.cancel(job["job_id"], "fraud")
+        with pytest.raises(errors.Fenced):
+            await ran
+        await until(lambda: ends == ["cancelled"])
+
+
+async def is_failed(bay: LockBay) -> bool:
+    jobs, _ = await bay.jobs.list(status="failed")
+    return bool(jobs)
