@@ -474,8 +474,7 @@ impl Drop for Asked {
 
 type Then = Box<dyn FnOnce(Python<'_>, PyResult<Bound<'_, PyAny>>) + Send>;
 
-/// Hears what came of a call, from its task. One that is cancelled before it has begun, or whose
-/// loop has ended, says nothing.
+/// Hears what came of a call, from its task. One whose loop has ended says nothing.
 #[pyclass(frozen)]
 struct Listener {
     post: Post,

@@ -109,9 +109,7 @@ async def test_a_handler_whose_task_is_cancelled_before_it_begins_is_tried_again
         running = bay.run_job("payment", "k", pay)
         [task] = asyncio.all_tasks() - before
         task.cancel()
-        failed = await running
-        assert (failed.status, called) == ("failed", [1])
-        ran = await bay.run_job("payment", "k", pay)
+        ran = await running
         assert (ran.status, ran.result, called) == ("completed", 2, [1, 2])
 
 
@@ -151,8 +149,3 @@ async def test_a_claim_that_is_lost_cancels_the_handler(store: str) -> None:
         with pytest.raises(errors.Fenced):
             await ran
         await until(lambda: ends == ["cancelled"])
-
-
-async def is_failed(bay: LockBay) -> bool:
-    jobs, _ = await bay.jobs.list(status="failed")
-    return bool(jobs)

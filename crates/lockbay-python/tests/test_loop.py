@@ -143,6 +143,11 @@ def test_a_loop_that_has_ended_is_not_kept(sqlite_store: str) -> None:
     assert [loop() for loop in ended] == [None, None, None]
 
 
+async def is_failed(bay: LockBay) -> bool:
+    jobs, _ = await bay.jobs.list(status="failed")
+    return bool(jobs)
+
+
 async def test_a_loop_that_is_held_up_holds_up_no_timeout(bay: LockBay) -> None:
     began = asyncio.Event()
 

@@ -5,8 +5,8 @@ import contextvars
 import inspect
 import logging
 import threading
-from types import FunctionType
-from typing import Any, AsyncGenerator, Callable, TypeVar
+from types import FunctionType, coroutine
+from typing import Any, AsyncGenerator, Callable, Generator, TypeVar
 
 from lockbay.errors import Failed
 
@@ -62,6 +62,7 @@ def begin(
 ) -> "asyncio.Task[None]":
     """Begins a call as a task of the running loop, which answers with what came of it."""
     call = _answered(function, positional, keywords or {}, answer)
+    call.send(None)
     if context is None:
         context = contextvars.Context()
     return asyncio.get_running_loop().create_task(call, context=context)
@@ -74,8 +75,10 @@ async def _answered(
     answer: Callable[[Any, BaseException | None], None],
 ) -> None:
     """Answers before the task ends, as what is called when it has ended waits for another turn of
-    the loop."""
+    the loop. It has come to its pause when the task is made of it, so that it answers also if that is
+    cancelled before its first turn."""
     try:
+        await _pause()
         if is_async(function):
             result = await function(*positional, **keywords)
         else:
@@ -97,6 +100,11 @@ def is_async(function: Callable[..., Any]) -> bool:
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
         getattr(type(function), "__call__", None)
     )
+
+
+@coroutine
+def _pause() -> Generator[None, None, None]:
+    yield
 
 
 async def _on_a_thread(
