@@ -362,7 +362,7 @@ impl Shared {
             Standing::Elsewhere(pid) => format!(
                 "this LockBay was opened by process {pid}, and this is its child {}: open it here \
                  as well, with start()",
-                std::process::id()
+                crate::runtime::pid()
             ),
             Standing::Nowhere => {
                 "this LockBay is not open: use `async with`, or await start() first".to_owned()

@@ -66,6 +66,7 @@ fn _lockbay(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(json::to_text, module)?)?;
     module.add_function(wrap_pyfunction!(json::value_of, module)?)?;
     module.add_function(wrap_pyfunction!(life::end, module)?)?;
+    module.add_function(wrap_pyfunction!(runtime::forked, module)?)?;
     module.add_function(wrap_pyfunction!(runtime::hold_still, module)?)?;
     module.add_function(wrap_pyfunction!(runtime::go_on, module)?)
 }

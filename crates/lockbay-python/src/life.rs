@@ -63,12 +63,12 @@ static INHERITED_SQLITE: AtomicBool = AtomicBool::new(false);
 impl Owned {
     /// Nothing is open, here.
     pub(crate) fn nothing() -> Self {
-        Owned { pid: std::process::id(), slot: Slot::Closed(None) }
+        Owned { pid: crate::runtime::pid(), slot: Slot::Closed(None) }
     }
 
     /// What somebody else has open.
     pub(crate) fn lent(bay: lockbay::LockBay, home: Home) -> Self {
-        Owned { pid: std::process::id(), slot: Slot::Lent(bay, home) }
+        Owned { pid: crate::runtime::pid(), slot: Slot::Lent(bay, home) }
     }
 }
 
@@ -84,7 +84,7 @@ impl Shared {
     pub(crate) fn standing(&self) -> Standing {
         let owned = self.slot.lock();
         match &owned.slot {
-            Slot::Open(opened) if owned.pid == std::process::id() => {
+            Slot::Open(opened) if owned.pid == crate::runtime::pid() => {
                 Standing::Here(opened.bay.clone(), opened.home.clone())
             }
             Slot::Lent(bay, home) => Standing::Here(bay.clone(), home.clone()),
@@ -98,7 +98,7 @@ impl Shared {
         let given = self.given.lock().clone();
         let config = Box::new(given.config()?);
         let inherits = config.store.starts_with("sqlite:") && inherits_sqlite();
-        let pid = std::process::id();
+        let pid = crate::runtime::pid();
         let mut owned = self.slot.lock();
         if owned.pid == pid {
             match &owned.slot {
@@ -137,7 +137,7 @@ impl Shared {
     /// The instance if it is open here; from then on it is not.
     fn take(&self) -> Taken {
         let mut owned = self.slot.lock();
-        if owned.pid != std::process::id() {
+        if owned.pid != crate::runtime::pid() {
             // What the parent closes fires in no child.
             return Taken::ClosedBefore(None);
         }
@@ -192,7 +192,7 @@ impl Shared {
 /// Whether this process was forked off one that had a SQLite file open. That library then takes the
 /// parent's locks for its own.
 fn inherits_sqlite() -> bool {
-    let pid = std::process::id();
+    let pid = crate::runtime::pid();
     let all: Vec<_> = ALL.lock().iter().filter_map(Weak::upgrade).collect();
     let is_inherited = |shared: &Arc<Shared>| {
         let owned = shared.slot.lock();
@@ -309,7 +309,7 @@ impl Opening {
 impl Drop for Opening {
     fn drop(&mut self) {
         let mut owned = self.shared.slot.lock();
-        if owned.pid == std::process::id() && matches!(owned.slot, Slot::Opening(_)) {
+        if owned.pid == crate::runtime::pid() && matches!(owned.slot, Slot::Opening(_)) {
             owned.slot = Slot::Closed(None);
         }
         drop(owned);
@@ -338,7 +338,7 @@ impl Drop for Shared {
     fn drop(&mut self) {
         let Owned { pid, slot } = self.slot.get_mut();
         let slot = std::mem::replace(slot, Slot::Closed(None));
-        if *pid != std::process::id() {
+        if *pid != crate::runtime::pid() {
             if slot.uses_sqlite() {
                 INHERITED_SQLITE.store(true, Ordering::Release);
             }

@@ -48,7 +48,7 @@ pub(crate) fn install() {
 
 /// Lines go to this loop from now on.
 pub(crate) fn read_on(py: Python<'_>, post: &Post) {
-    let reader = Reader { pid: std::process::id(), post: post.clone() };
+    let reader = Reader { pid: crate::runtime::pid(), post: post.clone() };
     let before = WAITING.lock().reader.replace(reader);
     drop(before);
     deliver(py);
@@ -111,7 +111,7 @@ impl Subscriber for Teller {
         // The first of several wakes the loop for all of them.
         if waiting.lines.len() == 1
             && let Some(reader) = waiting.reader.as_ref()
-            && reader.pid == std::process::id()
+            && reader.pid == crate::runtime::pid()
         {
             reader.post.send(deliver);
         }

@@ -90,7 +90,7 @@ impl Post {
 
     /// Whether it was copied by a fork.
     pub(crate) fn is_foreign(&self) -> bool {
-        self.0.pid != std::process::id()
+        self.0.pid != crate::runtime::pid()
     }
 
     /// Whether its loop is still there.
@@ -271,7 +271,7 @@ impl Mailbox {
             .map_err(|error| PyRuntimeError::new_err(format!("no descriptor is left: {error}")))?;
         let letters = Mutex::new(Some(Vec::new()));
         let post = Post(Arc::new(Shared {
-            pid: std::process::id(),
+            pid: crate::runtime::pid(),
             letters,
             bell,
             ended: CancellationToken::new(),
@@ -387,8 +387,11 @@ pub(crate) async fn ask_until<T: Send + 'static>(
             Err(error) => return then(py, Err(error)),
         };
         let listener = Listener { post: asker, then: Mutex::new(Some(Box::new(then))) };
-        // What does not begin drops its listener, and so it is not answered.
-        match question.begin(py, arguments, listener) {
+        let begun = Bound::new(py, listener).and_then(|listener| {
+            let running = question.begin(py, arguments, &listener);
+            running.inspect_err(|error| listener.get().tell(py, Err(error.clone_ref(py))))
+        });
+        match begun {
             Ok(running) => began(&stage, &running),
             Err(error) => error.write_unraisable(py, None),
         }
@@ -430,7 +433,7 @@ impl Question {
         &self,
         py: Python<'py>,
         arguments: Arguments,
-        listener: Listener,
+        listener: &Bound<'py, Listener>,
     ) -> PyResult<Bound<'py, PyAny>> {
         static BEGIN: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let begin = BEGIN.import(py, "lockbay._loop", "begin")?;
@@ -474,24 +477,39 @@ impl Drop for Asked {
 
 type Then = Box<dyn FnOnce(Python<'_>, PyResult<Bound<'_, PyAny>>) + Send>;
 
-/// Hears what came of a call, from its task. One whose loop has ended says nothing.
+/// Hears what came of a call.
 #[pyclass(frozen)]
 struct Listener {
     post: Post,
     then: Mutex<Option<Then>>,
 }
 
-#[pymethods]
 impl Listener {
-    fn __call__<'py>(&self, result: Bound<'py, PyAny>, error: Option<Bound<'py, PyAny>>) {
+    fn tell(&self, py: Python<'_>, answer: PyResult<Bound<'_, PyAny>>) {
         let then = self.then.lock().take();
         if self.post.is_foreign() {
             // It answers a thread that is not here.
             std::mem::forget(then);
         } else if let Some(then) = then {
-            let py = result.py();
-            let answer = error.map_or(Ok(result), |error| Err(PyErr::from_value(error)));
             inside(py, &self.post, || then(py, answer));
+        }
+    }
+}
+
+#[pymethods]
+impl Listener {
+    /// What came of it, from the task that does it.
+    fn answer<'py>(&self, result: Bound<'py, PyAny>, error: Option<Bound<'py, PyAny>>) {
+        let py = result.py();
+        self.tell(py, error.map_or(Ok(result), |error| Err(PyErr::from_value(error))));
+    }
+
+    /// The task has ended. If it has not answered, it ended before it began, or by what is no
+    /// error but an end; one that ended in order was made of something else, and nothing is known.
+    fn __call__(&self, task: &Bound<'_, PyAny>) {
+        match task.call_method0(intern!(task.py(), "result")) {
+            Err(error) => self.tell(task.py(), Err(error)),
+            Ok(_) => drop(self.then.lock().take()),
         }
     }
 }

@@ -7,6 +7,7 @@
 //! attached to the interpreter, and only the one that forks is attached while it does.
 
 use std::cell::RefCell;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, PoisonError};
 use std::time::Duration;
 
@@ -28,9 +29,29 @@ struct Owned {
 
 static RUNTIME: Mutex<Option<Owned>> = Mutex::new(None);
 
+/// The id of this process, or 0 if it was not asked for yet.
+static PID: AtomicU32 = AtomicU32::new(0);
+
+/// The id of this process. It is asked for many times a call, and the kernel once.
+pub(crate) fn pid() -> u32 {
+    match PID.load(Ordering::Relaxed) {
+        0 => {
+            forked();
+            PID.load(Ordering::Relaxed)
+        }
+        pid => pid,
+    }
+}
+
+/// This process is the child of a fork.
+#[pyfunction]
+pub(crate) fn forked() {
+    PID.store(std::process::id(), Ordering::Relaxed);
+}
+
 /// The runtime, as of this process.
 pub(crate) fn handle(_: Python<'_>) -> PyResult<Handle> {
-    let pid = std::process::id();
+    let pid = pid();
     let mut slot = RUNTIME.lock();
     if let Some(owned) = slot.as_ref().filter(|owned| owned.pid == pid) {
         return Ok(owned.runtime.handle().clone());
@@ -49,7 +70,7 @@ pub(crate) fn handle(_: Python<'_>) -> PyResult<Handle> {
 
 /// Ends it, without waiting for what still runs.
 pub(crate) fn end(_: Python<'_>) {
-    let pid = std::process::id();
+    let pid = pid();
     // Not locked any more when what it ran is dropped.
     let owned = RUNTIME.lock().take();
     match owned {
@@ -109,7 +130,7 @@ thread_local! {
 /// Holds the threads of the runtime still, because this thread forks the process now.
 #[pyfunction]
 pub(crate) fn hold_still(py: Python<'_>) {
-    let pid = std::process::id();
+    let pid = pid();
     let ours = |owned: &&Owned| owned.pid == pid;
     // Not locked any more when others attach.
     let runtime = RUNTIME.lock().as_ref().filter(ours).map(|owned| owned.runtime.handle().clone());

@@ -1,6 +1,7 @@
 """What a call gives: awaited, made a task of, cancelled at any moment."""
 
 import asyncio
+import gc
 import threading
 import time
 from typing import Any, Coroutine
@@ -111,6 +112,59 @@ async def test_a_handler_whose_task_is_cancelled_before_it_begins_is_tried_again
         task.cancel()
         ran = await running
         assert (ran.status, ran.result, called) == ("completed", 2, [1, 2])
+
+
+async def test_handlers_run_under_a_task_factory_that_wraps_coroutines(bay: LockBay) -> None:
+    traced = []
+
+    def factory(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> asyncio.Task[Any]:
+        async def trace() -> Any:
+            traced.append(work)
+            return await work
+
+        return asyncio.Task(trace(), loop=loop, **options)
+
+    async def pay(job: Job) -> str:
+        await asyncio.sleep(0)
+        return "paid"
+
+    asyncio.get_running_loop().set_task_factory(factory)
+    ran = await asyncio.create_task(bay.run_job("payment", "k", pay))
+    assert (ran.result, len(traced)) == ("paid", 2)
+
+    def untraceable(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> Any:
+        work.close()
+        raise RuntimeError("no more tasks")
+
+    asyncio.get_running_loop().set_task_factory(untraceable)
+    ran = await bay.run_job("payment", "other", pay, max_retries=0)
+    asyncio.get_running_loop().set_task_factory(None)
+    assert (ran.status, ran.error) == ("failed", "RuntimeError: no more tasks")
+
+
+async def test_calls_and_leases_that_fail_leave_nothing_to_the_collector(bay: LockBay) -> None:
+    async with bay.lease("taken", holder="other"):
+        await leave_nothing(bay)
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(20):
+                await leave_nothing(bay)
+            assert gc.collect() < 20
+        finally:
+            gc.enable()
+
+
+async def leave_nothing(bay: LockBay) -> None:
+    try:
+        await asyncio.create_task(bay.jobs.get("none"))
+    except errors.NotFound:
+        pass
+    try:
+        async with bay.lease("taken"):
+            raise AssertionError("it is taken")
+    except errors.Held:
+        pass
 
 
 async def test_a_plain_function_on_a_thread_sees_that_nobody_waits_any_more(

@@ -237,9 +237,12 @@ async def test_a_handler_that_raises_what_is_no_exception_has_failed(bay: LockBa
     def on_a_thread(job: Job) -> None:
         raise Stop("now")
 
-    for handler in (on_the_loop, on_a_thread):
+    async def as_a_generator(job: Job) -> None:
+        raise GeneratorExit("now")
+
+    for handler, error in ((on_the_loop, "Stop"), (on_a_thread, "Stop"), (as_a_generator, "GeneratorExit")):
         outcome = await bay.run_job("stop", handler.__name__, handler, max_retries=0)
-        assert (outcome.status, outcome.error) == ("failed", "Stop: now")
+        assert (outcome.status, outcome.error) == ("failed", f"{error}: now")
 
 
 async def test_a_plain_function_that_raises_stop_iteration_has_failed(bay: LockBay) -> None:

@@ -218,9 +218,12 @@ fn a_benchmark_leaves_what_is_in_the_namespace_of_its_url() {
     let server = start();
     let id = claim(&server, "a");
     drop(server);
-    for subject in
-        [&["lease", "--count", "8", "--concurrency", "1"][..], &["idle", "--seconds", "1"]]
-    {
+    for subject in [
+        &["lease", "--count", "8", "--concurrency", "1"][..],
+        &["job", "--raw", "--count", "8", "--concurrency", "1"],
+        &["saga", "--raw", "--count", "8", "--concurrency", "1"],
+        &["idle", "--seconds", "1"],
+    ] {
         let mut bench = lockbay();
         let output = bench.arg("bench").args(subject).args(["--store", &url]).output().unwrap();
         assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));

@@ -29,9 +29,10 @@ use support::eventually;
 use support::redis::RedisServer;
 use tokio::sync::broadcast::Receiver;
 
-/// Whoever is told, by all instances together.
+/// Whoever is told, by all instances together. It tells notices by their ids, as receivers are to
+/// do: one that arrived while its leader resigned may come again.
 #[derive(Default)]
-struct Pager(Mutex<Vec<(String, &'static str)>>);
+struct Pager(Mutex<Vec<Notice>>);
 
 #[async_trait]
 impl Channel for Pager {
@@ -41,7 +42,9 @@ impl Channel for Pager {
 
     async fn deliver(&self, notice: &Notice) -> Result<(), Undelivered> {
         let mut told = self.0.lock().unwrap();
-        told.extend(notice.alerts.iter().map(|alert| (alert.rule.clone(), alert.state.name())));
+        if told.iter().all(|before| before.id != notice.id) {
+            told.push(notice.clone());
+        }
         Ok(())
     }
 }
@@ -99,8 +102,13 @@ impl Trio {
     }
 
     fn told(&self) -> Vec<&'static str> {
+        self.told_of("failing")
+    }
+
+    fn told_of(&self, rule: &str) -> Vec<&'static str> {
         let told = self.receiver.0.lock().unwrap();
-        told.iter().filter(|(rule, _)| rule == "failing").map(|(_, state)| *state).collect()
+        let alerts = told.iter().flat_map(|notice| &notice.alerts);
+        alerts.filter(|alert| alert.rule == rule).map(|alert| alert.state.name()).collect()
     }
 
     /// How often each event was told of the rule on each instance.
@@ -368,11 +376,7 @@ async fn a_ledger_that_does_not_come_to_zero_is_told_though_nobody_asks() {
     let damage = Write::Put { key, value, deadline: Deadline::Never };
     let commit = Commit::new(Partition::FIRST, vec![], vec![damage], vec![]).unwrap();
     stores[0].commit(&commit).await.unwrap();
-    let told = || {
-        let told = trio.receiver.0.lock().unwrap();
-        let of = told.iter().filter(|(rule, _)| rule == "ledger_unbalanced");
-        of.map(|(_, state)| *state).collect::<Vec<_>>()
-    };
+    let told = || trio.told_of("ledger_unbalanced");
     settle().await;
     pass(&clock, 60).await;
     assert_eq!(told(), ["firing"]);

@@ -46,7 +46,11 @@ __all__ = [
 ]
 
 atexit.register(_lockbay.end)
-os.register_at_fork(before=_lockbay.hold_still, after_in_parent=_lockbay.go_on)
+os.register_at_fork(
+    before=_lockbay.hold_still,
+    after_in_parent=_lockbay.go_on,
+    after_in_child=_lockbay.forked,
+)
 # One fork at a time: what is registered last comes first before it, and last after it.
 _forking = threading.Lock()
 os.register_at_fork(

@@ -5,8 +5,8 @@ import contextvars
 import inspect
 import logging
 import threading
-from types import FunctionType, coroutine
-from typing import Any, AsyncGenerator, Callable, Generator, TypeVar
+from types import FunctionType
+from typing import Any, AsyncGenerator, Callable, TypeVar
 
 from lockbay.errors import Failed
 
@@ -32,11 +32,17 @@ class Answer(asyncio.Future[T]):
         return True
 
     def send(self, value: Any) -> Any:
-        return next(self.__await__())
+        try:
+            return next(self.__await__())
+        finally:
+            del self  # An exception that is raised keeps this frame, and so a cycle.
 
     def throw(self, *exception: Any) -> Any:
         self.cancel()
-        return self.__await__().throw(*exception)
+        try:
+            return self.__await__().throw(*exception)
+        finally:
+            del self, exception
 
     def close(self) -> None:
         self.cancel()
@@ -49,8 +55,11 @@ async def entered(lease: Any) -> Any:
         return await taken
     except asyncio.CancelledError:
         if not taken.cancelled() and taken.exception() is None:
-            lease.release()
+            # One that cannot be given back lapses.
+            lease.release().add_done_callback(lambda given: given.cancelled() or given.exception())
         raise
+    finally:
+        del taken
 
 
 def begin(
@@ -58,39 +67,33 @@ def begin(
     context: Any,
     positional: tuple[Any, ...],
     keywords: dict[str, Any] | None,
-    answer: Callable[[Any, BaseException | None], None],
+    listener: Any,
 ) -> "asyncio.Task[None]":
-    """Begins a call as a task of the running loop, which answers with what came of it."""
-    call = _answered(function, positional, keywords or {}, answer)
-    call.send(None)
-    if context is None:
-        context = contextvars.Context()
-    return asyncio.get_running_loop().create_task(call, context=context)
+    """Begins a call as a task of the running loop. What came of it is told to the listener."""
+    call = _answered(function, positional, keywords or {}, listener)
+    task = asyncio.get_running_loop().create_task(call, context=context)
+    task.add_done_callback(listener)
+    return task
 
 
 async def _answered(
     function: Callable[..., Any],
     positional: tuple[Any, ...],
     keywords: dict[str, Any],
-    answer: Callable[[Any, BaseException | None], None],
+    listener: Any,
 ) -> None:
-    """Answers before the task ends, as what is called when it has ended waits for another turn of
-    the loop. It has come to its pause when the task is made of it, so that it answers also if that is
-    cancelled before its first turn."""
+    """Answers before the task ends, because what is called when it has ended waits for another turn
+    of the loop. That way the listener hears of a task that ended without an answer, such as one that
+    was cancelled before its first turn."""
     try:
-        await _pause()
         if is_async(function):
             result = await function(*positional, **keywords)
         else:
             result = await _on_a_thread(function, positional, keywords)
-    except GeneratorExit:  # Its loop is gone, and nothing is known of it.
-        raise
-    except BaseException as error:
-        answer(None, error)
-        if not isinstance(error, Exception):
-            raise
+    except Exception as error:
+        listener.answer(None, error)
     else:
-        answer(result, None)
+        listener.answer(result, None)
 
 
 def is_async(function: Callable[..., Any]) -> bool:
@@ -100,11 +103,6 @@ def is_async(function: Callable[..., Any]) -> bool:
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
         getattr(type(function), "__call__", None)
     )
-
-
-@coroutine
-def _pause() -> Generator[None, None, None]:
-    yield
 
 
 async def _on_a_thread(

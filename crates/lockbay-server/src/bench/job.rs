@@ -10,7 +10,7 @@ use lockbay::{Json, LockBay};
 use super::load::{self, Measured};
 
 pub(super) const RAW: Kind = Kind::new("bench-raw");
-pub(super) const RAW_LIST: Kind = Kind::new("bench-raw-list");
+pub(super) const RAW_LIST: Kind = Kind::index("bench-raw-list");
 
 const PARAMETERS: &str = r#"{"user_id":12345,"amount":1000.0,"currency":"USD"}"#;
 const RESULT: &str = r#"{"transaction_id":"txn_12345"}"#;

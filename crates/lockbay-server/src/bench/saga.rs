@@ -15,7 +15,7 @@ use super::load::{self, Measured};
 
 pub(super) const RAW: Kind = Kind::new("bench-saga");
 pub(super) const RAW_LOG: Kind = Kind::new("bench-saga-log");
-pub(super) const RAW_LIST: Kind = Kind::new("bench-saga-list");
+pub(super) const RAW_LIST: Kind = Kind::index("bench-saga-list");
 
 const PARAMETERS: &str = r#"{"user_id":12345,"amount":"1000.00","currency":"USD"}"#;
 const RESULT: &str = r#"{"transaction_id":"txn_12345"}"#;

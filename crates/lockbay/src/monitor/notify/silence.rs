@@ -123,7 +123,9 @@ impl SilenceRequest {
     /// # Errors
     /// `Internal` if it cannot be written down.
     pub(super) fn fingerprint(&self) -> Result<String> {
-        let asked = serde_json::to_vec(self).map_err(|error| {
+        let mut asked = self.clone();
+        in_order(&mut asked.severities);
+        let asked = serde_json::to_vec(&asked).map_err(|error| {
             Error::new(ErrorKind::Internal, "this request has no JSON form").with_source(error)
         })?;
         Ok(hex(&Sha256::digest(asked)))
@@ -148,8 +150,7 @@ impl SilenceRequest {
         let from = self.from.unwrap_or(now);
         let until = self.end(from, now)?;
         let mut severities = self.severities;
-        severities.sort_unstable();
-        severities.dedup();
+        in_order(&mut severities);
         Ok(Silence {
             id,
             rules: self.rules,
@@ -194,6 +195,11 @@ impl SilenceRequest {
             until => Ok(until),
         }
     }
+}
+
+fn in_order(severities: &mut Vec<Severity>) {
+    severities.sort_unstable();
+    severities.dedup();
 }
 
 impl Window {
