@@ -387,13 +387,13 @@ pub(crate) async fn ask_until<T: Send + 'static>(
             Err(error) => return then(py, Err(error)),
         };
         let listener = Listener { post: asker, then: Mutex::new(Some(Box::new(then))) };
-        let begun = Bound::new(py, listener).and_then(|listener| {
-            let running = question.begin(py, arguments, &listener);
-            running.inspect_err(|error| listener.get().tell(py, Err(error.clone_ref(py))))
-        });
-        match begun {
+        let listener = match Bound::new(py, listener) {
+            Ok(listener) => listener,
+            Err(error) => return error.write_unraisable(py, None),
+        };
+        match question.begin(py, arguments, &listener) {
             Ok(running) => began(&stage, &running),
-            Err(error) => error.write_unraisable(py, None),
+            Err(error) => listener.get().tell(py, Err(error)),
         }
     });
     if !sent {

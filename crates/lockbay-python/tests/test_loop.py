@@ -240,7 +240,8 @@ async def test_a_handler_that_raises_what_is_no_exception_has_failed(bay: LockBa
     async def as_a_generator(job: Job) -> None:
         raise GeneratorExit("now")
 
-    for handler, error in ((on_the_loop, "Stop"), (on_a_thread, "Stop"), (as_a_generator, "GeneratorExit")):
+    raised = {on_the_loop: "Stop", on_a_thread: "Stop", as_a_generator: "GeneratorExit"}
+    for handler, error in raised.items():
         outcome = await bay.run_job("stop", handler.__name__, handler, max_retries=0)
         assert (outcome.status, outcome.error) == ("failed", f"{error}: now")
 
