@@ -219,25 +219,49 @@ def in_a_process(function: str, *arguments: object) -> float:
 
 
 def compare_overhead(seconds: float, rounds: int) -> None:
-    """A job that does nothing, one at a time: through Python, and through Rust alone."""
-    ours, rust = [], []
+    """A job that does nothing, one at a time: through Python, and through Rust alone.
+
+    Rounds are short, and the fastest of each side count: what else the machine does can only add to
+    them, and on one that is shared it doubles them for seconds. The medians stand beside.
+    """
+    ours: list[float] = []
+    rust: list[float] = []
     for _ in range(rounds):
-        ours.append(1e6 / our_jobs("memory:", seconds, 1, replay=False))
-        rust.append(rust_job_us(seconds))
-    python_us, rust_us = statistics.median(ours), statistics.median(rust)
+        ours += our_job_us(seconds)
+        rust += rust_job_us(seconds)
+    overhead = min(ours) - min(rust)
     say(
-        compare="overhead", python_us=round(python_us, 1), rust_us=round(rust_us, 1),
-        overhead_us=round(python_us - rust_us, 1), at_most=60, holds=python_us - rust_us <= 60,
+        compare="overhead", python_us=round(min(ours), 1), rust_us=round(min(rust), 1),
+        overhead_us=round(overhead, 1), at_most=60, holds=overhead <= 60,
+        median_python_us=round(statistics.median(ours), 1),
+        median_rust_us=round(statistics.median(rust), 1),
     )
 
 
-def rust_job_us(seconds: float) -> float:
-    count = str(int(seconds * 20_000))
+def our_job_us(seconds: float) -> list[float]:
+    async def measure() -> list[float]:
+        async with lockbay.LockBay.open("memory:", monitoring=False) as bay:
+
+            async def fresh(key: str) -> None:
+                await bay.run_job("compare", key, no_op)
+
+            end, took = time.perf_counter() + seconds, []
+            while time.perf_counter() < end:
+                took.append(1e6 / await closed_loop(0.1, 1, fresh))
+            return took[1:]  # The first warms up.
+
+    return asyncio.run(measure())
+
+
+def rust_job_us(seconds: float) -> list[float]:
     command = [os.environ["LOCKBAY_BINARY"], "bench", "job", "--store", "memory:", "--json"]
-    command += ["--concurrency", "1", "--count", count]
-    ended = subprocess.run(command, capture_output=True, text=True, check=True)
-    lines = [json.loads(line) for line in ended.stdout.splitlines()]
-    return 1e6 / float(lines[-1]["per_second"])
+    command += ["--concurrency", "1", "--count", "4000"]
+    end, took = time.perf_counter() + seconds, []
+    while time.perf_counter() < end:
+        ended = subprocess.run(command, capture_output=True, text=True, check=True)
+        line = json.loads(ended.stdout.splitlines()[-1])
+        took.append(1e6 / float(line["per_second"]))
+    return took
 
 
 def leak(count: int = 1_000_000, warm_up: int = 100_000) -> None:
