@@ -5,7 +5,7 @@
 
 It makes a virtual environment under target/, installs the peers from the package index and the
 wheel of this tree, built with optimizations, and starts a Redis server of its own. Rounds of both
-sides alternate, and the median of the rounds counts. It prints one JSON object a line, and what
+sides alternate, and the median of the rounds counts; of the overhead, their fastest. It prints one JSON object a line, and what
 the figures come to. Nothing here is a test.
 """
 

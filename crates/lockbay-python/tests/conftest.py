@@ -18,7 +18,7 @@ from typing import Any, AsyncIterator, Awaitable, Callable, Iterator
 
 import lockbay
 import pytest
-from lockbay import LockBay
+from lockbay import Job, LockBay
 
 # Where the package is, installed or beside the crate: what a test starts has the same.
 PACKAGE = Path(lockbay.__file__).resolve().parents[1]
@@ -123,6 +123,22 @@ async def guide(store: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Lo
 
     yield bay
     await bay.close()
+
+
+class Hanging:
+    """A handler that goes on until it is cancelled."""
+
+    def __init__(self) -> None:
+        self.running = asyncio.Event()
+        self.cancelled = False
+
+    async def __call__(self, job: Job) -> None:
+        self.running.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.cancelled = True
+            raise
 
 
 async def until(

@@ -7,7 +7,7 @@ import time
 from typing import Any, Coroutine
 
 import pytest
-from conftest import QUICK, until
+from conftest import QUICK, Hanging, until
 from lockbay import Job, JobOutcome, LockBay, errors
 
 
@@ -44,15 +44,7 @@ async def test_what_a_call_gives_is_awaited_gathered_waited_for_or_made_a_task_o
 
 @pytest.mark.parametrize("turns", [0, 1, 2, 3])
 async def test_a_task_made_of_a_call_ends_it_when_it_is_cancelled(store: str, turns: int) -> None:
-    ends: list[str] = []
-
-    async def pay(job: Job) -> None:
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            ends.append("cancelled")
-            raise
-
+    pay = Hanging()
     async with LockBay.open(store, **QUICK) as bay:
         ran = asyncio.create_task(bay.run_job("payment", "k", pay, claim_ttl=0.6))
         for _ in range(turns):
@@ -61,26 +53,18 @@ async def test_a_task_made_of_a_call_ends_it_when_it_is_cancelled(store: str, tu
         with pytest.raises(asyncio.CancelledError):
             await ran
         again = await bay.run_job("payment", "k", lambda job: None, wait_seconds=20)
-        assert again.status == "completed" and len(ends) <= 1
+        assert again.status == "completed"
+        await until(lambda: pay.running.is_set() == pay.cancelled)
 
 
 async def test_cancelling_what_is_awaited_cancels_the_handler(bay: LockBay) -> None:
-    running, ends = asyncio.Event(), []
-
-    async def pay(job: Job) -> None:
-        running.set()
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            ends.append("cancelled")
-            raise
-
+    pay = Hanging()
     ran = asyncio.ensure_future(bay.run_job("payment", "k", pay))
-    await running.wait()
+    await pay.running.wait()
     ran.cancel()
     with pytest.raises(asyncio.CancelledError):
         await ran
-    await until(lambda: ends == ["cancelled"])
+    await until(lambda: pay.cancelled)
 
 
 async def test_cancelled_at_once_nothing_is_called(store: str) -> None:
@@ -185,21 +169,12 @@ async def test_a_plain_function_on_a_thread_sees_that_nobody_waits_any_more(
 
 
 async def test_a_claim_that_is_lost_cancels_the_handler(store: str) -> None:
-    running, ends = asyncio.Event(), []
-
-    async def pay(job: Job) -> None:
-        running.set()
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            ends.append("cancelled")
-            raise
-
+    pay = Hanging()
     async with LockBay.open(store, **QUICK) as one, LockBay.open(store, **QUICK) as other:
         ran = asyncio.ensure_future(one.run_job("payment", "k", pay, claim_ttl=0.5))
-        await running.wait()
+        await pay.running.wait()
         [job], _ = await other.jobs.list()
         await other.jobs.cancel(job["job_id"], "fraud")
         with pytest.raises(errors.Fenced):
             await ran
-        await until(lambda: ends == ["cancelled"])
+        await until(lambda: pay.cancelled)

@@ -6,7 +6,7 @@ import threading
 from typing import Any
 
 import pytest
-from conftest import QUICK, until
+from conftest import QUICK, Hanging, until
 from lockbay import Failed, Job, LockBay, errors
 
 
@@ -192,18 +192,10 @@ async def test_a_failure_is_replayed_where_that_is_asked_for(bay: LockBay) -> No
 
 
 async def test_an_attempt_that_takes_longer_than_its_timeout_is_cancelled(bay: LockBay) -> None:
-    ends = []
-
-    async def pay(job: Job) -> None:
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            ends.append("cancelled")
-            raise
-
+    pay = Hanging()
     outcome = await bay.run_job("payment", "k", pay, timeout=0.05, max_retries=0)
     assert outcome.status == "failed" and outcome.error and "timeout" in outcome.error
-    await until(lambda: ends == ["cancelled"])
+    await until(lambda: pay.cancelled)
 
 
 async def test_whoever_comes_while_it_runs_learns_who_runs_it_or_waits_for_it(
@@ -241,23 +233,14 @@ async def test_a_hundred_callers_at_once_cause_one_run(bay: LockBay) -> None:
 
 
 async def test_a_job_that_is_cancelled_by_a_person_cancels_its_handler(bay: LockBay) -> None:
-    running, ends = asyncio.Event(), []
-
-    async def pay(job: Job) -> None:
-        running.set()
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            ends.append("cancelled")
-            raise
-
+    pay = Hanging()
     ran = asyncio.ensure_future(bay.run_job("payment", "k", pay, claim_ttl=0.6))
-    await running.wait()
+    await pay.running.wait()
     [job], _ = await bay.jobs.list()
     await bay.jobs.cancel(job["job_id"], "wrong account")
     with pytest.raises(errors.Fenced):
         await ran
-    await until(lambda: ends == ["cancelled"])
+    await until(lambda: pay.cancelled)
     outcome = await bay.run_job("payment", "k", pay, on_failed="replay")
     assert (outcome.status, outcome.error) == ("cancelled", "cancelled: wrong account")
 
