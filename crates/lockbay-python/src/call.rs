@@ -52,11 +52,11 @@ pub(crate) fn awaitable<'py, T: Send + 'static>(
 /// the loop's thread, unless others are under way: those that are many are better seen through
 /// beside the loop.
 pub(crate) fn awaitable_here<'py, T: Send + 'static>(
-    py: Python<'py>,
+    mailbox: &Bound<'py, Mailbox>,
     call: impl Future<Output = Result<T>> + Send + 'static,
     show: impl FnOnce(Python<'_>, T) -> PyResult<Py<PyAny>> + Send + 'static,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let mailbox = Mailbox::running(py)?;
+    let py = mailbox.py();
     if !mailbox.get().may_begin_here() {
         return awaitable(py, call, show);
     }

@@ -16,7 +16,8 @@ use tokio::sync::broadcast::error::RecvError;
 use crate::error::report;
 use crate::home::Home;
 use crate::json::from_json;
-use crate::mailbox::{Question, ask};
+
+use crate::ask::{Question, ask};
 
 /// A function that is called on every event of one name.
 #[derive(Clone)]

@@ -14,11 +14,12 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use tokio_util::sync::CancellationToken;
 
+use crate::ask::{Question, ask};
 use crate::bay::{LockBay, Shared};
 use crate::call::{awaitable, awaitable_here};
 use crate::error::{Raise, invalid, job_failure, told, unknown};
 use crate::json::{from_json, show, to_optional};
-use crate::mailbox::{Mailbox, Post, Question, ask};
+use crate::mailbox::{Mailbox, Post};
 use crate::movement::{Answer, Ids};
 
 /// What a handler gets.
@@ -233,8 +234,9 @@ impl LockBay {
         let options = RunOptions { timeout: seconds(py, "timeout", timeout)? };
         let placement = if leader_only { Placement::LeaderOnly } else { Placement::Anywhere };
 
+        let mailbox = Mailbox::running(py)?;
         let asked = Asked {
-            post: Mailbox::running(py)?.get().post(),
+            post: mailbox.get().post(),
             function: Arc::new(handler),
             context: Arc::new(copy_context(py)?),
             given: parameters.map(|given| Arc::new(given.unbind())),
@@ -252,7 +254,7 @@ impl LockBay {
                 () = post.ended() => Err(unknown("the event loop ended before the job did")),
             }
         };
-        awaitable_here(py, call, |py, outcome| {
+        awaitable_here(&mailbox, call, |py, outcome| {
             Ok(Bound::new(py, Outcome::show(py, &outcome)?)?.into_any().unbind())
         })
     }

@@ -24,12 +24,13 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use tokio::sync::Notify;
 
+use crate::ask::{Question, ask};
 use crate::bay::LockBay;
 use crate::call::awaitable;
 use crate::error::told;
 use crate::home::Home;
 use crate::job::seconds;
-use crate::mailbox::{Mailbox, Post, Question, ask};
+use crate::mailbox::{Mailbox, Post};
 use crate::saga::{Calling, Handler, request};
 
 /// How the names of the library's own handlers begin.

@@ -3,6 +3,7 @@
 //! Rust does the work. Python code of the package says types, names what the guide names, and meets
 //! other libraries; it decides nothing.
 
+mod ask;
 mod bay;
 mod call;
 mod callback;

@@ -23,9 +23,7 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyTuple};
 use rustix::event::{EventfdFlags, eventfd};
-use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 /// Of so many calls that are begun on the loop's thread, one is not.
@@ -207,14 +205,7 @@ impl Mailbox {
 impl Mailbox {
     /// That of the loop that runs on this thread.
     pub(crate) fn running(py: Python<'_>) -> PyResult<Bound<'_, Mailbox>> {
-        static RUNNING: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        let asked = RUNNING.import(py, "asyncio", "get_running_loop")?.call0();
-        let event_loop = asked.map_err(|_| {
-            PyRuntimeError::new_err(
-                "no running event loop: call it in a coroutine, such as `async def main()` of \
-                 `asyncio.run(main())`",
-            )
-        })?;
+        let event_loop = running_loop(py)?;
         let latest = LATEST.with_borrow(|latest| latest.as_ref().map(|it| it.clone_ref(py)));
         if let Some(latest) = latest.map(|latest| latest.into_bound(py))
             && latest.get().event_loop(py)?.is(&event_loop)
@@ -337,179 +328,13 @@ impl Drop for UnderWay {
     }
 }
 
-/// What is to be called, on which loop and how it goes on from there.
-pub(crate) struct Question {
-    /// A function, coroutine function or any other callable.
-    pub(crate) function: Arc<Py<PyAny>>,
-    /// The context variables it sees; those of the loop if nothing is said.
-    pub(crate) context: Option<Arc<Py<PyAny>>>,
-}
-
-/// Positional and keyword arguments.
-pub(crate) type Arguments = (Py<PyTuple>, Option<Py<PyDict>>);
-
-/// Calls a Python function on a loop and reads what it returns; nothing, if the loop has ended.
-///
-/// A coroutine function runs as a task of the loop. Any other runs on a thread of the loop's
-/// executor, so that it holds nobody up. Dropped before it has answered, the task is cancelled; a
-/// function that runs on a thread cannot be.
-pub(crate) async fn ask<T: Send + 'static>(
-    post: &Post,
-    question: Question,
-    arguments: impl FnOnce(Python<'_>) -> PyResult<Arguments> + Send + 'static,
-    read: impl FnOnce(Python<'_>, PyResult<Bound<'_, PyAny>>) -> T + Send + 'static,
-) -> Option<T> {
-    ask_until(&CancellationToken::new(), post, question, arguments, read).await
-}
-
-/// As [`ask`]. When the answer is `unwanted`, the task is cancelled, and what it then answers is
-/// waited for: it may still know what came of it.
-pub(crate) async fn ask_until<T: Send + 'static>(
-    unwanted: &CancellationToken,
-    post: &Post,
-    question: Question,
-    arguments: impl FnOnce(Python<'_>) -> PyResult<Arguments> + Send + 'static,
-    read: impl FnOnce(Python<'_>, PyResult<Bound<'_, PyAny>>) -> T + Send + 'static,
-) -> Option<T> {
-    let (reply, mut answer) = oneshot::channel();
-    let asked = Asked { post: post.clone(), stage: Arc::default() };
-    let (stage, asker) = (Arc::clone(&asked.stage), post.clone());
-    let sent = post.soon(move |py| {
-        if matches!(*stage.lock(), Stage::Over) {
-            return;
-        }
-        let then = move |py: Python<'_>, answer: PyResult<Bound<'_, PyAny>>| {
-            // Nobody is left to hear it if the question was dropped.
-            let _ = reply.send(read(py, answer));
-        };
-        let arguments = match arguments(py) {
-            Ok(arguments) => arguments,
-            Err(error) => return then(py, Err(error)),
-        };
-        let listener = Listener { post: asker, then: Mutex::new(Some(Box::new(then))) };
-        let listener = match Bound::new(py, listener) {
-            Ok(listener) => listener,
-            Err(error) => return error.write_unraisable(py, None),
-        };
-        match question.begin(py, arguments, &listener) {
-            Ok(running) => began(&stage, &running),
-            Err(error) => listener.get().tell(py, Err(error)),
-        }
-    });
-    if !sent {
-        return None;
-    }
-    let in_time = unwanted.run_until_cancelled(&mut answer).await;
-    let answer = match in_time {
-        Some(answer) => answer,
-        None => {
-            asked.cancel();
-            answer.await
-        }
-    };
-    asked.over();
-    answer.ok()
-}
-
-/// Notes that a question runs, or ends it if nobody asks any more.
-fn began(stage: &Mutex<Stage>, running: &Bound<'_, PyAny>) {
-    let mut now = stage.lock();
-    if matches!(*now, Stage::Waiting) {
-        *now = Stage::Running(running.clone().unbind());
-        return;
-    }
-    drop(now);
-    cancel(running);
-}
-
-fn cancel(running: &Bound<'_, PyAny>) {
-    if let Err(error) = running.call_method0(intern!(running.py(), "cancel")) {
-        error.write_unraisable(running.py(), Some(running));
-    }
-}
-
-impl Question {
-    fn begin<'py>(
-        &self,
-        py: Python<'py>,
-        arguments: Arguments,
-        listener: &Bound<'py, Listener>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        static BEGIN: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        let begin = BEGIN.import(py, "lockbay._loop", "begin")?;
-        let (positional, keywords) = arguments;
-        begin.call1((&*self.function, self.context.as_deref(), positional, keywords, listener))
-    }
-}
-
-/// How far a question has come.
-#[derive(Default)]
-enum Stage {
-    #[default]
-    Waiting,
-    Running(Py<PyAny>),
-    Over,
-}
-
-struct Asked {
-    post: Post,
-    stage: Arc<Mutex<Stage>>,
-}
-
-impl Asked {
-    /// What is asked is not begun any more, or is cancelled.
-    fn cancel(&self) {
-        if let Stage::Running(task) = self.over() {
-            self.post.send(move |py| cancel(task.bind(py)));
-        }
-    }
-
-    fn over(&self) -> Stage {
-        std::mem::replace(&mut *self.stage.lock(), Stage::Over)
-    }
-}
-
-impl Drop for Asked {
-    fn drop(&mut self) {
-        self.cancel();
-    }
-}
-
-type Then = Box<dyn FnOnce(Python<'_>, PyResult<Bound<'_, PyAny>>) + Send>;
-
-/// Hears what came of a call.
-#[pyclass(frozen)]
-struct Listener {
-    post: Post,
-    then: Mutex<Option<Then>>,
-}
-
-impl Listener {
-    fn tell(&self, py: Python<'_>, answer: PyResult<Bound<'_, PyAny>>) {
-        let then = self.then.lock().take();
-        if self.post.is_foreign() {
-            // It answers a thread that is not here.
-            std::mem::forget(then);
-        } else if let Some(then) = then {
-            inside(py, &self.post, || then(py, answer));
-        }
-    }
-}
-
-#[pymethods]
-impl Listener {
-    /// What came of it, from the task that does it.
-    fn answer<'py>(&self, result: Bound<'py, PyAny>, error: Option<Bound<'py, PyAny>>) {
-        let py = result.py();
-        self.tell(py, error.map_or(Ok(result), |error| Err(PyErr::from_value(error))));
-    }
-
-    /// The task has ended. If it has not answered, it ended before it began, or by what is no
-    /// error but an end; one that ended in order was made of something else, and nothing is known.
-    fn __call__(&self, task: &Bound<'_, PyAny>) {
-        match task.call_method0(intern!(task.py(), "result")) {
-            Err(error) => self.tell(task.py(), Err(error)),
-            Ok(_) => drop(self.then.lock().take()),
-        }
-    }
+/// The loop that runs on this thread.
+pub(crate) fn running_loop(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    static RUNNING: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    RUNNING.import(py, "asyncio", "get_running_loop")?.call0().map_err(|_| {
+        PyRuntimeError::new_err(
+            "no running event loop: call it in a coroutine, such as `async def main()` of \
+             `asyncio.run(main())`",
+        )
+    })
 }

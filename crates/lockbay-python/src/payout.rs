@@ -17,7 +17,8 @@ use pyo3::types::{PyString, PyTuple};
 use crate::bay::{LockBay, Registry};
 use crate::error::{invalid, step_error, told};
 use crate::home::Home;
-use crate::mailbox::{Question, ask};
+
+use crate::ask::{Question, ask};
 
 /// What settings call the provider that only pretends.
 const SIMULATED: &str = "simulated";

@@ -22,7 +22,8 @@ use crate::error::{Raise, invalid, step_error, told};
 use crate::home::Home;
 use crate::job::seconds;
 use crate::json::{from_json, show, to_json, to_optional};
-use crate::mailbox::{Arguments, Question, ask_until};
+
+use crate::ask::{Arguments, Question, ask_until};
 use crate::movement::{Answer, Ids};
 
 /// How long sagas may be waited for in one call.
@@ -236,7 +237,13 @@ impl StepCall {
         from_json(py, &self.context.context.to_json().or_raise(py)?)
     }
 
-    /// What the execution returned, for a compensation; `None` if that is not known.
+    /// Whether the execution is known to have completed, for a compensation.
+    #[getter]
+    fn is_completed(&self) -> bool {
+        self.context.original_result.is_some()
+    }
+
+    /// What it returned then; `None` if that is not known.
     #[getter]
     fn original_result<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         self.context.original_result.as_ref().map(|result| from_json(py, result)).transpose()

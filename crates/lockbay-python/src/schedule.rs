@@ -16,7 +16,8 @@ use crate::error::{Raise, invalid, job_failure, told};
 use crate::home::Home;
 use crate::job::{seconds, until};
 use crate::json::{from_json, show, to_json, to_optional};
-use crate::mailbox::{Question, ask};
+
+use crate::ask::{Question, ask};
 
 /// Who does the ticks of a name, and what it gets.
 #[derive(Clone)]

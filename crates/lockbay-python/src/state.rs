@@ -11,6 +11,7 @@ use crate::call::{awaitable, awaitable_here};
 use crate::error::Raise;
 use crate::job::seconds;
 use crate::json::{from_json, show, to_json};
+use crate::mailbox::Mailbox;
 
 /// The state of a namespace.
 #[pyclass(frozen, module = "lockbay")]
@@ -36,20 +37,27 @@ impl State {
         default: Option<Py<PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let bay = self.0.bay(py)?;
-        awaitable_here(py, async move { bay.state().get(&key).await }, move |py, found| match found
-        {
-            Some(found) => Ok(from_json(py, &found.value)?.unbind()),
-            None => Ok(default.unwrap_or_else(|| py.None())),
-        })
+        awaitable_here(
+            &Mailbox::running(py)?,
+            async move { bay.state().get(&key).await },
+            move |py, found| match found {
+                Some(found) => Ok(from_json(py, &found.value)?.unbind()),
+                None => Ok(default.unwrap_or_else(|| py.None())),
+            },
+        )
     }
 
     /// A value with its version, tags and times, or `None`.
     fn entry<'py>(&self, py: Python<'py>, key: String) -> PyResult<Bound<'py, PyAny>> {
         let bay = self.0.bay(py)?;
-        awaitable_here(py, async move { bay.state().get(&key).await }, |py, found| match found {
-            Some(found) => show(py, &*found),
-            None => Ok(py.None()),
-        })
+        awaitable_here(
+            &Mailbox::running(py)?,
+            async move { bay.state().get(&key).await },
+            |py, found| match found {
+                Some(found) => show(py, &*found),
+                None => Ok(py.None()),
+            },
+        )
     }
 
     /// Sets a value and invalidates what depends on it; gives its version. `if_version` is the

@@ -71,6 +71,7 @@ class Step:
     idempotency_key: str = "saga-1/pay"
     undo_key: str = "saga-1/pay/undo"
     fencing_token: int = 5
+    is_completed: bool = False
     original_result: Any = None
     attempt: int = 0
 
@@ -78,8 +79,9 @@ class Step:
         """Another attempt."""
         return replace(self, attempt=next(ATTEMPTS), **changed)
 
-    def undoing(self, known: Any = None) -> Step:
-        return self.again(action="compensate", original_result=known)
+    def undoing(self, known: Any = None, *, is_completed: bool = False) -> Step:
+        is_completed = is_completed or known is not None
+        return self.again(action="compensate", is_completed=is_completed, original_result=known)
 
     def under(self, token: int) -> Step:
         return self.again(fencing_token=token)

@@ -2,8 +2,11 @@
 
 import asyncio
 import gc
+import inspect
+import sys
 import threading
 import time
+import weakref
 from typing import Any, Coroutine
 
 import pytest
@@ -124,6 +127,87 @@ async def test_handlers_run_under_a_task_factory_that_wraps_coroutines(bay: Lock
     ran = await bay.run_job("payment", "other", pay, max_retries=0)
     asyncio.get_running_loop().set_task_factory(None)
     assert (ran.status, ran.error) == ("failed", "RuntimeError: no more tasks")
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="tasks are never eager here")
+async def test_handlers_run_under_a_task_factory_that_begins_at_once(bay: LockBay) -> None:
+    async def pay(job: Job) -> str:
+        return "paid"
+
+    async def pay_later(job: Job) -> str:
+        await asyncio.sleep(0)
+        return "paid later"
+
+    loop = asyncio.get_running_loop()
+    loop.set_task_factory(getattr(asyncio, "eager_task_factory"))
+    ran = [await bay.run_job("payment", key, does) for key, does in (("k", pay), ("l", pay_later))]
+    loop.set_task_factory(None)
+    assert [end.result for end in ran] == ["paid", "paid later"]
+
+
+async def test_a_task_that_runs_a_handler_tells_its_name_and_lets_nobody_else_drive_it(
+    bay: LockBay,
+) -> None:
+    tasks: list[asyncio.Task[Any]] = []
+    go_on = asyncio.Event()
+
+    async def pay(job: Job) -> str:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.append(task)
+        its: Any = task.get_coro()
+        for meddle in (lambda: its.send(None), its.close, lambda: its.throw(KeyError())):
+            with pytest.raises(ValueError, match="running"):
+                meddle()
+        assert "pay() running" in repr(task)
+        await go_on.wait()
+        return inspect.getcoroutinestate(its)
+
+    running = asyncio.ensure_future(bay.run_job("payment", "k", pay))
+    await until(lambda: tasks)
+    its: Any = tasks[0].get_coro()
+    assert inspect.getcoroutinestate(its) == "CORO_SUSPENDED"
+    assert its.__qualname__.endswith("pay") and tasks[0].get_stack()
+    go_on.set()
+    assert (await running).result == "CORO_RUNNING"
+    await asyncio.wait(tasks)
+    assert inspect.getcoroutinestate(its) == "CORO_CLOSED"
+    with pytest.raises(ValueError, match="ended"):
+        its.send(None)
+
+
+@pytest.mark.parametrize("error", [GeneratorExit, BaseException, BaseExceptionGroup])
+async def test_what_ends_a_handler_and_is_no_error_is_told_once(bay: LockBay, error: Any) -> None:
+    complaints = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _loop, context: complaints.append(context))
+
+    async def pay(job: Job) -> None:
+        raise error("out", [ValueError()]) if error is BaseExceptionGroup else error("out")
+
+    ran = await bay.run_job("payment", "k", pay, max_retries=0)
+    assert ran.status == "failed"
+    await asyncio.sleep(0)
+    gc.collect()
+    loop.set_exception_handler(None)
+    assert complaints == []
+
+
+async def test_a_handler_that_keeps_its_own_task_goes_when_nobody_has_it(bay: LockBay) -> None:
+    class Pay:
+        task: Any = None
+
+        async def __call__(self, job: Job) -> None:
+            self.task = asyncio.current_task()
+            await asyncio.sleep(0)
+
+    pay = Pay()
+    await bay.run_job("payment", "k", pay)
+    await asyncio.sleep(0)
+    gone = weakref.ref(pay)
+    del pay
+    gc.collect()
+    assert gone() is None
 
 
 async def test_calls_and_leases_that_fail_leave_nothing_to_the_collector(bay: LockBay) -> None:

@@ -111,6 +111,12 @@ def test_a_compensation_of_a_completed_step_without_a_row_is_done_once(engine: s
         refund(undoing.under(4))
 
 
+def test_a_completed_step_that_returned_nothing_is_undone_without_a_row(engine: sa.Engine) -> None:
+    undoing = STEP.undoing(is_completed=True)
+    assert refund(undoing) == refund(undoing.under(6)) == {"refunded": None}
+    assert references(engine) == ["refunded"]
+
+
 def test_a_compensation_that_fails_without_a_row_leaves_nothing_and_the_next_does_it(
     engine: sa.Engine,
 ) -> None:
@@ -136,13 +142,14 @@ def test_a_compensation_goes_by_the_row_before_what_lockbay_has(engine: sa.Engin
     assert references(engine) == ["paid", "refunded"]
 
 
+@pytest.mark.parametrize("charge", [{"charge": "ch-1"}, None])
 @on_a_loop
 async def test_a_saga_that_is_compensated_has_its_refund_if_only_that_uses_the_outbox(
-    engine: sa.Engine,
+    engine: sa.Engine, charge: Any
 ) -> None:
     class Pay:
         def execute(self, call: Any) -> Any:
-            return {"charge": "ch-1"}
+            return charge
 
         def compensate(self, call: Any) -> Any:
             return refund(call)
@@ -186,6 +193,14 @@ def test_effects_of_a_call_with_names_each_happen_once(engine: sa.Engine) -> Non
     assert references(engine) == ["debit", "credit", "credit back", "debit back"]
     with pytest.raises(errors.Invalid, match="text"):
         pay(STEP, name=7)  # type: ignore[arg-type]
+
+
+def test_a_step_with_a_name_like_that_of_an_effect_has_its_own(engine: sa.Engine) -> None:
+    like = replace(STEP, idempotency_key=f"{STEP.idempotency_key}#credit")
+    pay(STEP, "credit", name="credit")
+    pay(like, "of the other step")
+    pay(replace(like, idempotency_key=like.idempotency_key.replace("#", "%23")), "of a third")
+    assert references(engine) == ["credit", "of the other step", "of a third"]
 
 
 def test_a_second_effect_in_the_transaction_of_the_application_is_refused_without_a_name(

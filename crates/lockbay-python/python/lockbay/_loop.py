@@ -6,7 +6,7 @@ import inspect
 import logging
 import threading
 from types import FunctionType
-from typing import Any, AsyncGenerator, Callable, TypeVar
+from typing import Any, AsyncGenerator, Awaitable, Callable, TypeVar
 
 from lockbay.errors import Failed
 
@@ -21,14 +21,15 @@ class Answer(asyncio.Future[T]):
     """The answer to a call of the library, which has begun. It is a future, and a coroutine as well,
     so that `asyncio.create_task` takes it. Cancelled, it ends the call."""
 
-    end: Callable[[], None] | None = None
+    __slots__ = ("end",)
+    end: Callable[[], None]  # Of one that has not been answered yet.
 
     def cancel(self, msg: Any = None) -> bool:
         if not super().cancel(msg):
             return False
-        end, self.end = self.end, None
-        if end is not None:
-            end()
+        if hasattr(self, "end"):
+            self.end()
+            del self.end
         return True
 
     def send(self, value: Any) -> Any:
@@ -62,40 +63,6 @@ async def entered(lease: Any) -> Any:
         del taken
 
 
-def begin(
-    function: Callable[..., Any],
-    context: Any,
-    positional: tuple[Any, ...],
-    keywords: dict[str, Any] | None,
-    listener: Any,
-) -> "asyncio.Task[None]":
-    """Begins a call as a task of the running loop. What came of it is told to the listener."""
-    call = _answered(function, positional, keywords or {}, listener)
-    task = asyncio.get_running_loop().create_task(call, context=context)
-    task.add_done_callback(listener)
-    return task
-
-
-async def _answered(
-    function: Callable[..., Any],
-    positional: tuple[Any, ...],
-    keywords: dict[str, Any],
-    listener: Any,
-) -> None:
-    """Answers before the task ends, because what is called when it has ended waits for another turn
-    of the loop. That way the listener hears of a task that ended without an answer, such as one that
-    was cancelled before its first turn."""
-    try:
-        if is_async(function):
-            result = await function(*positional, **keywords)
-        else:
-            result = await _on_a_thread(function, positional, keywords)
-    except Exception as error:
-        listener.answer(None, error)
-    else:
-        listener.answer(result, None)
-
-
 def is_async(function: Callable[..., Any]) -> bool:
     """Whether calling it gives a coroutine: of a coroutine function, or an object that has one."""
     if type(function) is FunctionType:  # Nearly always, and asked before each call.
@@ -105,8 +72,13 @@ def is_async(function: Callable[..., Any]) -> bool:
     )
 
 
-async def _on_a_thread(
-    function: Callable[..., Any], positional: tuple[Any, ...], keywords: dict[str, Any]
+async def awaited(whatever: Awaitable[T]) -> T:
+    """A coroutine of what a function gives that is marked as one for coroutines."""
+    return await whatever
+
+
+async def on_a_thread(
+    function: Callable[..., Any], positional: tuple[Any, ...], keywords: dict[str, Any] | None
 ) -> Any:
     """Cancelled before a thread has begun with it, it is not called; after that it runs to its end,
     and what it says then is what is told of it, because it cannot be stopped. Where no thread takes
@@ -116,7 +88,7 @@ async def _on_a_thread(
     def call() -> Any:
         if not begun.acquire(blocking=False):
             return None
-        return plainly(function, *positional, **keywords)
+        return plainly(function, *positional, **(keywords or {}))
 
     run = contextvars.copy_context().run
     try:

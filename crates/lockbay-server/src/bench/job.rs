@@ -1,11 +1,12 @@
 //! Claim and complete, by the job service and by hand.
 //!
+//! Run means: by a handler that does nothing, with no parameters and no result.
 //! By hand means: the same two commits, with as many guards, writes and bytes, given to the store
 //! without fingerprints, decisions, records or caches.
 
-use lockbay::job::{Claim, ClaimRequest};
+use lockbay::job::{Claim, ClaimRequest, JobOutcome, RunOptions};
 use lockbay::store::{Commit, Deadline, Fence, Guard, Key, Kind, Partition, Reply, Write};
-use lockbay::{Json, LockBay};
+use lockbay::{Json, LockBay, Placement};
 
 use super::load::{self, Measured};
 
@@ -35,6 +36,32 @@ pub(super) async fn ours(
                 }
                 other @ (Claim::Replayed(_) | Claim::InProgress(_)) => {
                     anyhow::bail!("a new job was not claimed: {other:?}")
+                }
+            }
+        }
+    })
+    .await
+}
+
+pub(super) async fn run(
+    bay: &LockBay,
+    concurrency: usize,
+    count: usize,
+) -> anyhow::Result<Measured> {
+    let run = bay.clock().random_id();
+    let bay = bay.clone();
+    load::run(concurrency, count, move |n| {
+        let (bay, key) = (bay.clone(), format!("user_{n}_{run}"));
+        async move {
+            let request = ClaimRequest::new("nothing", key, Json::null());
+            let nothing = |_| async { Ok(Json::null()) };
+            let options = RunOptions::default();
+            match bay.run_job(request, Placement::Anywhere, options, nothing).await? {
+                JobOutcome::Completed(_) => Ok(()),
+                other @ (JobOutcome::Failed(_)
+                | JobOutcome::Replayed(_)
+                | JobOutcome::InProgress(_)) => {
+                    anyhow::bail!("a new job did not complete: {other:?}")
                 }
             }
         }

@@ -33,6 +33,8 @@ use load::Measured;
 pub(crate) enum Subject {
     /// Claim and complete jobs that nobody has claimed before.
     Job,
+    /// Run such jobs with a handler that does nothing: each claim is kept until that has ended.
+    Run,
     /// Acquire and release leases; and how long is_leader() takes.
     Lease,
     /// Run sagas of trivial steps to their end.
@@ -49,6 +51,7 @@ pub(crate) enum Subject {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Work {
     Job,
+    Run,
     Lease,
     Saga,
     StateCached,
@@ -61,6 +64,7 @@ impl Subject {
     fn works(self) -> &'static [Work] {
         match self {
             Subject::Job => &[Work::Job],
+            Subject::Run => &[Work::Run],
             Subject::Lease => &[Work::Lease],
             Subject::Saga => &[Work::Saga],
             Subject::State => {
@@ -75,6 +79,7 @@ impl Work {
     fn name(self) -> &'static str {
         match self {
             Work::Job => "job",
+            Work::Run => "run",
             Work::Lease => "lease",
             Work::Saga => "saga",
             Work::StateCached => "state-cached-get",
@@ -87,7 +92,7 @@ impl Work {
     /// Which benchmark it is of, and which operation, where that has several.
     fn told(self) -> (&'static str, Option<&'static str>) {
         match self {
-            Work::Job | Work::Lease | Work::Saga => (self.name(), None),
+            Work::Job | Work::Run | Work::Lease | Work::Saga => (self.name(), None),
             Work::StateCached => ("state", Some("cached-get")),
             Work::StateRead => ("state", Some("get")),
             Work::StateSet => ("state", Some("set")),
@@ -99,6 +104,7 @@ impl Work {
         let Load { concurrency, count, steps } = load;
         match self {
             Work::Job => job::ours(bay, concurrency, count).await,
+            Work::Run => job::run(bay, concurrency, count).await,
             Work::Lease => lease::ours(bay, concurrency, count).await,
             Work::Saga => saga::ours(bay, concurrency, count, steps).await,
             Work::StateCached => state::cached(bay, concurrency, count).await,
@@ -117,7 +123,7 @@ impl Work {
             Work::Saga => Some(saga::raw(bay, concurrency, count, steps).await?),
             Work::StateRead => Some(state::raw_read(bay, concurrency, count).await?),
             Work::StateSet => Some(state::raw_set(bay, concurrency, count).await?),
-            Work::StateCached | Work::StateLoad => None,
+            Work::Run | Work::StateCached | Work::StateLoad => None,
         })
     }
 }

@@ -24,11 +24,13 @@
 --          remembered too, or a copy that is still on its way could be applied after the answer
 --       7  "1" to refresh the expiry of the client's answers
 --       8, 9 slot and sequence of the last commit that the client knows to be applied, or 0 and 0
---       10… one MessagePack array per commit: slot and sequence as text,
---            {guard, kind, id, revision, …}    1 absent, 2 revision is, 3 lapsed, 4 held
---            {write, kind, id, value, ttl, …}  1 put, 2 touch, 3 delete, 4 mark, 5 append a line to
---                                              a log, 6 unmark; ttl in µs or -1
---            {kind, id, …}                     hints
+--       10… for each commit a MessagePack array, and behind it the values of its writes, as they
+--            are: what becomes a string of Lua is hashed byte by byte. In the array stand slot and
+--            sequence as text, how many values follow, and
+--            {guard, kind, id, revision, …}  1 absent, 2 revision is, 3 lapsed, 4 held
+--            {write, kind, id, ttl, …}       1 put a value, 2 touch, 3 delete, 4 mark, 5 append a
+--                                            value to a log as a line, 6 unmark; ttl in µs or -1
+--            {kind, id, …}                   hints
 --
 -- Reply {0, now, revision, generation, accepted, answers…} where an answer is
 --          revision                committed
@@ -44,9 +46,10 @@
 local meta = KEYS[1]
 local tag = string.sub(meta, 1, -5)
 local call = redis.call
+local format, match = string.format, string.match
 
 local function text(number)
-  return string.format('%.0f', number)
+  return format('%d', number)
 end
 
 local time = call('TIME')
@@ -97,13 +100,15 @@ end
 local answers_key = tag .. 'op:' .. ARGV[4]
 local sending, doubtful = tonumber(ARGV[5]), tonumber(ARGV[6])
 local refresh = ARGV[7] == '1'
-local first = 10
 
-local commits, slots = {}, {}
-for at = first, #ARGV do
+local commits, slots, values = {}, {}, {}
+local at = 10
+while ARGV[at] do
   local commit = cmsgpack.unpack(ARGV[at])
   commits[#commits + 1] = commit
   slots[#slots + 1] = commit[1]
+  values[#values + 1] = at -- before the first of them
+  at = at + 1 + commit[3]
 end
 local held = {}
 if #slots > 0 then
@@ -115,9 +120,20 @@ if #slots > 0 then
 end
 
 -- One commit. Sets are gathered as ids[kind][id] = true or false, deadlines[kind][id] = µs or
--- false, answers[slot] = text, and logs[kind][id] = {text, text, …, bytes = …, last = revision}.
+-- false, answers[slot] = text, and logs[kind][id] = {text, text, …, bytes = …, last = number}.
 
 local ids, deadlines, answers, channels, logs = {}, {}, {}, {}, {}
+local longest = 0 -- bytes of the longest log
+
+local prefixes = {}
+local function record_key(kind, id)
+  local prefix = prefixes[kind]
+  if not prefix then
+    prefix = tag .. 'r:' .. kind .. '/'
+    prefixes[kind] = prefix
+  end
+  return prefix .. id
+end
 
 local function gather(set, kind, id, what)
   local members = set[kind]
@@ -142,14 +158,17 @@ local function holds(guard, revision, there, deadline)
 end
 
 -- Lines stand in records behind their log, those of a batch together, until they come to 512 KiB.
-local function append(kind, id, line, revision)
-  if not (logs[kind] and logs[kind][id]) then
-    gather(logs, kind, id, {bytes = 0})
+local function append(kind, id, line)
+  local lines = logs[kind] and logs[kind][id]
+  if not lines then
+    lines = {bytes = 0}
+    gather(logs, kind, id, lines)
   end
-  local lines = logs[kind][id]
-  -- Joined, because %s would end at a zero byte.
-  lines[#lines + 1] = string.format('%016x', tonumber(revision)) .. ' ' .. line .. '\n'
-  lines.bytes, lines.last = lines.bytes + #lines[#lines], revision
+  local at = #lines
+  -- Not by a format, because %s would end at a zero byte.
+  lines[at + 1], lines[at + 2], lines[at + 3] = format('%016x ', last), line, '\n'
+  lines.bytes, lines.last = lines.bytes + 18 + #line, last
+  longest = math.max(longest, lines.bytes)
 end
 
 -- Writes the lines of logs that come to so many bytes. The lines of a commit are not parted.
@@ -157,9 +176,9 @@ local function write_lines(least)
   for kind, found in pairs(logs) do
     for id, lines in pairs(found) do
       if lines.bytes >= least then
-        local behind = id .. '/' .. string.format('%016x', tonumber(lines.last))
-        local key = tag .. 'r:' .. kind .. '/' .. behind
-        call('HSET', key, 'v', table.concat(lines), 'r', lines.last, 'd', '')
+        local behind = id .. '/' .. format('%016x', lines.last)
+        local key, revision = record_key(kind, behind), text(lines.last)
+        call('HSET', key, 'v', table.concat(lines), 'r', revision, 'd', '')
         gather(ids, kind, behind, true)
         found[id] = nil
       end
@@ -169,11 +188,11 @@ end
 
 local function write(what, kind, id, value, ttl, revision)
   if what == 5 then
-    return append(kind, id, value, revision)
+    return append(kind, id, value)
   elseif what == 4 or what == 6 then
     return gather(ids, kind, id, what == 4)
   end
-  local key = tag .. 'r:' .. kind .. '/' .. id
+  local key = record_key(kind, id)
   local deadline = ''
   if ttl >= 0 then
     deadline = text(math.min(now + ttl, 9007199254740991))
@@ -194,11 +213,12 @@ local function write(what, kind, id, value, ttl, revision)
   end
 end
 
-local function apply(commit)
-  local slot, sequence, guards, writes, hints = unpack(commit, 1, 5)
+-- The values of a commit stand in ARGV behind `before`.
+local function apply(commit, before)
+  local slot, sequence, _, guards, writes, hints = unpack(commit, 1, 6)
   if held[slot] then
     -- Nearly always a lower sequence, so no more than that is read at first.
-    local seen = tonumber(string.sub(held[slot], 1, string.find(held[slot], ':', 1, true) - 1))
+    local seen = tonumber(match(held[slot], '^%d+'))
     if seen > tonumber(sequence) then
       return {-2}
     elseif seen == tonumber(sequence) then
@@ -211,22 +231,37 @@ local function apply(commit)
     end
   end
   for at = 1, #guards, 4 do
-    local key = tag .. 'r:' .. guards[at + 1] .. '/' .. guards[at + 2]
-    local found = call('HMGET', key, 'r', 'd')
-    if not holds(guards[at], guards[at + 3], found[1], found[2]) then
+    local guard, key = guards[at], record_key(guards[at + 1], guards[at + 2])
+    local there, deadline
+    if guard <= 2 then
+      there = call('HGET', key, 'r')
+    else
+      local found = call('HMGET', key, 'r', 'd')
+      there, deadline = found[1], found[2]
+    end
+    if not holds(guard, guards[at + 3], there, deadline) then
       if tonumber(sequence) <= doubtful then
         held[slot] = sequence .. ':' .. text(sending) .. ':conflict'
         answers[slot] = held[slot]
       end
-      return {(at - 1) / 4, call('HGET', key, 'v') or '', found[1] or '', found[2] or ''}
+      local found = call('HMGET', key, 'v', 'r', 'd')
+      return {(at - 1) / 4, found[1] or '', found[2] or '', found[3] or ''}
     end
   end
   last = math.max(last + 1, now)
   local revision = text(last)
-  for at = 1, #writes, 5 do
-    write(writes[at], writes[at + 1], writes[at + 2], writes[at + 3], writes[at + 4], revision)
+  for at = 1, #writes, 4 do
+    local what, value = writes[at], nil
+    if what == 1 or what == 5 then
+      before = before + 1
+      value = ARGV[before]
+    end
+    write(what, writes[at + 1], writes[at + 2], value, writes[at + 3], revision)
   end
-  write_lines(524288)
+  if longest >= 524288 then
+    write_lines(524288)
+    longest = 0
+  end
   for at = 1, #hints, 2 do
     channels[#channels + 1] = tag .. 'h:' .. hints[at] .. '/' .. hints[at + 1]
   end
@@ -237,8 +272,8 @@ end
 
 local reply = {0, now, 0, generation, accepted and 1 or 0}
 local before = last
-for _, commit in ipairs(commits) do
-  reply[#reply + 1] = apply(commit)
+for place, commit in ipairs(commits) do
+  reply[#reply + 1] = apply(commit, values[place])
 end
 reply[3] = last
 

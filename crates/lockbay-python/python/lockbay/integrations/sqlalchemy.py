@@ -109,7 +109,8 @@ class _Right:
     key: str
     undo_key: str | None
     token: int
-    # For a compensation, what LockBay has as the result of the step; `None` if it has none.
+    # For a compensation, whether LockBay has the step as completed, and with which result.
+    is_completed: bool = False
     known: Any = None
     # What was called, which tells this attempt from others of this process.
     call: Any = None
@@ -120,24 +121,30 @@ class _Right:
         call = getattr(call, "step", call) if isinstance(call, dict) else call
         if not isinstance(name, str):
             raise Invalid(f"the name of an effect is text, not {name!r}")
-        suffix = f"#{name}" if name else ""
         if hasattr(call, "undo_key"):
             if call.action == "probe":
                 raise Invalid(
                     f"{call!r} is a probe: a step whose effect is recorded here may simply be "
                     "executed again, and needs none"
                 )
-            key, undo_key, known = call.idempotency_key + suffix, None, None
-            if call.action == "compensate":
-                undo_key, known = call.undo_key + suffix, call.original_result
-            return _Right(key, undo_key, call.fencing_token, known, call)
+            key = _row_key(call.idempotency_key, name)
+            if call.action != "compensate":
+                return _Right(key, None, call.fencing_token, call=call)
+            undo_key, known = _row_key(call.undo_key, name), call.original_result
+            return _Right(key, undo_key, call.fencing_token, call.is_completed, known, call)
         if hasattr(call, "idempotency_token"):
-            key = call.idempotency_token + suffix
-            return _Right(key, None, call.fencing_token, None, call)
+            key = _row_key(call.idempotency_token, name)
+            return _Right(key, None, call.fencing_token, call=call)
         raise Invalid(
             f"an effect is that of a step, a job or a tick, not of {call!r}: pass `context.step`, "
             "the `StepCall`, or the `job` that the handler gets"
         )
+
+
+def _row_key(key: str, name: str) -> str:
+    """That of a call's effect. Steps may have `#` in their names, which no key of one has then."""
+    key = key.replace("%", "%25").replace("#", "%23")
+    return f"{key}#{name}" if name else key
 
 
 class _Had:
@@ -261,7 +268,7 @@ class Effect:
         execution = _take(session, right.key, _UNDONE, right.token)
         if execution is None or execution.action == _UNDONE:
             unrecorded = execution is None or execution.result == "null"
-            if right.known is not None and unrecorded:
+            if right.is_completed and unrecorded:
                 # LockBay has it as done: the row is lost, or there never was one.
                 if execution is not None:
                     self._refuse_older(execution)

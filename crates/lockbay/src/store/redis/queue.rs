@@ -154,7 +154,7 @@ fn gather(
     let home = |group: &[Pending]| {
         group.first().map(|first| (first.commit.partition, first.commit.operation.client))
     };
-    let size = |group: &[Pending]| group.iter().map(|pending| pending.encoded.len()).sum::<usize>();
+    let size = |group: &[Pending]| group.iter().map(Pending::bytes).sum::<usize>();
     let mut bytes = size(&batch);
     while let Ok(group) = waiting.try_recv() {
         bytes += size(&group);
@@ -219,10 +219,13 @@ fn call(
     client: u64,
     refresh: bool,
 ) -> redis::Cmd {
-    let bytes = batch.iter().map(|pending| pending.encoded.len()).sum();
+    let bytes = batch.iter().map(Pending::bytes).sum();
     let mut call = header(space, partition, client, refresh, bytes);
     for pending in batch {
         call.arg(&pending.encoded[..]);
+        for value in wire::values(&pending.commit) {
+            call.arg(value);
+        }
     }
     call
 }
@@ -331,6 +334,10 @@ fn drop_late(space: &Space, batch: Vec<Pending>) -> Vec<Pending> {
 }
 
 impl Pending {
+    fn bytes(&self) -> usize {
+        self.encoded.len() + wire::values(&self.commit).map(<[u8]>::len).sum::<usize>()
+    }
+
     fn tell(self, reply: Result<Reply>) {
         let _ = self.answer.send(reply); // a caller that is gone has given up
     }

@@ -18,6 +18,8 @@ pub(super) struct Settings {
     policy: Option<String>,
     append_only: Option<bool>,
     append_sync: Option<String>,
+    /// Of the numbers that its scripts write.
+    bits: Option<u32>,
 }
 
 impl Settings {
@@ -50,6 +52,7 @@ impl Settings {
             policy: own("maxmemory_policy"),
             append_only: own("aof_enabled").map(|value| value == "1"),
             append_sync: None,
+            bits: own("arch_bits").and_then(|value| value.parse().ok()),
         }
     }
 
@@ -96,7 +99,17 @@ impl Settings {
 
     /// What breaks a promise, each with what to change. The gravest come first.
     pub(super) fn warnings(&self) -> Vec<String> {
-        self.eviction().into_iter().chain(self.persistence()).collect()
+        let all = [self.numbers(), self.eviction(), self.persistence()];
+        all.into_iter().flatten().collect()
+    }
+
+    fn numbers(&self) -> Option<String> {
+        self.bits.filter(|bits| *bits < 64).map(|bits| {
+            format!(
+                "unsafe: this server is a {bits}-bit build, whose scripts cut off times and \
+                 revisions; use a 64-bit build"
+            )
+        })
     }
 
     fn eviction(&self) -> Option<String> {
@@ -171,6 +184,7 @@ mod tests {
             policy: Some(policy.into()),
             append_only: Some(append),
             append_sync: Some(sync.into()),
+            bits: Some(64),
         }
     }
 
@@ -186,6 +200,13 @@ mod tests {
         assert!(grave.starts_with("unsafe: ") && grave.contains("volatile-lru"), "{grave}");
         let [mild] = &with("allkeys-lfu", 0, true, "always").warnings()[..] else { panic!() };
         assert!(!mild.starts_with("unsafe: "), "{mild}");
+    }
+
+    #[test]
+    fn a_server_whose_numbers_are_too_short_is_unsafe() {
+        let info = "arch_bits:32\r\nmaxmemory_policy:noeviction\r\naof_enabled:1\r\n";
+        let warnings = Settings::from_info(info).warnings();
+        assert!(warnings[0].starts_with("unsafe: ") && warnings[0].contains("32"), "{warnings:?}");
     }
 
     #[test]

@@ -14,29 +14,31 @@ const REPEATED: i64 = -1;
 /// The same for one that arrived after it was answered or given up.
 const STRAGGLER: i64 = -2;
 
-/// A commit as the script takes it. The layout stands in `redis_commit.lua`.
+/// A commit as the script takes it, without its [`values`]. The layout stands in
+/// `redis_commit.lua`.
 pub(super) fn encode(commit: &Commit) -> Vec<u8> {
-    let values: usize = commit.writes.iter().map(size).sum();
-    let mut out = Pack(Vec::with_capacity(64 + values + 64 * commit.guards.len()));
-    out.array(5);
+    let keys = commit.guards.len() + commit.writes.len() + commit.hints.len();
+    let mut out = Pack(Vec::with_capacity(64 + 128 * keys));
+    out.array(6);
     out.bytes(commit.operation.slot.to_string().as_bytes());
     out.bytes(commit.operation.sequence.to_string().as_bytes());
+    out.number(u64::try_from(values(commit).count()).unwrap_or(u64::MAX));
     out.array(commit.guards.len() * 4);
     commit.guards.iter().for_each(|guard| encode_guard(&mut out, guard));
-    out.array(commit.writes.len() * 5);
+    out.array(commit.writes.len() * 4);
     commit.writes.iter().for_each(|write| encode_write(&mut out, write));
     out.array(commit.hints.len() * 2);
     commit.hints.iter().for_each(|key| out.key(key));
     out.0
 }
 
-fn size(write: &Write) -> usize {
-    let value = match write {
-        Write::Put { value, .. } => value.len(),
-        Write::Append { line, .. } => line.len(),
-        Write::Touch { .. } | Write::Delete { .. } | Write::Mark { .. } => 0,
-    };
-    value + write.key().id.len() + 48
+/// What a commit writes, in the order of its writes.
+pub(super) fn values(commit: &Commit) -> impl Iterator<Item = &[u8]> {
+    commit.writes.iter().filter_map(|write| match write {
+        Write::Put { value, .. } => Some(value.as_slice()),
+        Write::Append { line, .. } => Some(line.as_slice()),
+        Write::Touch { .. } | Write::Delete { .. } | Write::Mark { .. } => None,
+    })
 }
 
 fn encode_guard(out: &mut Pack, guard: &Guard) {
@@ -53,18 +55,17 @@ fn encode_guard(out: &mut Pack, guard: &Guard) {
 }
 
 fn encode_write(out: &mut Pack, write: &Write) {
-    let (what, value, ttl): (u64, &[u8], _) = match write {
-        Write::Put { value, deadline: Deadline::Never, .. } => (1, value, None),
-        Write::Put { value, deadline: Deadline::After(ttl), .. } => (1, value, Some(*ttl)),
-        Write::Touch { ttl, .. } => (2, &[], Some(*ttl)),
-        Write::Delete { key } if key.kind.is_index() => (6, &[], None),
-        Write::Delete { .. } => (3, &[], None),
-        Write::Mark { .. } => (4, &[], None),
-        Write::Append { line, .. } => (5, line, None),
+    let (what, ttl) = match write {
+        Write::Put { deadline: Deadline::Never, .. } => (1, None),
+        Write::Put { deadline: Deadline::After(ttl), .. } => (1, Some(*ttl)),
+        Write::Touch { ttl, .. } => (2, Some(*ttl)),
+        Write::Delete { key } if key.kind.is_index() => (6, None),
+        Write::Delete { .. } => (3, None),
+        Write::Mark { .. } => (4, None),
+        Write::Append { .. } => (5, None),
     };
     out.number(what);
     out.key(write.key());
-    out.bytes(value);
     match ttl {
         Some(ttl) => out.number(micros(ttl)),
         None => out.minus_one(),
