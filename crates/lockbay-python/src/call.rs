@@ -13,7 +13,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
 use lockbay::Result;
@@ -25,15 +25,7 @@ use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
 use crate::error::{Raise, raise, unknown};
-use crate::mailbox::{Mailbox, Post, UnderWay, inside};
-
-/// How often calls were polled on the threads of loops.
-static POLLED_HERE: AtomicUsize = AtomicUsize::new(0);
-
-/// How often calls were polled on the threads of loops, in this process.
-pub(crate) fn polled_here() -> usize {
-    POLLED_HERE.load(Ordering::Relaxed)
-}
+use crate::mailbox::{Mailbox, Post, UnderWay, inside, moved};
 
 /// Runs a call of the library on the runtime, and gives what Python can await. `show` makes its
 /// answer a Python value, on the loop's thread. Cancelling what is awaited ends the call.
@@ -179,7 +171,7 @@ where
             return;
         }
         let Some(mut begun) = self.take() else { return };
-        POLLED_HERE.fetch_add(1, Ordering::Relaxed);
+        moved();
         let waker = Waker::from(Arc::clone(&self));
         let mut context = Context::from_waker(&waker);
         let polled = {

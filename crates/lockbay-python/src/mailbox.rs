@@ -31,6 +31,20 @@ const AT_ONCE: usize = 64;
 /// How often what was done on the loop's thread may bring up more to be done at once.
 const MAX_ROUNDS: usize = 16;
 
+/// How often something was put into a mailbox, taken out of one, or polled on a loop's thread.
+static MOVES: AtomicUsize = AtomicUsize::new(0);
+
+/// Tells that something has moved between the runtime and loops, or on the thread of one.
+pub(crate) fn moved() {
+    MOVES.fetch_add(1, Ordering::Relaxed);
+}
+
+/// How often something has, in this process: whoever finds no change, and no thread of the runtime
+/// awake, may take it that all is still.
+pub(crate) fn moves() -> usize {
+    MOVES.load(Ordering::Relaxed)
+}
+
 /// Something to be done on the loop's thread.
 type Letter = Box<dyn FnOnce(Python<'_>) + Send>;
 
@@ -57,6 +71,7 @@ impl Post {
         let mut letters = self.0.letters.lock();
         let Some(waiting) = letters.as_mut() else { return false };
         waiting.push(Box::new(letter));
+        moved();
         let first = waiting.len() == 1;
         drop(letters);
         if first {
@@ -156,6 +171,7 @@ pub(crate) fn inside<T>(py: Python<'_>, post: &Post, act: impl FnOnce() -> T) ->
 /// Does what letters say. One that panics, which is told on stderr, leaves the others as they are.
 fn open_all(py: Python<'_>, letters: Vec<Letter>) {
     for letter in letters {
+        moved();
         drop(catch_unwind(AssertUnwindSafe(|| letter(py))));
     }
 }

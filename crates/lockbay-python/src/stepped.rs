@@ -15,8 +15,8 @@ use pyo3::types::PyDict;
 use tokio::runtime::Handle;
 
 use crate::bay::LockBay;
-use crate::call::polled_here;
 use crate::job::seconds;
+use crate::mailbox::moves;
 
 /// Time goes on by at least this much at a time.
 const SHORTEST_STEP: Duration = Duration::from_millis(10);
@@ -59,8 +59,8 @@ impl Footing {
 pub(crate) struct SteppedClock {
     clock: Clock,
     memory: Arc<Memory>,
-    /// How often calls had been polled on threads of loops when that was looked at last.
-    polled_before: AtomicUsize,
+    /// How often something had moved when that was looked at last.
+    moves_before: AtomicUsize,
 }
 
 #[pymethods]
@@ -71,7 +71,7 @@ impl SteppedClock {
         SteppedClock {
             memory: Memory::new(clock.clone()),
             clock,
-            polled_before: AtomicUsize::new(0),
+            moves_before: AtomicUsize::new(0),
         }
     }
 
@@ -113,10 +113,11 @@ impl SteppedClock {
 
     /// Whether nothing is running that does not wait for time or for Python.
     fn is_quiet(&self, py: Python<'_>) -> PyResult<bool> {
-        // What runs on the loop's own thread keeps no worker awake.
-        let polled = polled_here();
-        let polls_none = self.polled_before.swap(polled, Ordering::Relaxed) == polled;
-        Ok(is_quiet(&crate::runtime::handle(py)?) && polls_none)
+        // Looked at first: what a worker does is seen by what it has moved, or by its being awake.
+        let quiet = is_quiet(&crate::runtime::handle(py)?);
+        let moves = moves();
+        let nothing_moved = self.moves_before.swap(moves, Ordering::Relaxed) == moves;
+        Ok(quiet && nothing_moved)
     }
 }
 
