@@ -2,12 +2,15 @@
 //!
 //! A coroutine function runs as a task of the loop. What drives it tells its answer from within
 //! that task, because what is called when a task has ended waits for another turn of the loop.
+//!
+//! It knows nothing of jobs, sagas or whoever else asks, and, as in `mailbox.rs`, runs no Python
+//! code while it holds a lock.
 
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use pyo3::exceptions::{
-    PyAttributeError, PyException, PyRuntimeError, PyStopIteration, PyValueError,
+    PyAttributeError, PyException, PyGeneratorExit, PyRuntimeError, PyStopIteration, PyValueError,
 };
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -235,9 +238,16 @@ impl Handling {
         let begun = match this.put(Course::Running(None)) {
             Course::Fresh(function, arguments) => called(function.bind(py), arguments),
             Course::Waiting(coroutine, driver) => Ok((coroutine, driver)),
-            before @ (Course::Running(_) | Course::Ended) => {
-                drop(this.put(before));
-                return Err(PyValueError::new_err("it is running, or has ended"));
+            running @ Course::Running(_) => {
+                drop(this.put(running));
+                return Err(PyValueError::new_err("it is running"));
+            }
+            Course::Ended => {
+                drop(this.put(Course::Ended));
+                let error = PyValueError::new_err("it has ended");
+                // Closed before it began, it has told nobody.
+                this.tell(py, Err(error.clone_ref(py)));
+                return Err(error);
             }
         };
         let turn = begun.and_then(|(coroutine, driver)| {
@@ -269,8 +279,10 @@ impl Handling {
         this.tell(py, answer);
         let Some(error) = ends_the_task else { return Ok(None) };
         // It was told, so the task is not to complain that nobody looked at it.
-        let task = py.import("asyncio")?.call_method0(intern!(py, "current_task"))?;
-        if !task.is_none() {
+        let current_task = py.import("asyncio")?.getattr(intern!(py, "current_task"))?;
+        if let Ok(task) = current_task.call0()
+            && !task.is_none()
+        {
             task.call_method1(intern!(py, "add_done_callback"), (slf,))?;
         }
         Err(error)
@@ -342,7 +354,10 @@ impl Handling {
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         match self.put(Course::Ended) {
             Course::Waiting(_, driver) => {
-                driver.bind(py).call_method0(intern!(py, "close")).map(drop)
+                let closed = driver.bind(py).call_method0(intern!(py, "close")).map(drop);
+                // What it waited for may never wake its task.
+                self.tell(py, Err(PyGeneratorExit::new_err("its coroutine was closed")));
+                closed
             }
             running @ Course::Running(_) => {
                 drop(self.put(running));

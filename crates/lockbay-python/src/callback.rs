@@ -13,11 +13,10 @@ use pyo3::types::PyTuple;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
+use crate::ask::{Question, ask};
 use crate::error::report;
 use crate::home::Home;
 use crate::json::from_json;
-
-use crate::ask::{Question, ask};
 
 /// A function that is called on every event of one name.
 #[derive(Clone)]

@@ -39,8 +39,8 @@ pub(crate) fn moved() {
     MOVES.fetch_add(1, Ordering::Relaxed);
 }
 
-/// How often something has, in this process: whoever finds no change, and no thread of the runtime
-/// awake, may take it that all is still.
+/// How often something has, in this process. That nothing has since the last look proves little by
+/// itself: what is ready on a loop moves in its next turn.
 pub(crate) fn moves() -> usize {
     MOVES.load(Ordering::Relaxed)
 }

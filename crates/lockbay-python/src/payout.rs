@@ -14,11 +14,10 @@ use lockbay::{Config, Error, LockBay as Instance};
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple};
 
+use crate::ask::{Question, ask};
 use crate::bay::{LockBay, Registry};
 use crate::error::{invalid, step_error, told};
 use crate::home::Home;
-
-use crate::ask::{Question, ask};
 
 /// What settings call the provider that only pretends.
 const SIMULATED: &str = "simulated";

@@ -16,14 +16,13 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple};
 
+use crate::ask::{Arguments, Question, ask_until};
 use crate::bay::{LockBay, Shared};
 use crate::call::awaitable;
 use crate::error::{Raise, invalid, step_error, told};
 use crate::home::Home;
 use crate::job::seconds;
 use crate::json::{from_json, show, to_json, to_optional};
-
-use crate::ask::{Arguments, Question, ask_until};
 use crate::movement::{Answer, Ids};
 
 /// How long sagas may be waited for in one call.

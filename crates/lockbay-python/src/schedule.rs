@@ -10,14 +10,13 @@ use lockbay::schedule::{
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
+use crate::ask::{Question, ask};
 use crate::bay::{LockBay, Shared};
 use crate::call::awaitable;
 use crate::error::{Raise, invalid, job_failure, told};
 use crate::home::Home;
 use crate::job::{seconds, until};
 use crate::json::{from_json, show, to_json, to_optional};
-
-use crate::ask::{Question, ask};
 
 /// Who does the ticks of a name, and what it gets.
 #[derive(Clone)]

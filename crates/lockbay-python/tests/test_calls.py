@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import inspect
-import sys
 import threading
 import time
 import weakref
@@ -129,7 +128,21 @@ async def test_handlers_run_under_a_task_factory_that_wraps_coroutines(bay: Lock
     assert (ran.status, ran.error) == ("failed", "RuntimeError: no more tasks")
 
 
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="tasks are never eager here")
+def at_once(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> asyncio.Future[None]:
+    """Does as much at once as `asyncio.eager_task_factory`, which came with 3.12."""
+    ended: asyncio.Future[None] = loop.create_future()
+    try:
+        work.send(None)
+    except StopIteration:
+        ended.set_result(None)
+        return ended
+
+    async def go_on() -> None:
+        await work
+
+    return asyncio.Task(go_on(), loop=loop, **options)
+
+
 async def test_handlers_run_under_a_task_factory_that_begins_at_once(bay: LockBay) -> None:
     async def pay(job: Job) -> str:
         return "paid"
@@ -139,10 +152,31 @@ async def test_handlers_run_under_a_task_factory_that_begins_at_once(bay: LockBa
         return "paid later"
 
     loop = asyncio.get_running_loop()
-    loop.set_task_factory(getattr(asyncio, "eager_task_factory"))
+    loop.set_task_factory(getattr(asyncio, "eager_task_factory", at_once))
     ran = [await bay.run_job("payment", key, does) for key, does in (("k", pay), ("l", pay_later))]
     loop.set_task_factory(None)
     assert [end.result for end in ran] == ["paid", "paid later"]
+
+
+async def test_a_handler_whose_coroutine_somebody_closed_is_tried_again(bay: LockBay) -> None:
+    tasks: list[asyncio.Task[Any]] = []
+
+    async def pay(job: Job) -> int:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.append(task)
+        if job.attempt == 1:
+            await asyncio.Event().wait()
+        return job.attempt
+
+    running = asyncio.ensure_future(bay.run_job("payment", "k", pay))
+    await until(lambda: tasks)
+    its: Any = tasks[0].get_coro()
+    its.close()
+    assert (await running).result == 2
+    tasks[0].cancel()
+    with pytest.raises(ValueError, match="ended"):
+        await tasks[0]
 
 
 async def test_a_task_that_runs_a_handler_tells_its_name_and_lets_nobody_else_drive_it(
@@ -182,12 +216,16 @@ async def test_what_ends_a_handler_and_is_no_error_is_told_once(bay: LockBay, er
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _loop, context: complaints.append(context))
 
+    tasks: list[Any] = []
+
     async def pay(job: Job) -> None:
+        tasks.append(asyncio.current_task())
         raise error("out", [ValueError()]) if error is BaseExceptionGroup else error("out")
 
     ran = await bay.run_job("payment", "k", pay, max_retries=0)
     assert ran.status == "failed"
-    await asyncio.sleep(0)
+    await asyncio.wait(tasks)
+    tasks.clear()
     gc.collect()
     loop.set_exception_handler(None)
     assert complaints == []
@@ -203,11 +241,14 @@ async def test_a_handler_that_keeps_its_own_task_goes_when_nobody_has_it(bay: Lo
 
     pay = Pay()
     await bay.run_job("payment", "k", pay)
-    await asyncio.sleep(0)
-    gone = weakref.ref(pay)
+    known = weakref.ref(pay)
     del pay
-    gc.collect()
-    assert gone() is None
+
+    def gone() -> bool:
+        gc.collect()
+        return known() is None
+
+    await until(gone)
 
 
 async def test_calls_and_leases_that_fail_leave_nothing_to_the_collector(bay: LockBay) -> None:
