@@ -104,8 +104,14 @@ pub(crate) struct Lease {
 
 #[pymethods]
 impl Lease {
-    /// Takes it.
+    /// Takes it. Who is cancelled meanwhile has not taken it.
     fn acquire<'py>(slf: Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        static ACQUIRE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        ACQUIRE.import(slf.py(), "lockbay._loop", "acquire")?.call1((slf,))
+    }
+
+    /// A future of it, taken. Cancelled when it is done already, it has been taken all the same.
+    fn _take<'py>(slf: Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         let (py, lease) = (slf.py(), slf.get());
         let bay = lease.shared.bay(py)?;
         let (name, ttl, held) = (lease.name.clone(), lease.ttl, Arc::clone(&lease.held));
@@ -153,12 +159,11 @@ impl Lease {
     }
 
     fn __aenter__<'py>(slf: Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        static ENTERED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        ENTERED.import(slf.py(), "lockbay._loop", "entered")?.call1((slf,))
+        Self::acquire(slf)
     }
 
     fn __await__<'py>(slf: Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        Self::__aenter__(slf)?.call_method0("__await__")
+        Self::acquire(slf)?.call_method0("__await__")
     }
 
     #[pyo3(signature = (*_exception))]

@@ -81,13 +81,21 @@ async def test_a_lease_is_renewed_for_as_long_as_it_is_held(bay: LockBay) -> Non
         assert lease.held and lease.fencing_token == token
 
 
+@pytest.mark.parametrize("how", ["entered", "awaited", "acquired"])
 @pytest.mark.parametrize("turns", [0, 1, 2, 3, 4, 5, "until it is taken"])
-async def test_a_lease_whose_taking_is_cancelled_is_free_at_once(bay: LockBay, turns: Any) -> None:
+async def test_a_lease_whose_taking_is_cancelled_is_free_at_once(
+    bay: LockBay, turns: Any, how: str
+) -> None:
     lease = bay.lease("nightly", ttl=600, holder="one")
 
     async def work() -> None:
-        async with lease:
-            await asyncio.Event().wait()
+        if how == "entered":
+            await lease.__aenter__()
+        elif how == "awaited":
+            await lease
+        else:
+            await lease.acquire()
+        raise AssertionError("not cancelled")
 
     working, turn = asyncio.create_task(work()), 0
     # When it is taken, the task may not know it yet.

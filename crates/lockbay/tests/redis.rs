@@ -410,6 +410,34 @@ async fn a_conflict_whose_reply_was_lost_stays_a_conflict_for_copies_still_on_th
 }
 
 #[tokio::test]
+async fn a_first_sending_that_arrives_after_the_second_changes_nothing() {
+    let server = RedisServer::start_with(&["appendonly no"]);
+    let proxy = Proxy::start(server.port()).await;
+    let store = open(&proxy.url()).await;
+    apply(&store, vec![], vec![put("warm", "up")]).await;
+    for overwritten in [false, true] {
+        let late = commit(vec![], vec![put("a", "late")]);
+        proxy.keep_next();
+        let token = revision(store.commit(&late).await);
+        let slot = late.operation.slot;
+        if overwritten {
+            drop(late);
+            let next = eventually("the slot is used again", async || {
+                let next = commit(vec![], vec![put("a", "next")]);
+                (next.operation.slot == slot).then_some(next)
+            });
+            let next = next.await;
+            revision(store.commit(&next).await);
+        }
+        let reply = proxy.deliver_kept().await;
+        let told = if overwritten { ":-2\r\n".into() } else { format!(":-1\r\n:{token}\r\n") };
+        assert!(reply.contains(&told), "{reply}");
+        let left = if overwritten { "next" } else { "late" };
+        assert_eq!(value(&store, "a").await.as_deref(), Some(left));
+    }
+}
+
+#[tokio::test]
 async fn a_server_that_is_away_makes_reads_unavailable_within_seconds_and_then_serves_again() {
     let (mut server, store) = start().await;
     server.kill9();

@@ -49,9 +49,9 @@ class Answer(asyncio.Future[T]):
         self.cancel()
 
 
-async def entered(lease: Any) -> Any:
+async def acquire(lease: Any) -> Any:
     """Takes a lease. Who is cancelled when it is taken but does not know it yet gives it back."""
-    taken = lease.acquire()
+    taken = lease._take()
     try:
         return await taken
     except asyncio.CancelledError:

@@ -9,6 +9,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::OnceLock;
+use std::sync::atomic::AtomicBool;
 
 use parking_lot::Mutex;
 
@@ -23,6 +24,8 @@ pub struct Operation {
     pub slot: u32,
     /// Its place in the client's sequence.
     pub sequence: u64,
+    /// Whether a backend that is elsewhere was asked for it before, whatever came of that.
+    pub(super) was_sent: AtomicBool,
 }
 
 /// The slots of this process. A process that was forked off begins anew, as another client.
@@ -54,7 +57,8 @@ impl Operation {
             allocator.slots += 1;
             allocator.slots - 1
         });
-        Operation { client: allocator.client, slot, sequence: allocator.sequence }
+        let (client, sequence) = (allocator.client, allocator.sequence);
+        Operation { client, slot, sequence, was_sent: AtomicBool::new(false) }
     }
 }
 
@@ -118,14 +122,18 @@ impl<T: Clone> Answers<T> {
 mod tests {
     use super::*;
 
+    fn operation(sequence: u64) -> Operation {
+        Operation { client: 1, slot: 0, sequence, was_sent: AtomicBool::new(false) }
+    }
+
     #[test]
     fn a_reused_slot_tells_repetition_from_straggler() {
         let mut answers = Answers::default();
-        let first = Operation { client: 1, slot: 0, sequence: 7 };
+        let first = operation(7);
         assert_eq!(answers.look(&first), Seen::New);
         answers.remember(&first, "done");
         assert_eq!(answers.look(&first), Seen::Repeated("done"));
-        let second = Operation { client: 1, slot: 0, sequence: 8 };
+        let second = operation(8);
         assert_eq!(answers.look(&second), Seen::New);
         answers.remember(&second, "done too");
         assert_eq!(answers.look(&first), Seen::Straggler);

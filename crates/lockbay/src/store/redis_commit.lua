@@ -14,7 +14,8 @@
 --                           index entries have no records
 --            d:<kind>       ids by deadline
 --            op:<client>    slot -> "sequence:revision:now" of the last commit, or
---                           "sequence:sending:conflict"; expires an hour after its last refresh
+--                           "sequence:sending:conflict"; "s" -> the highest sending that left an
+--                           answer; expires an hour after its last refresh
 --            h:<kind>/<id>  channels of hints
 -- ARGV  1  the generation that the client expects, or "" if it has seen none
 --       2  the highest revision that it has seen
@@ -24,13 +25,8 @@
 --          remembered too, or a copy that is still on its way could be applied after the answer
 --       7  "1" to refresh the expiry of the client's answers
 --       8, 9 slot and sequence of the last commit that the client knows to be applied, or 0 and 0
---       10… for each commit a MessagePack array, and behind it the values of its writes, as they
---            are: what becomes a string of Lua is hashed byte by byte. In the array stand slot and
---            sequence as text, how many values follow, and
---            {guard, kind, id, revision, …}  1 absent, 2 revision is, 3 lapsed, 4 held
---            {write, kind, id, ttl, …}       1 put a value, 2 touch, 3 delete, 4 mark, 5 append a
---                                            value to a log as a line, 6 unmark; ttl in µs or -1
---            {kind, id, …}                   hints
+--       10 the commits, packed one behind the other as HEAD, GUARD, WRITE and HINT below say
+--       11… the values of their writes, in the order of the writes
 --
 -- Reply {0, now, revision, generation, accepted, answers…} where an answer is
 --          revision                committed
@@ -46,7 +42,7 @@
 local meta = KEYS[1]
 local tag = string.sub(meta, 1, -5)
 local call = redis.call
-local format, match = string.format, string.match
+local format = string.format
 
 local function text(number)
   return format('%d', number)
@@ -56,12 +52,29 @@ local time = call('TIME')
 local now = time[1] * 1000000 + time[2]
 local now_text = text(now)
 
+-- What stands in ARGV 10. Lengths come before their strings, and all numbers have the lowest byte
+-- first.
+
+-- 1 if the commit may have been sent before, slot, sequence, how many guards, writes and hints follow, how
+-- many values belong to the writes, and how many bytes are left of the commit.
+local HEAD = '<BBc0Bc0I4I4I4I4I4'
+-- 1 absent, 2 revision is, 3 lapsed, 4 held; kind, id, and the revision as it stands in records.
+local GUARD = '<BBc0Hc0Bc0'
+-- 1 put a value, 2 touch, 3 delete, 4 mark, 5 append a value to a log as a line, 6 unmark; kind,
+-- id, and the time to live in µs or -1.
+local WRITE = '<BBc0Hc0i8'
+-- Kind and id.
+local HINT = '<Bc0Hc0'
+local read = struct.unpack
+
 -- The store's standing, against what the client has seen of it.
 
 local standing = call('HMGET', meta, 'generation', 'revision', 'accepted', 'halted')
 local generation, accepted, halted = standing[1], standing[3] == '1', standing[4]
 local last = tonumber(standing[2] or 0)
 local expected, floor = ARGV[1], tonumber(ARGV[2])
+local answers_key = tag .. 'op:' .. ARGV[4]
+local answered = call('HMGET', answers_key, 's', ARGV[8])
 
 local lost
 if not generation then
@@ -77,7 +90,7 @@ elseif expected ~= '' and last < floor then
 elseif generation == expected and ARGV[9] ~= '0' then
   -- Later commits of others may have covered a loss; our own slot still tells. A slot that is not
   -- there proves nothing: it may never have been used, or have expired.
-  local seen = call('HGET', tag .. 'op:' .. ARGV[4], ARGV[8])
+  local seen = answered[2]
   if seen and tonumber(string.match(seen, '^%d+')) < tonumber(ARGV[9]) then
     lost = 'it no longer knows a commit that it had acknowledged'
   end
@@ -95,29 +108,14 @@ if expected ~= '' and generation ~= expected then
   return {2, now, last, generation}
 end
 
--- What the client's slots hold.
+-- A commit is looked for among the answers only where it can be there: it may have been sent before,
+-- or a later sending has overtaken this one. The client calls a commit new in no sending but the
+-- one with the lowest number of all that carry it.
 
-local answers_key = tag .. 'op:' .. ARGV[4]
 local sending, doubtful = tonumber(ARGV[5]), tonumber(ARGV[6])
-local refresh = ARGV[7] == '1'
-
-local commits, slots, values = {}, {}, {}
-local at = 10
-while ARGV[at] do
-  local commit = cmsgpack.unpack(ARGV[at])
-  commits[#commits + 1] = commit
-  slots[#slots + 1] = commit[1]
-  values[#values + 1] = at -- before the first of them
-  at = at + 1 + commit[3]
-end
-local held = {}
-if #slots > 0 then
-  local found = call('HMGET', answers_key, unpack(slots))
-  for at, slot in ipairs(slots) do
-    held[slot] = found[at]
-    refresh = refresh or not found[at]
-  end
-end
+local newest = tonumber(answered[1] or 0)
+local overtaken = sending <= newest
+local refresh = ARGV[7] == '1' or not answered[1]
 
 -- One commit. Sets are gathered as ids[kind][id] = true or false, deadlines[kind][id] = µs or
 -- false, answers[slot] = text, and logs[kind][id] = {text, text, …, bytes = …, last = number}.
@@ -125,14 +123,18 @@ end
 local ids, deadlines, answers, channels, logs = {}, {}, {}, {}, {}
 local longest = 0 -- bytes of the longest log
 
-local prefixes = {}
+-- A record is often guarded and then written.
+local prefixes, last_kind, last_id, last_key = {}, nil, nil, nil
 local function record_key(kind, id)
-  local prefix = prefixes[kind]
-  if not prefix then
-    prefix = tag .. 'r:' .. kind .. '/'
-    prefixes[kind] = prefix
+  if id ~= last_id or kind ~= last_kind then
+    local prefix = prefixes[kind]
+    if not prefix then
+      prefix = tag .. 'r:' .. kind .. '/'
+      prefixes[kind] = prefix
+    end
+    last_kind, last_id, last_key = kind, id, prefix .. id
   end
-  return prefix .. id
+  return last_key
 end
 
 local function gather(set, kind, id, what)
@@ -213,67 +215,84 @@ local function write(what, kind, id, value, ttl, revision)
   end
 end
 
--- The values of a commit stand in ARGV behind `before`.
-local function apply(commit, before)
-  local slot, sequence, _, guards, writes, hints = unpack(commit, 1, 6)
-  if held[slot] then
-    -- Nearly always a lower sequence, so no more than that is read at first.
-    local seen = tonumber(match(held[slot], '^%d+'))
-    if seen > tonumber(sequence) then
+-- The answer to a commit that was applied or refused before, by what its slot holds.
+local function repeated(sequence, seen)
+  local last_sequence, number, moment = string.match(seen, '^(%d+):(%d+):(%w+)$')
+  if tonumber(last_sequence) > tonumber(sequence) then
+    return {-2}
+  elseif last_sequence == sequence then
+    if moment ~= 'conflict' then
+      return {-1, tonumber(number), tonumber(moment)}
+    elseif tonumber(number) > sending then
       return {-2}
-    elseif seen == tonumber(sequence) then
-      local number, moment = string.match(held[slot], ':(%d+):(%w+)$')
-      if moment ~= 'conflict' then
-        return {-1, tonumber(number), tonumber(moment)}
-      elseif tonumber(number) > sending then
-        return {-2}
-      end
     end
   end
-  for at = 1, #guards, 4 do
-    local guard, key = guards[at], record_key(guards[at + 1], guards[at + 2])
-    local there, deadline
+end
+
+-- What is there in place of what a guard asks for.
+local function conflict(place, key, slot, sequence)
+  if tonumber(sequence) <= doubtful then
+    answers[slot] = sequence .. ':' .. text(sending) .. ':conflict'
+  end
+  local found = call('HMGET', key, 'v', 'r', 'd')
+  return {place, found[1] or '', found[2] or '', found[3] or ''}
+end
+
+-- Its guards stand at this place of ARGV 10, and its values in ARGV behind `value`.
+local function apply(again, slot, sequence, guards, writes, hints, at, value)
+  local seen = answers[slot]
+  if not seen and (again == 1 or overtaken) then
+    seen = call('HGET', answers_key, slot)
+  end
+  local answer = seen and repeated(sequence, seen)
+  if answer then
+    return answer
+  end
+  for place = 0, guards - 1 do
+    local guard, kind, id, revision, there, deadline
+    guard, kind, id, revision, at = read(GUARD, ARGV[10], at)
+    local key = record_key(kind, id)
     if guard <= 2 then
       there = call('HGET', key, 'r')
     else
       local found = call('HMGET', key, 'r', 'd')
       there, deadline = found[1], found[2]
     end
-    if not holds(guard, guards[at + 3], there, deadline) then
-      if tonumber(sequence) <= doubtful then
-        held[slot] = sequence .. ':' .. text(sending) .. ':conflict'
-        answers[slot] = held[slot]
-      end
-      local found = call('HMGET', key, 'v', 'r', 'd')
-      return {(at - 1) / 4, found[1] or '', found[2] or '', found[3] or ''}
+    if not holds(guard, revision, there, deadline) then
+      return conflict(place, key, slot, sequence)
     end
   end
   last = math.max(last + 1, now)
   local revision = text(last)
-  for at = 1, #writes, 4 do
-    local what, value = writes[at], nil
+  for _ = 1, writes do
+    local what, kind, id, ttl
+    what, kind, id, ttl, at = read(WRITE, ARGV[10], at)
     if what == 1 or what == 5 then
-      before = before + 1
-      value = ARGV[before]
+      value = value + 1
     end
-    write(what, writes[at + 1], writes[at + 2], value, writes[at + 3], revision)
+    write(what, kind, id, ARGV[value], ttl, revision)
   end
   if longest >= 524288 then
     write_lines(524288)
     longest = 0
   end
-  for at = 1, #hints, 2 do
-    channels[#channels + 1] = tag .. 'h:' .. hints[at] .. '/' .. hints[at + 1]
+  for _ = 1, hints do
+    local kind, id
+    kind, id, at = read(HINT, ARGV[10], at)
+    channels[#channels + 1] = tag .. 'h:' .. kind .. '/' .. id
   end
-  held[slot] = sequence .. ':' .. revision .. ':' .. now_text
-  answers[slot] = held[slot]
+  answers[slot] = sequence .. ':' .. revision .. ':' .. now_text
   return last
 end
 
 local reply = {0, now, 0, generation, accepted and 1 or 0}
 local before = last
-for place, commit in ipairs(commits) do
-  reply[#reply + 1] = apply(commit, values[place])
+local at, value, size = 1, 10, #(ARGV[10] or '')
+while at <= size do
+  local again, slot, sequence, guards, writes, hints, values, bytes, from =
+    read(HEAD, ARGV[10], at)
+  reply[#reply + 1] = apply(again, slot, sequence, guards, writes, hints, from, value)
+  at, value = from + bytes, value + values
 end
 reply[3] = last
 
@@ -308,6 +327,10 @@ local remembered = {}
 for slot, answer in pairs(answers) do
   remembered[#remembered + 1] = slot
   remembered[#remembered + 1] = answer
+end
+if #remembered > 0 then
+  remembered[#remembered + 1] = 's'
+  remembered[#remembered + 1] = text(math.max(sending, newest))
 end
 send('HSET', answers_key, remembered)
 if refresh then

@@ -4,8 +4,8 @@
 //! is meant for. Greetings (`CLIENT`, `HELLO`, `AUTH`, `SELECT`) are forwarded and not counted.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use lockbay::clock::Clock;
@@ -28,6 +28,9 @@ struct State {
     /// How many commands are still to be forwarded whose connection is then cut.
     lose: AtomicU64,
     lost: AtomicU64,
+    /// Whether the next command is kept here, and its connection cut.
+    keep: AtomicBool,
+    kept: Mutex<Option<Vec<u8>>>,
     delay_us: AtomicU64,
     /// Bumped to cut every connection.
     cut: watch::Sender<u64>,
@@ -43,6 +46,8 @@ impl Proxy {
             commands: AtomicU64::new(0),
             lose: AtomicU64::new(0),
             lost: AtomicU64::new(0),
+            keep: AtomicBool::new(false),
+            kept: Mutex::default(),
             delay_us: AtomicU64::new(0),
             cut: watch::Sender::new(0),
         });
@@ -69,6 +74,22 @@ impl Proxy {
     /// How many replies it has lost.
     pub fn lost(&self) -> u64 {
         self.state.lost.load(Ordering::SeqCst)
+    }
+
+    /// Keeps the next command, as a network does that delivers late, and cuts its connection.
+    pub fn keep_next(&self) {
+        self.state.keep.store(true, Ordering::SeqCst);
+    }
+
+    /// Delivers the command that was kept, and returns the start of what the server says to it.
+    pub async fn deliver_kept(&self) -> String {
+        let kept = self.state.kept.lock().expect("nobody panics here").take();
+        let kept = kept.expect("a command was kept");
+        let mut server = TcpStream::connect(self.state.target).await.expect("the server is up");
+        server.write_all(&kept).await.expect("it reads");
+        let mut reply = [0; 4096];
+        let length = server.read(&mut reply).await.expect("it answers");
+        String::from_utf8_lossy(&reply[..length]).into_owned()
     }
 
     /// Holds every command up for this long from now on.
@@ -142,6 +163,10 @@ async fn carry_commands(
             let take = |left: u64| left.checked_sub(1);
             let lost = state.lose.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take);
             losing.fetch_or(lost.is_ok(), Ordering::SeqCst);
+            if state.keep.swap(false, Ordering::SeqCst) {
+                *state.kept.lock().expect("nobody panics here") = Some(command.bytes);
+                return;
+            }
         }
         if server.write_all(&command.bytes).await.is_err() {
             return;

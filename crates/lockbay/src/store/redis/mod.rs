@@ -1,15 +1,17 @@
 //! The store on Redis or Valkey: several machines share one namespace.
 //!
 //! What a commit means on the server stands in `redis_commit.lua`, with the layout of all keys.
-//! Here is the way there: commits are gathered into batches ([`queue`]), sent over a connection
-//! that is replaced when it fails ([`link`]), and answered; hints come over a second connection
-//! ([`channel`]). Whether anything survives a restart is the server's business: [`settings`] reads
-//! it and warns. What may be cleaned up is measured and deleted beside all this ([`upkeep`]). Truth is only on the server; this process holds what its client has seen.
+//! Here is the way there: commits are gathered into batches ([`queue`]), numbered ([`sending`]),
+//! sent over a connection that is replaced when it fails ([`link`]), and answered; hints come over a
+//! second connection ([`channel`]). Whether anything survives a restart is the server's business:
+//! [`settings`] reads it and warns. What may be cleaned up is measured and deleted beside all this
+//! ([`upkeep`]). Truth is only on the server; this process holds what its client has seen.
 
 mod address;
 mod channel;
 mod link;
 mod queue;
+mod sending;
 mod settings;
 mod upkeep;
 mod wire;
@@ -148,7 +150,7 @@ impl RedisStore {
         let space = &self.space;
         let (partition, client) = (Partition::FIRST, Operation::begin().client);
         loop {
-            let call = || queue::header(space, partition, client, true, 0);
+            let call = || queue::question(space, partition, client);
             let value = self.run(&space.scripts.commit, call).await?;
             if let Some(judged) = queue::take_answer(space, partition, value)? {
                 return Ok((judged.now, judged.revision));
@@ -260,7 +262,10 @@ impl Store for RedisStore {
     }
 
     async fn commit(&self, commit: &Commit) -> Result<Reply> {
-        let replies = self.commit_all(std::slice::from_ref(commit)).await;
+        if self.closing.is_cancelled() {
+            return Err(closed());
+        }
+        let replies = self.queue.commit(std::slice::from_ref(commit)).await;
         replies.into_iter().next().unwrap_or_else(|| Err(closed()))
     }
 

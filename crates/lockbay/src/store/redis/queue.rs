@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use super::Space;
 use super::link::{Failure, refused};
+use super::sending::{Sending, Sendings};
 use super::wire::{self, Answer, Judged};
 use crate::clock::Tick;
 use crate::error::{Error, ErrorKind, Result};
@@ -35,8 +36,8 @@ const MAX_WAITING: usize = 1_024;
 /// How often the expiry of our answers is moved on while we commit. They live for an hour.
 const REFRESH: Duration = Duration::from_secs(600);
 
-/// The number of the last sending of this process, see `redis_commit.lua`.
-static SENDING: AtomicU64 = AtomicU64::new(0);
+/// For the whole process, as operations are.
+static SENDINGS: Sendings = Sendings::new();
 /// The highest sequence that was ever sent with an unknown outcome. Copies of such commits may
 /// still be on their way. For the whole process, as operations are.
 static DOUBTFUL: AtomicU64 = AtomicU64::new(0);
@@ -220,22 +221,33 @@ fn call(
     refresh: bool,
 ) -> redis::Cmd {
     let bytes = batch.iter().map(Pending::bytes).sum();
-    let mut call = header(space, partition, client, refresh, bytes);
+    let mut packed = Vec::with_capacity(bytes);
+    let sending = SENDINGS.begin();
     for pending in batch {
-        call.arg(&pending.encoded[..]);
-        for value in wire::values(&pending.commit) {
-            call.arg(value);
-        }
+        packed.push(u8::from(sending.again(&pending.commit.operation)));
+        packed.extend_from_slice(&pending.encoded);
+    }
+    let mut call = header(space, partition, client, refresh, &sending, bytes);
+    drop(sending);
+    call.arg(packed);
+    for value in batch.iter().flat_map(|pending| wire::values(&pending.commit)) {
+        call.arg(value);
     }
     call
 }
 
-/// The command for a batch without commits, to which they are added.
-pub(super) fn header(
+/// The command for no commits at all, by which a client learns where it stands.
+pub(super) fn question(space: &Space, partition: Partition, client: u64) -> redis::Cmd {
+    header(space, partition, client, true, &SENDINGS.begin(), 0)
+}
+
+/// The command for a batch without its commits, which are added.
+fn header(
     space: &Space,
     partition: Partition,
     client: u64,
     refresh: bool,
+    sending: &Sending<'_>,
     bytes: usize,
 ) -> redis::Cmd {
     let (generation, floor) = space.witness.expectation(partition).unwrap_or_default();
@@ -247,7 +259,7 @@ pub(super) fn header(
         .arg(floor.number())
         .arg(space.clock.random_id())
         .arg(format!("{client:016x}"))
-        .arg(SENDING.fetch_add(1, Ordering::Relaxed))
+        .arg(sending.number)
         .arg(DOUBTFUL.load(Ordering::Acquire))
         .arg(u8::from(refresh))
         .arg(slot)

@@ -1,4 +1,4 @@
-//! How commits go out and answers come back: MessagePack towards the script, RESP from it.
+//! How commits go out and answers come back: packed towards the script, RESP from it.
 //!
 //! Encoding is the caller's work, done before a commit joins the queue, so that the one task that
 //! feeds the connection only strings finished pieces together.
@@ -14,21 +14,22 @@ const REPEATED: i64 = -1;
 /// The same for one that arrived after it was answered or given up.
 const STRAGGLER: i64 = -2;
 
-/// A commit as the script takes it, without its [`values`]. The layout stands in
-/// `redis_commit.lua`.
+/// A commit as the script takes it, without its [`values`], and behind whether it was sent before.
+/// The layout stands in `redis_commit.lua`.
 pub(super) fn encode(commit: &Commit) -> Vec<u8> {
     let keys = commit.guards.len() + commit.writes.len() + commit.hints.len();
-    let mut out = Pack(Vec::with_capacity(64 + 128 * keys));
-    out.array(6);
-    out.bytes(commit.operation.slot.to_string().as_bytes());
-    out.bytes(commit.operation.sequence.to_string().as_bytes());
-    out.number(u64::try_from(values(commit).count()).unwrap_or(u64::MAX));
-    out.array(commit.guards.len() * 4);
-    commit.guards.iter().for_each(|guard| encode_guard(&mut out, guard));
-    out.array(commit.writes.len() * 4);
-    commit.writes.iter().for_each(|write| encode_write(&mut out, write));
-    out.array(commit.hints.len() * 2);
-    commit.hints.iter().for_each(|key| out.key(key));
+    let mut body = Pack(Vec::with_capacity(128 * keys));
+    commit.guards.iter().for_each(|guard| encode_guard(&mut body, guard));
+    commit.writes.iter().for_each(|write| encode_write(&mut body, write));
+    commit.hints.iter().for_each(|key| body.key(key));
+    let mut out = Pack(Vec::with_capacity(64 + body.0.len()));
+    out.short(commit.operation.slot.to_string().as_bytes());
+    out.short(commit.operation.sequence.to_string().as_bytes());
+    let counts = [commit.guards.len(), commit.writes.len(), commit.hints.len()];
+    counts.into_iter().for_each(|count| out.count(count));
+    out.count(values(commit).count());
+    out.count(body.0.len());
+    out.0.extend(body.0);
     out.0
 }
 
@@ -48,10 +49,10 @@ fn encode_guard(out: &mut Pack, guard: &Guard) {
         Guard::Lapsed(_) => (3, None),
         Guard::Held(fence) => (4, Some(&fence.token)),
     };
-    out.number(what);
+    out.0.push(what);
     out.key(guard.key());
     // As text: the script compares it with the text in the record.
-    out.bytes(revision.map(Revision::to_string).unwrap_or_default().as_bytes());
+    out.short(revision.map(Revision::to_string).unwrap_or_default().as_bytes());
 }
 
 fn encode_write(out: &mut Pack, write: &Write) {
@@ -64,65 +65,32 @@ fn encode_write(out: &mut Pack, write: &Write) {
         Write::Mark { .. } => (4, None),
         Write::Append { .. } => (5, None),
     };
-    out.number(what);
+    out.0.push(what);
     out.key(write.key());
-    match ttl {
-        Some(ttl) => out.number(micros(ttl)),
-        None => out.minus_one(),
-    }
+    let ttl = ttl.map_or(-1, |ttl| i64::try_from(micros(ttl)).unwrap_or(i64::MAX));
+    out.0.extend_from_slice(&ttl.to_le_bytes());
 }
 
-/// As much of MessagePack as a commit needs.
+/// Strings behind their lengths, and numbers, the lowest byte first.
 struct Pack(Vec<u8>);
 
 impl Pack {
-    fn array(&mut self, items: usize) {
-        self.head(items, 15, 0x90, [None, Some(0xdc), Some(0xdd)]);
-    }
-
-    fn bytes(&mut self, bytes: &[u8]) {
-        self.head(bytes.len(), 31, 0xa0, [Some(0xd9), Some(0xda), Some(0xdb)]);
+    /// What has at most 255 bytes: numbers as text, and names of kinds.
+    fn short(&mut self, bytes: &[u8]) {
+        self.0.push(u8::try_from(bytes.len()).expect("numbers and names of kinds are short"));
         self.0.extend_from_slice(bytes);
     }
 
-    /// A length: in the first byte where it fits, else in 1, 2 or 4 bytes behind their mark.
-    fn head(&mut self, length: usize, most: u8, short: u8, marks: [Option<u8>; 3]) {
-        let [one, two, four] = marks;
-        match (u8::try_from(length), u16::try_from(length), u32::try_from(length)) {
-            (Ok(length), _, _) if length <= most => self.0.push(short | length),
-            (Ok(length), _, _) if one.is_some() => {
-                self.0.extend(one);
-                self.0.push(length);
-            }
-            (_, Ok(length), _) => {
-                self.0.extend(two);
-                self.0.extend_from_slice(&length.to_be_bytes());
-            }
-            (_, _, length) => {
-                let length = length.expect("values and commits are bounded far below 4 GB");
-                self.0.extend(four);
-                self.0.extend_from_slice(&length.to_be_bytes());
-            }
-        }
-    }
-
-    fn number(&mut self, number: u64) {
-        match u8::try_from(number) {
-            Ok(small) if small < 0x80 => self.0.push(small),
-            Ok(_) | Err(_) => {
-                self.0.push(0xcf);
-                self.0.extend_from_slice(&number.to_be_bytes());
-            }
-        }
-    }
-
-    fn minus_one(&mut self) {
-        self.0.push(0xff);
-    }
-
     fn key(&mut self, key: &Key) {
-        self.bytes(key.kind.name().as_bytes());
-        self.bytes(key.id.as_bytes());
+        self.short(key.kind.name().as_bytes());
+        let length = u16::try_from(key.id.len()).expect("ids are bounded far below 64 KiB");
+        self.0.extend_from_slice(&length.to_le_bytes());
+        self.0.extend_from_slice(key.id.as_bytes());
+    }
+
+    fn count(&mut self, count: usize) {
+        let count = u32::try_from(count).expect("commits are bounded far below 4 GB");
+        self.0.extend_from_slice(&count.to_le_bytes());
     }
 }
 
