@@ -131,7 +131,9 @@ fn a_failure_without_effect_turns_the_saga_and_the_compensation_gets_the_result(
     let setting = Setting::new(1);
     let server = &setting.servers[0];
     let id = setting.start(&["reserve", "charge"], HandlerCheck::Deferred);
-    complete(server, &task(server), r#""h1""#);
+    let reserve = task(server);
+    assert_eq!(reserve.get("is_completed"), None, "nothing is to be undone");
+    complete(server, &reserve, r#""h1""#);
     let charge = task(server);
     let body = json!({ "task_token": charge["task_token"], "error": "card declined",
         "effect": "none", "retryable": false });
@@ -143,6 +145,7 @@ fn a_failure_without_effect_turns_the_saga_and_the_compensation_gets_the_result(
     server.post(&path(&charge, "complete"), &other).problem(422, "key-reused");
     let undo = task(server);
     assert_eq!((&undo["action"], &undo["original_result"]), (&json!("compensate"), &json!("h1")));
+    assert_eq!(undo["is_completed"], true);
     assert_eq!(undo["undo_key"], format!("{id}/reserve/undo"));
     complete(server, &undo, "null");
     let saga = setting.wait_for(&id, SagaStatus::Compensated);

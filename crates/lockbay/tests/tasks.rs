@@ -367,6 +367,20 @@ async fn a_worker_that_ends_just_after_the_cancellation_has_its_result_undone() 
 }
 
 #[tokio::test]
+async fn a_step_that_returned_nothing_is_undone_as_one_that_is_known_to_have_completed() {
+    let world = World::new(1);
+    let instance = world.instance();
+    start(&world, &instance, saga(&["reserve", "charge"])).await;
+    complete(&instance, &one(&instance).await, "null").await;
+    world.pass(Duration::from_millis(50)).await;
+    fail(&instance, &one(&instance).await, TaskEffect::None, false).await;
+    world.pass(Duration::from_millis(50)).await;
+    let undo = one(&instance).await;
+    assert_eq!((undo.step.as_str(), undo.action), ("reserve", Action::Compensate));
+    assert_eq!(undo.original_result, Some(Json::null()));
+}
+
+#[tokio::test]
 async fn nothing_is_undone_while_a_worker_of_a_dead_executor_does_it() {
     let world = World::new(1);
     let (second, id, task) = takeover(&world, saga(&["charge"])).await;

@@ -91,6 +91,11 @@ struct Task {
     /// What the step returned, if it is to be undone.
     #[schema(value_type = Value)]
     original_result: Option<lockbay::Json>,
+    /// Whether the step is known to have completed, if it is to be undone. If not, look it up by its
+    /// key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    is_completed: Option<bool>,
     /// The same for all attempts: show it to whoever does the work for you.
     idempotency_key: String,
     /// Names the undoing, the same over all its attempts, if the step is to be undone.
@@ -114,6 +119,7 @@ struct Task {
 
 impl From<ClaimedTask> for Task {
     fn from(task: ClaimedTask) -> Self {
+        let undone = task.action == Action::Compensate;
         Task {
             task_id: task.task_id,
             task_token: task.task_token,
@@ -124,6 +130,7 @@ impl From<ClaimedTask> for Task {
             step: task.step,
             parameters: task.parameters,
             context: task.context,
+            is_completed: undone.then_some(task.original_result.is_some()),
             original_result: task.original_result,
             idempotency_key: task.idempotency_key,
             undo_key: task.undo_key,

@@ -80,6 +80,9 @@ struct Request<'a> {
     parameters: &'a Json,
     context: Json,
     original_result: Option<&'a Json>,
+    /// Whether the execution is known to have completed, for a compensation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    is_completed: Option<bool>,
     idempotency_key: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     undo_key: Option<&'a str>,
@@ -117,6 +120,7 @@ impl PushStep {
             parameters: &context.parameters,
             context: context.context.to_json().map_err(|error| unsaid(&error))?,
             original_result: context.original_result.as_ref(),
+            is_completed: undo_key.is_some().then_some(context.original_result.is_some()),
             idempotency_key: &context.idempotency_key,
             undo_key: undo_key.as_deref(),
             scheduled_time: context.scheduled_time,
@@ -432,6 +436,10 @@ pub(super) mod tests {
         assert_eq!(undo.json()["undo_key"], json!("saga_1/charge/undo"));
         assert_eq!(undo.json()["idempotency_key"], json!("saga_1/charge"));
         assert_eq!(undo.json()["original_result"], json!("tx"));
+        assert_eq!(
+            (&undo.json()["is_completed"], &probe.json()["is_completed"]),
+            (&json!(true), &json!(null))
+        );
         assert_eq!(probe.header("idempotency-key"), Some("saga_1/charge"));
         assert_eq!(probe.json()["undo_key"], json!(null));
         assert_ne!(undo.header("webhook-id"), probe.header("webhook-id"));

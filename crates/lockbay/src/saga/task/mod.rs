@@ -141,7 +141,7 @@ pub struct ClaimedTask {
     pub parameters: Json,
     /// What the saga was given, with the results of steps that are done.
     pub context: Json,
-    /// What the execution returned, for a compensation, if that is known.
+    /// What the execution returned, for a compensation; `None` if it is not known to have completed.
     pub original_result: Option<Json>,
     /// Names the execution, the same over all attempts and actions.
     pub idempotency_key: String,

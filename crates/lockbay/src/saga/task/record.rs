@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{TaskEffect, TaskFailure};
@@ -110,13 +110,18 @@ pub(super) struct Request {
     pub(super) step: String,
     pub(super) parameters: Json,
     pub(super) context: Json,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "known")]
     pub(super) original_result: Option<Json>,
     pub(super) idempotency_key: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) undo_key: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) scheduled_time: Option<Timestamp>,
+}
+
+/// What stands there is known, also if it is `null`.
+fn known<'de, D: Deserializer<'de>>(written: D) -> std::result::Result<Option<Json>, D::Error> {
+    Json::deserialize(written).map(Some)
 }
 
 impl Request {
