@@ -90,12 +90,13 @@ async def test_a_lease_whose_taking_is_cancelled_is_free_at_once(
 
     async def work() -> None:
         if how == "entered":
-            await lease.__aenter__()
-        elif how == "awaited":
-            await lease
-        else:
-            await lease.acquire()
-        raise AssertionError("not cancelled")
+            async with lease:
+                await asyncio.Event().wait()
+        await (lease if how == "awaited" else lease.acquire())
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await lease.release()
 
     working, turn = asyncio.create_task(work()), 0
     # When it is taken, the task may not know it yet.

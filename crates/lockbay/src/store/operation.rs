@@ -9,6 +9,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::OnceLock;
+#[cfg(feature = "redis")]
 use std::sync::atomic::AtomicBool;
 
 use parking_lot::Mutex;
@@ -24,7 +25,8 @@ pub struct Operation {
     pub slot: u32,
     /// Its place in the client's sequence.
     pub sequence: u64,
-    /// Whether a backend that is elsewhere was asked for it before, whatever came of that.
+    /// Whether a server was asked for it before, whatever came of that.
+    #[cfg(feature = "redis")]
     pub(super) was_sent: AtomicBool,
 }
 
@@ -44,6 +46,16 @@ fn allocator() -> &'static Mutex<Allocator> {
 }
 
 impl Operation {
+    fn new(client: u64, slot: u32, sequence: u64) -> Operation {
+        Operation {
+            client,
+            slot,
+            sequence,
+            #[cfg(feature = "redis")]
+            was_sent: AtomicBool::new(false),
+        }
+    }
+
     /// A new identity, unlike every other of this and any other process.
     pub(super) fn begin() -> Operation {
         let mut allocator = allocator().lock();
@@ -57,8 +69,7 @@ impl Operation {
             allocator.slots += 1;
             allocator.slots - 1
         });
-        let (client, sequence) = (allocator.client, allocator.sequence);
-        Operation { client, slot, sequence, was_sent: AtomicBool::new(false) }
+        Operation::new(allocator.client, slot, allocator.sequence)
     }
 }
 
@@ -123,7 +134,7 @@ mod tests {
     use super::*;
 
     fn operation(sequence: u64) -> Operation {
-        Operation { client: 1, slot: 0, sequence, was_sent: AtomicBool::new(false) }
+        Operation::new(1, 0, sequence)
     }
 
     #[test]
