@@ -108,6 +108,8 @@ async def obey(bay: lockbay.LockBay, order: str, given: dict[str, Any]) -> Any:
             return await bay.ledger.balance(**given)
         case "trial_balance":
             return await bay.ledger.trial_balance()
+        case "running":
+            return bay.counted("saga_metrics")["running_sagas"]
         case "taken_over":
             return bay.counted("saga_metrics")["sagas_taken_over"]
         case _:

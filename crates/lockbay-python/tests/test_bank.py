@@ -95,6 +95,9 @@ class Bank:
         while not self.over.wait(dice.uniform(*BETWEEN_KILLS)):
             victim, other = dice.sample(range(WORKERS), 2)
             freezes = self.havoc["killed"] % 2 == 1
+            # In the middle of something, so that somebody has to take it over.
+            while self.workers[victim].ask("running") == 0 and not self.over.is_set():
+                time.sleep(0.005)
             # Its numbers die with it.
             self.havoc["taken over"] += self.workers[victim].ask("taken_over")
             self.workers[victim].kill()
