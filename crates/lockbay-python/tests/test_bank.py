@@ -96,11 +96,11 @@ class Bank:
             victim, other = dice.sample(range(WORKERS), 2)
             freezes = self.havoc["killed"] % 2 == 1
             # In the middle of something, so that somebody has to take it over.
-            while self.workers[victim].ask("running") == 0 and not self.over.is_set():
-                time.sleep(0.005)
+            dying = self.workers[victim]
+            eventually("it runs a saga", lambda: self.over.is_set() or dying.ask("running"))
             # Its numbers die with it.
-            self.havoc["taken over"] += self.workers[victim].ask("taken_over")
-            self.workers[victim].kill()
+            self.havoc["taken over"] += dying.ask("taken_over")
+            dying.kill()
             self.havoc["killed"] += 1
             if freezes:
                 self.workers[other].freeze()

@@ -26,7 +26,8 @@
 --       7  "1" to refresh the expiry of the client's answers
 --       8, 9 slot and sequence of the last commit that the client knows to be applied, or 0 and 0
 --       10 the commits, packed one behind the other as HEAD, GUARD, WRITE and HINT below say
---       11… the values of their writes, in the order of the writes
+--       11… the values of their writes, in the order of the writes; not packed, because what
+--            becomes a string of Lua is hashed byte by byte
 --
 -- Reply {0, now, revision, generation, accepted, answers…} where an answer is
 --          revision                committed
@@ -55,8 +56,8 @@ local now_text = text(now)
 -- What stands in ARGV 10. Lengths come before their strings, and all numbers have the lowest byte
 -- first.
 
--- 1 if the commit may have been sent before, slot, sequence, how many guards, writes and hints follow, how
--- many values belong to the writes, and how many bytes are left of the commit.
+-- 1 if the commit may have been sent before, slot, sequence, how many guards, writes and hints
+-- follow, how many values belong to the writes, and how many bytes are left of the commit.
 local HEAD = '<BBc0Bc0I4I4I4I4I4'
 -- 1 absent, 2 revision is, 3 lapsed, 4 held; kind, id, and the revision as it stands in records.
 local GUARD = '<BBc0Hc0Bc0'
@@ -108,9 +109,9 @@ if expected ~= '' and generation ~= expected then
   return {2, now, last, generation}
 end
 
--- A commit is looked for among the answers only where it can be there: it may have been sent before,
--- or a later sending has overtaken this one. The client calls a commit new in no sending but the
--- one with the lowest number of all that carry it.
+-- A commit is looked for among the answers only where it can be there: it may have been sent
+-- before, or a later sending has overtaken this one. The client calls a commit new in no sending
+-- but the one with the lowest number of all that carry it.
 
 local sending, doubtful = tonumber(ARGV[5]), tonumber(ARGV[6])
 local newest = tonumber(answered[1] or 0)
