@@ -193,7 +193,7 @@ async def test_a_failure_is_replayed_where_that_is_asked_for(bay: LockBay) -> No
 
 async def test_an_attempt_that_takes_longer_than_its_timeout_is_cancelled(bay: LockBay) -> None:
     pay = Hanging()
-    outcome = await bay.run_job("payment", "k", pay, timeout=0.05, max_retries=0)
+    outcome = await bay.run_job("payment", "k", pay, timeout=1, max_retries=0)
     assert outcome.status == "failed" and outcome.error and "timeout" in outcome.error
     await until(lambda: pay.cancelled)
 

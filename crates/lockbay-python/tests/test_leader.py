@@ -70,7 +70,7 @@ async def test_a_lease_is_released_by_an_exception_too(bay: LockBay) -> None:
 
 
 async def test_a_lease_is_renewed_for_as_long_as_it_is_held(bay: LockBay) -> None:
-    async with bay.lease("nightly", ttl=0.5, holder="one") as lease:
+    async with bay.lease("nightly", ttl=2, holder="one") as lease:
         token = lease.fencing_token
         with pytest.raises(errors.Held) as held:
             await bay.lease("nightly", holder="other")

@@ -108,7 +108,7 @@ def test_a_job_of_a_loop_that_is_closed_without_ceremony_lapses() -> None:
 
     async def begin() -> None:
         await bay.start()
-        bay.run_job("pay", "slow", hang, timeout=0.2)
+        bay.run_job("pay", "slow", hang, timeout=1)
         await until(lambda: waits)
 
     first = asyncio.new_event_loop()
@@ -155,7 +155,7 @@ async def test_a_loop_that_is_held_up_holds_up_no_timeout(bay: LockBay) -> None:
         began.set()
         await asyncio.Event().wait()
 
-    ran = asyncio.ensure_future(bay.run_job("pay", "k", hang, timeout=0.2, max_retries=0))
+    ran = asyncio.ensure_future(bay.run_job("pay", "k", hang, timeout=1, max_retries=0))
     await began.wait()
     # Holds this loop up until another has seen that the attempt was cut off and recorded.
     with ThreadPoolExecutor(1) as thread:
@@ -291,7 +291,7 @@ async def test_a_close_that_is_not_waited_for_is_seen_through(sqlite_store: str)
     closing.cancel()
     await bay.close()
     async with LockBay.open(sqlite_store, **QUICK) as other:
-        await until(other.is_leader, within=2)
+        await until(other.is_leader, within=3)
 
 
 async def test_closed_while_it_is_being_opened_it_is_closed_when_that_is_through(store: str) -> None:
