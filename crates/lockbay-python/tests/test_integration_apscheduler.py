@@ -92,6 +92,42 @@ async def test_each_tick_runs_once_on_one_of_two_instances_and_over_a_handover(
     assert {who for who, _ in ran} == {"first", "second"}
 
 
+@on_a_loop
+async def test_ticks_wait_while_a_version_without_the_job_leads(tmp_path: Path) -> None:
+    ran: list[tuple[str, datetime]] = []
+
+    async def version(name: str, jobs: bool) -> LockBay:
+        bay = open_bay(tmp_path)
+        scheduler = LeaderAwareScheduler(bay=bay)
+
+        def tick(scheduled_time: datetime) -> None:
+            ran.append((name, scheduled_time))
+
+        if jobs:
+            scheduler.add_job(tick, "interval", seconds=1, id="tick", leader_only=True)
+        scheduler.start()
+        return await bay.start()
+
+    new = await version("new", jobs=True)
+    await soon("a tick", lambda: ran)
+    old = await version("old", jobs=False)
+    await new.close()
+
+    async def waiting() -> list[Any]:
+        open_ticks = (await schedule(old, "tick"))["in_progress"]
+        return [tick for tick in open_ticks if "waits" in (tick["error"] or "")]
+
+    waited = await soon("a tick waits", waiting)
+    await asyncio.sleep(3)
+    assert await waiting() == waited
+    again = await version("again", jobs=True)
+    await old.close()
+    await soon("what waited", lambda: ran[-1][0] == "again")
+    await again.close()
+    times = [at for _, at in ran]
+    assert times == [times[0] + timedelta(seconds=n) for n in range(len(times))]
+
+
 CRONS: list[dict[str, Any]] = [
     {"second": "*/7"},
     {"minute": "5/10"},

@@ -297,15 +297,19 @@ async fn a_schedule_that_is_deleted_while_a_tick_runs_ends_it_and_begins_no_othe
 }
 
 #[tokio::test]
-async fn a_handler_that_nobody_knows_is_a_failed_attempt_that_shows() {
+async fn a_handler_that_nobody_knows_for_a_minute_is_a_failed_attempt_that_shows() {
     let world = World::new(8);
     let mut request = every_second();
-    (request.schedule_expression, request.handler) = ("every 60s".into(), "nobody".into());
+    (request.schedule_expression, request.handler) = ("every 120s".into(), "nobody".into());
     request.max_retries = Some(1);
     let (one, _) = leading(&world, &request, Duration::ZERO).await;
-    world.pass_by(Duration::from_millis(100), SECOND * 60 + SECOND / 2).await;
-    let info = one.bay.schedules().show("s").await.unwrap();
-    let error = info.in_progress[0].error.clone().unwrap();
+    world.pass_by(Duration::from_millis(100), SECOND * 120 + SECOND / 2).await;
+    let in_progress = || async { one.bay.schedules().show("s").await.unwrap().in_progress };
+    let waits = in_progress().await[0].clone();
+    assert_eq!(waits.attempt, None, "nothing is attempted yet");
+    assert_eq!(waits.error.unwrap(), "waits until somebody is known to handle \"nobody\"");
+    world.pass_by(Duration::from_millis(100), SECOND * 60).await;
+    let error = in_progress().await[0].error.clone().unwrap();
     assert!(error.contains("nobody") && error.contains("register"), "{error}");
     world.pass_by(Duration::from_millis(100), SECOND * 10).await;
     let info = one.bay.schedules().show("s").await.unwrap();
@@ -313,6 +317,67 @@ async fn a_handler_that_nobody_knows_is_a_failed_attempt_that_shows() {
     assert_eq!((last.outcome, info.counts.failed), (TickOutcome::Failed, 1));
     assert!(last.error.unwrap().contains("nobody"));
     assert_eq!(one.bay.metrics().value(Metric::TicksFailed), 1);
+}
+
+/// An instance that was just started, or still runs an older version, leads before it knows who
+/// handles its ticks.
+#[tokio::test]
+async fn a_tick_waits_for_its_handler_and_no_attempt_is_spent_on_that() {
+    let world = World::new(26);
+    let one = instance(&world);
+    one.bay.start();
+    one.bay.schedules().put(&every_second()).await.unwrap();
+    world.pass(SECOND * 40).await;
+    let info = one.bay.schedules().show("s").await.unwrap();
+    assert_eq!((info.counts.begun, info.counts.failed, info.in_progress.len()), (1, 0, 1));
+    let seen = Seen::default();
+    takes(&one.bay, &seen, Duration::ZERO);
+    world.pass(SECOND * 2).await;
+    let times = seen.times(&world);
+    assert_eq!(times, (1..=times.len() as u64).collect::<Vec<_>>(), "each once, in order");
+    assert!(times.len() >= 41, "{times:?}");
+    assert!(seen.0.lock().iter().all(|tick| tick.attempt == 1));
+    let info = one.bay.schedules().show("s").await.unwrap();
+    assert_eq!((info.counts.failed, info.counts.misfired, info.in_progress.len()), (0, 0, 0));
+}
+
+#[tokio::test]
+async fn a_tick_that_waits_for_its_handler_is_let_go_by_a_pause_and_by_a_deletion() {
+    let world = World::new(27);
+    let one = instance(&world);
+    let schedules = one.bay.schedules();
+    one.bay.start();
+    schedules.put(&every_second()).await.unwrap();
+    world.pass(SECOND * 3).await;
+    schedules.pause("s").await.unwrap();
+    world.pass(SECOND * 2).await;
+    let info = schedules.show("s").await.unwrap();
+    assert_eq!((info.counts.skipped, info.in_progress.len()), (1, 0));
+    schedules.run_now("s", None).await.unwrap();
+    world.pass(SECOND * 2).await;
+    let asked = schedules.show("s").await.unwrap().in_progress;
+    assert!(asked[0].error.as_ref().unwrap().starts_with("waits"), "{asked:?}");
+    schedules.delete("s").await.unwrap();
+    world.pass(SECOND * 2).await;
+    assert_eq!(schedules.show("s").await.unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+/// Where what is late is skipped, waiting for a handler may not make a tick later than that.
+#[tokio::test]
+async fn a_tick_waits_for_its_handler_no_longer_than_the_grace_of_what_is_skipped() {
+    let world = World::new(28);
+    let one = instance(&world);
+    let mut request = every_second();
+    (request.misfire, request.misfire_grace) = (Misfire::Skip, SECOND * 5);
+    request.max_retries = Some(0);
+    one.bay.start();
+    one.bay.schedules().put(&request).await.unwrap();
+    world.pass(SECOND * 5).await;
+    assert_eq!(one.bay.schedules().show("s").await.unwrap().counts.failed, 0);
+    world.pass(SECOND * 3).await;
+    let info = one.bay.schedules().show("s").await.unwrap();
+    assert!(info.counts.failed > 0, "{info:?}");
+    assert!(info.last_run.unwrap().error.unwrap().contains("nobody is known"));
 }
 
 #[tokio::test]

@@ -30,6 +30,10 @@ impl TickHandlers for SagaHandlers {
         let found = self.0.lone(name, wish).await?;
         Ok(found.map(|step| Arc::new(step) as Arc<dyn TickAttempt>))
     }
+
+    async fn knows(&self, name: &str) -> Result<bool> {
+        self.0.knows_handler(name).await
+    }
 }
 
 #[async_trait]

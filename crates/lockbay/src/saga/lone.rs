@@ -40,6 +40,14 @@ pub(crate) struct LoneStep {
 }
 
 impl Sagas {
+    /// Whether somebody is known to be the handler of this name.
+    ///
+    /// # Errors
+    /// Of the store.
+    pub(crate) async fn knows_handler(&self, name: &str) -> Result<bool> {
+        Ok(self.0.handlers.find(name).await?.is_some())
+    }
+
     /// The execution of a wish by the handler of this name; `None` if nobody is known to be it.
     ///
     /// # Errors

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::decide::{Overlap, Plan, plan};
 use super::expression::Expression;
+use super::lacking::Lacking;
 use super::record::{self, Content, Found, LastRun, Open, SCHEDULE, Standing, TickId, TickOutcome};
 use super::stuck::Due;
 use super::tick::{Ended, Run};
@@ -185,6 +186,7 @@ impl Schedules {
             known: Arc::clone(&known),
             nudge: Arc::clone(&nudge),
             due: self.0.stuck.due(),
+            lacking: Lacking::default(),
             runs: JoinSet::new(),
             running: HashMap::new(),
             ended: Vec::new(),
@@ -203,6 +205,7 @@ struct Driver {
     known: Arc<AtomicU64>,
     nudge: Arc<Notify>,
     due: Due,
+    lacking: Lacking,
     runs: JoinSet<Option<Ended>>,
     running: HashMap<Id, TickId>,
     /// Ticks that have ended, as far as that is not recorded.
@@ -322,7 +325,7 @@ impl Driver {
                 None => return self.again().await,
             }
         }
-        self.start(&found.content);
+        self.start(&found.content).await;
         match self.wait(&found.content).await {
             Woken::ByItself => Next::GoOn(Box::new(found)),
             Woken::ByChange => Next::Read,
@@ -508,8 +511,9 @@ impl Driver {
     }
 
     /// Starts ticks that are open, in order, as many at once as the schedule allows. One that waits
-    /// for its moment takes nobody's place.
-    fn start(&mut self, content: &Content) {
+    /// for its moment, or for a handler, takes nobody's place.
+    async fn start(&mut self, content: &Content) {
+        self.lacking.forget_all_but(&content.open);
         let now = self.schedules.0.time.now();
         for open in &content.open {
             let enough = self.running.len() >= content.at_once();
@@ -520,11 +524,16 @@ impl Driver {
             if moment > now || self.is_started(&open.tick) {
                 continue;
             }
+            let definition = content.definition_of(open);
+            let asked = (&open.tick, definition);
+            if self.lacking.waits(&self.schedules, &self.job_id, asked).await {
+                continue;
+            }
             let run = Run {
                 schedules: self.schedules.clone(),
                 job_id: self.job_id.clone(),
                 open: open.clone(),
-                definition: content.definition_of(open).clone(),
+                definition: definition.clone(),
                 late: now.since(moment),
                 right: self.right.clone(),
                 made: Mutex::default(),
@@ -556,6 +565,7 @@ impl Driver {
             // There is no room, or nothing to wait for.
             None => NAP,
         };
+        let nap = if self.lacking.has_any_waiting() { nap.min(POLL) } else { nap };
         let closing = async {
             match inner.closing.is_cancelled() {
                 false => inner.closing.cancelled().await,

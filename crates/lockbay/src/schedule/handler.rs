@@ -65,6 +65,9 @@ pub(crate) trait TickAttempt: Send + Sync + 'static {
 pub(crate) trait TickHandlers: Send + Sync + 'static {
     /// The attempt at a tick by the handler of this name; `None` if nobody is known to be it.
     async fn find(&self, name: &str, tick: Tick) -> Result<Option<Arc<dyn TickAttempt>>>;
+
+    /// Whether somebody is known to be the handler of this name.
+    async fn knows(&self, name: &str) -> Result<bool>;
 }
 
 type Answer = Pin<Box<dyn Future<Output = Result<JobSuccess, JobFailure>> + Send>>;
@@ -105,6 +108,11 @@ impl Handlers {
         };
         self.local.write().insert(name.to_owned(), Arc::new(closure));
         Ok(())
+    }
+
+    pub(super) async fn knows(&self, name: &str) -> Result<bool> {
+        let is_local = self.local.read().contains_key(name);
+        Ok(is_local || self.others.knows(name).await?)
     }
 
     pub(super) async fn find(

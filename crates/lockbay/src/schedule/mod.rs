@@ -6,8 +6,9 @@
 //!
 //! The way of a tick through the files: [`expression`] says when it is due, [`decide`] whether it
 //! runs, [`driver`] commits that it was begun and later that it has ended, and [`tick`] runs it as a
-//! job whose key is the due time, by a handler that [`handler`] finds. [`definition`] checks what is
-//! asked for, [`operate`] is what a person may change, [`list`] looks.
+//! job whose key is the due time, by a handler that [`handler`] finds and [`lacking`]
+//! waits for. [`definition`] checks what is asked for, [`operate`] is what a person may change,
+//! [`list`] looks.
 //!
 //! # What holds
 //! Every tick that is due is begun, skipped or counted as misfired, once. One that was begun is run
@@ -23,6 +24,7 @@ mod definition;
 mod driver;
 mod expression;
 mod handler;
+mod lacking;
 mod list;
 mod operate;
 mod record;
@@ -103,7 +105,7 @@ struct Inner {
     scribe: Scribe,
     /// One for each tick that runs here.
     turns: Semaphore,
-    /// Why ticks that run here do not get on, by the keys of their jobs; one for each turn at most.
+    /// Why ticks that are open do not get on here, by the keys of their jobs.
     troubles: Mutex<HashMap<String, String>>,
     /// Schedules driven here that stand still because their expression or zone cannot be read.
     stuck: stuck::Stuck,

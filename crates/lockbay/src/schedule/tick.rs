@@ -67,7 +67,7 @@ impl Run {
         };
         let started_at = inner.time.now();
         inner.metrics.observe(Metric::TickLateness, self.late);
-        let trouble = Trouble { schedules: &self.schedules, job_key: self.job_key() };
+        let trouble = Trouble::of(&self.schedules, self.job_key());
         let (mut pause, mut failures) = (AGAIN, 0);
         let (outcome, error) = loop {
             let options = RunOptions { timeout: Some(self.limit()) };
@@ -182,13 +182,21 @@ impl Run {
     }
 }
 
-/// Why a tick that runs here does not get on, shown until it does or has ended.
-struct Trouble<'a> {
-    schedules: &'a Schedules,
+/// Why a tick that is open does not get on here, shown until it does or has ended.
+pub(super) struct Trouble {
+    schedules: Schedules,
     job_key: String,
 }
 
-impl Trouble<'_> {
+impl Trouble {
+    pub(super) fn of(schedules: &Schedules, job_key: String) -> Self {
+        Trouble { schedules: schedules.clone(), job_key }
+    }
+
+    pub(super) fn show(&self, told: String) {
+        self.schedules.0.troubles.lock().insert(self.job_key.clone(), told);
+    }
+
     fn is(&self, error: &Error, failures: u32) {
         let job_key = &self.job_key;
         if failures < TOLD_FROM {
@@ -196,12 +204,11 @@ impl Trouble<'_> {
             return;
         }
         tracing::warn!(job_key, failures, %error, "a tick does not get on");
-        let told = format!("tried {failures} times: {error}");
-        self.schedules.0.troubles.lock().insert(job_key.clone(), told);
+        self.show(format!("tried {failures} times: {error}"));
     }
 }
 
-impl Drop for Trouble<'_> {
+impl Drop for Trouble {
     fn drop(&mut self) {
         self.schedules.0.troubles.lock().remove(&self.job_key);
     }

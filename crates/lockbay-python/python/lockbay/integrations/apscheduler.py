@@ -441,8 +441,9 @@ class _LeaderJobs(BaseJobStore):  # type: ignore[misc]
                     job_id = schedule["job_id"]
                     if schedule["handler"] == _HANDLER + job_id and job_id not in self._jobs:
                         logger.warning(
-                            "this leader has no job for the schedule %s, so its ticks fail: add the "
-                            "job on every instance, or delete the schedule",
+                            "this leader has no job for the schedule %s, so its ticks wait for a "
+                            "minute, and then fail: add the job on every instance, or delete the "
+                            "schedule",
                             job_id,
                         )
                 if page is None:
