@@ -193,7 +193,7 @@ fn a_server_that_is_full_says_busy_at_once_and_still_looks_alive() {
     server.post("/v1/jobs/claim", &claim).ok();
     std::thread::scope(|scope| {
         let waiter = scope.spawn(|| {
-            let wait = format!(r#"{{{CLAIM},"on_in_progress":"wait","wait_seconds":2}}"#);
+            let wait = format!(r#"{{{CLAIM},"on_in_progress":"wait","wait_seconds":4}}"#);
             // The one place may just be taken by a look at whether it is.
             eventually("the waiter gets a place", || {
                 Some(server.post("/v1/jobs/claim", &wait)).filter(|reply| reply.status != 429)

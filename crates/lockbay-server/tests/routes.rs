@@ -101,10 +101,17 @@ fn the_leader_is_shown_and_resigns_once() {
         assert!(leader[time].as_str().unwrap().ends_with('Z'), "{time}");
     }
     assert_eq!(server.send("POST", "/v1/leader/resign", &[], b"").ok()["resigned"], true);
-    server.get("/v1/leader").problem(404, "not-found");
-    server.post("/v1/leader/resign", "{}").problem(409, "held");
+    // Alone as it is, it leads again half a second later.
+    eventually("nobody leads", || {
+        let again = server.post("/v1/leader/resign", "{}");
+        if again.status != 200 {
+            again.problem(409, "held");
+        }
+        let looked = server.get("/v1/leader");
+        (looked.status != 200).then(|| looked.problem(404, "not-found"))
+    });
     let again = eventually("it leads again, alone as it is", || server.leader());
-    assert_eq!(again["term"], 2);
+    assert!(again["term"].as_u64() >= Some(2), "{again}");
 }
 
 #[test]

@@ -136,7 +136,7 @@ fn a_request_is_replayed_after_its_deadline_has_passed_and_its_handler_has_gone(
     let server = server();
     server.put("/v1/handlers/bank", r#"{"pull":true}"#).ok();
     let clock = Clock::system();
-    let deadline = clock.now() + Duration::from_millis(1_500);
+    let deadline = clock.now() + Duration::from_secs(4);
     let body = json!({ "saga_name": "t", "deadline": deadline,
         "steps": [{ "name": "s", "handler": "bank", "parameters": {} }] });
     let id = accepted(&keyed(&server, "k", &body.to_string()));

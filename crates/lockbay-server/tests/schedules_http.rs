@@ -85,7 +85,7 @@ fn a_tick_that_is_asked_for_runs_and_the_same_request_is_the_same_tick() {
     assert_eq!(asked.json()["job_key"], "report@now:by-hand");
     let again = server.send("POST", "/v1/schedules/report/run", &key, b"");
     assert_eq!((again.status, again.header("idempotency-replayed")), (202, Some("true")));
-    let poll = r#"{"handlers":["report"],"holder":"w","wait_seconds":5}"#;
+    let poll = r#"{"handlers":["report"],"holder":"w","wait_seconds":20}"#;
     let task = server.post("/v1/tasks/poll", poll).ok()["tasks"][0].clone();
     assert_eq!((&task["action"], &task["step"]), (&json!("execute"), &json!("report")));
     assert_eq!(task["saga_name"], "report");

@@ -140,12 +140,17 @@ fn a_job_whose_holder_was_killed_is_taken_over_and_its_late_completion_is_fenced
     let dir = tempfile::tempdir().unwrap();
     let sqlite = format!("sqlite:{}", dir.path().join("jobs.db").display());
     for store in [redis.url(), sqlite] {
-        let mut servers = servers(&store, 2, &[("REDIS_JOB_CLAIM_TTL", "1")]);
-        let first = servers[0].post("/v1/jobs/claim", &claim("k")).ok();
+        let mut servers = servers(&store, 2, &[]);
+        let claim_for = |seconds: u64| {
+            let mut claim: Value = serde_json::from_str(&claim("k")).unwrap();
+            claim["claim_ttl_seconds"] = seconds.into();
+            claim
+        };
+        let first = servers[0].post("/v1/jobs/claim", &claim_for(3).to_string()).ok();
         servers[0].kill9();
         let survivor = &servers[1];
         survivor.post("/v1/jobs/claim", &claim("k")).problem(409, "held");
-        let mut wait: Value = serde_json::from_str(&claim("k")).unwrap();
+        let mut wait = claim_for(60);
         wait["on_in_progress"] = "wait".into();
         wait["wait_seconds"] = 10.into();
         let second = survivor.post("/v1/jobs/claim", &wait.to_string()).ok();
@@ -239,6 +244,7 @@ fn a_redis_that_lost_data_halts_every_effect_until_an_operator_accepts_it() {
     first.post("/v1/jobs/claim", &claim("before")).ok();
     let backup = redis.backup();
     first.post("/v1/jobs/claim", &claim("after")).ok();
+    first.wait_until_leading();
     let mut last = first.leader().unwrap()["fencing_token"].as_str().unwrap().to_owned();
     for how in ["emptied", "restored to an older state"] {
         match how {
@@ -341,7 +347,6 @@ fn a_client_that_goes_away_before_its_answer_leaves_no_lease_and_no_claim_behind
     let redis = RedisServer::start();
     let server = Server::start(&["--store", &redis.url()]);
     server.post("/v1/leases/warm", r#"{"holder":"up","ttl_seconds":0.1}"#).ok();
-    let breath = || std::thread::park_timeout(Duration::from_millis(300));
     redis.pause();
     let clients: Vec<TcpStream> = (0..20)
         .map(|n| {
@@ -357,9 +362,10 @@ fn a_client_that_goes_away_before_its_answer_leaves_no_lease_and_no_claim_behind
             client
         })
         .collect();
-    breath();
+    // Time for the server to begin with each of them, also where the machine is busy.
+    std::thread::park_timeout(Duration::from_secs(1));
     drop(clients);
-    breath();
+    std::thread::park_timeout(Duration::from_millis(300));
     redis.resume();
     let claims =
         || server.get("/api/advanced-state/metrics").json()["job_idempotency_metrics"].clone();

@@ -281,7 +281,7 @@ fn a_new_certificate_is_noticed_without_a_signal() {
 
 #[test]
 fn clients_that_never_agree_on_tls_are_let_go_and_keep_nobody_out() {
-    let setup = serve_with(&[("LOCKBAY_HEAD_TIMEOUT", "1")]);
+    let setup = serve_with(&[("LOCKBAY_HEAD_TIMEOUT", "3")]);
     let (to, client) = (setup.server.address(), TlsClient::new(&setup.authority, None));
     let halves: [&[u8]; 4] =
         [b"", b"\x16", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"\x16\x03\x01\xff\xff"];

@@ -123,6 +123,7 @@ fn the_command_line_names_its_user_or_another() {
         let output = command.output().unwrap();
         assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
     };
+    server.wait_until_leading();
     run(&["leader", "resign", "--yes"], None);
     run(&["handler", "put", "a", "--pull"], Some("deploy"));
     run(&["handler", "put", "b", "--pull", "--actor", "bob"], Some("deploy"));
