@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use lockbay::event::Event;
-use lockbay::job::{JobFailure, JobFilter, JobStatus, JobSuccess};
+use lockbay::job::{
+    ClaimRequest, Identity, JobFailure, JobFilter, JobStatus, JobSuccess, RunOptions,
+};
 use lockbay::metrics::Metric;
 use lockbay::saga::{Route, StepError, TaskEffect, TaskFailure, TaskPoll, read_only};
 use lockbay::schedule::{
@@ -332,7 +334,7 @@ async fn a_tick_waits_for_its_handler_and_no_attempt_is_spent_on_that() {
     assert_eq!((info.counts.begun, info.counts.failed, info.in_progress.len()), (1, 0, 1));
     let seen = Seen::default();
     takes(&one.bay, &seen, Duration::ZERO);
-    world.pass(SECOND * 2).await;
+    world.pass(SECOND * 2 + SECOND / 5).await;
     let times = seen.times(&world);
     assert_eq!(times, (1..=times.len() as u64).collect::<Vec<_>>(), "each once, in order");
     assert!(times.len() >= 41, "{times:?}");
@@ -362,7 +364,50 @@ async fn a_tick_that_waits_for_its_handler_is_let_go_by_a_pause_and_by_a_deletio
     assert_eq!(schedules.show("s").await.unwrap_err().kind(), ErrorKind::NotFound);
 }
 
-/// Where what is late is skipped, waiting for a handler may not make a tick later than that.
+#[tokio::test]
+async fn a_tick_waits_for_its_own_handler_whatever_the_other_ticks_of_its_schedule_have() {
+    let world = World::new(29);
+    let (one, seen) = (instance(&world), Seen::default());
+    takes(&one.bay, &seen, Duration::ZERO);
+    one.bay.start();
+    let schedules = one.bay.schedules();
+    let with = |handler: &str| ScheduleRequest {
+        handler: handler.into(),
+        overlap: Overlap::Allow,
+        max_retries: Some(0),
+        ..every_second()
+    };
+    schedules.put(&with("gone")).await.unwrap();
+    world.pass(SECOND * 3 + SECOND / 5).await;
+    schedules.put(&with("work")).await.unwrap();
+    world.pass(SECOND * 50).await;
+    let info = schedules.show("s").await.unwrap();
+    assert_eq!((seen.len(), info.counts.failed, info.in_progress.len()), (50, 0, 3));
+    schedules.put(&with("late")).await.unwrap();
+    world.pass(SECOND * 15).await;
+    let info = schedules.show("s").await.unwrap();
+    assert_eq!(info.counts.failed, 3, "those of `gone`, after their minute");
+    assert!(info.in_progress.len() >= 14, "{info:?}");
+}
+
+#[tokio::test]
+async fn a_tick_whose_job_has_ended_waits_for_no_handler() {
+    let world = World::new(30);
+    let one = instance(&world);
+    let mut request = every_second();
+    request.schedule_expression = "every 60s".into();
+    one.bay.schedules().put(&request).await.unwrap();
+    let mut job = ClaimRequest::new("tick", "s@2026-01-01T00:01:00Z", request.parameters);
+    job.identity = Identity::Key;
+    let done = |_| async { Ok::<_, JobFailure>(Json::null()) };
+    one.bay.jobs().run(job, RunOptions::default(), done).await.unwrap();
+    one.bay.start();
+    world.pass(SECOND * 63).await;
+    let info = one.bay.schedules().show("s").await.unwrap();
+    assert_eq!((info.counts.completed, info.in_progress.len()), (1, 0), "{info:?}");
+}
+
+/// Where what is late is skipped, the first tick that waits becomes no later than that by waiting.
 #[tokio::test]
 async fn a_tick_waits_for_its_handler_no_longer_than_the_grace_of_what_is_skipped() {
     let world = World::new(28);

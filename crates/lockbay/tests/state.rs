@@ -761,6 +761,29 @@ async fn nothing_stale_comes_back_when_the_record_of_a_tag_goes() {
 }
 
 #[tokio::test]
+async fn a_load_under_a_tag_whose_record_goes_meanwhile_is_made_again_at_once() {
+    let world = World::new(1);
+    let a = world.instance();
+    let fence = right(&a).await;
+    let state = a.bay.state();
+    state.invalidate(&tag("t")).await.unwrap();
+    let database = Database::closed();
+    let load = tokio::spawn({
+        let (database, state) = (database.clone(), state.clone());
+        async move { database.get(&state, "k", &["t"]).await }
+    });
+    world.settle().await;
+    while records(&*a.store, "state-tag").await > 0 {
+        state.sweep_stale(&fence, 1_000).await.unwrap();
+    }
+    database.open();
+    world.settle().await;
+    assert!(load.is_finished(), "it waits for no lease of its own");
+    assert_eq!((load.await.unwrap().unwrap().value.text(), database.loads()), ("0", 2));
+    assert_eq!(seen(state, "k").await.as_deref(), Some("0"));
+}
+
+#[tokio::test]
 async fn bad_keys_values_tags_times_and_patterns_are_refused_before_anything_is_written() {
     let world = World::new(1);
     let a = world.instance();

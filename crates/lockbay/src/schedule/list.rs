@@ -142,7 +142,7 @@ impl Schedules {
         Ok(info)
     }
 
-    async fn job(&self, job_key: &str) -> Result<Option<JobInfo>> {
+    pub(super) async fn job(&self, job_key: &str) -> Result<Option<JobInfo>> {
         let filter = JobFilter { job_key: Some(job_key.to_owned()), ..JobFilter::default() };
         Ok(self.0.jobs.list(&filter, None, 1).await?.items.into_iter().next())
     }

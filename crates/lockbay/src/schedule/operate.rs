@@ -9,7 +9,6 @@ use super::record::{self, Content, Found, Open, SCHEDULE, Standing, TickId, aske
 use super::{MAX_ASKED, MAX_SCHEDULES, Schedules, not_found, trail};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
-use crate::job::JobFilter;
 use crate::name::check_name;
 use crate::store::{Commit, Partition, Range, Reply, Revision};
 
@@ -221,8 +220,7 @@ impl Schedules {
     }
 
     pub(super) async fn has_job(&self, job_key: &str) -> Result<bool> {
-        let filter = JobFilter { job_key: Some(job_key.to_owned()), ..JobFilter::default() };
-        Ok(!self.0.jobs.list(&filter, None, 1).await?.items.is_empty())
+        Ok(self.job(job_key).await?.is_some())
     }
 
     async fn operate(

@@ -309,8 +309,13 @@ impl State {
             };
             match self.store_loaded(wish, &look, lease, &json).await {
                 Ok(Some(stored)) => return Ok(stored),
-                Ok(None) if loads < MAX_LOADS => {}
-                Ok(None) => return Ok(self.unstored(wish, json, began)),
+                Ok(None) => {
+                    // It is ours still where only the record of a tag has gone.
+                    self.give_up(wish, lease).await;
+                    if loads == MAX_LOADS {
+                        return Ok(self.unstored(wish, json, began));
+                    }
+                }
                 // It is what the loader says, whatever the store does.
                 Err(error) if is_away(&error) => return Ok(self.unstored(wish, json, began)),
                 Err(error) => return Err(error),
