@@ -22,7 +22,7 @@ use support::eventually;
 use support::redis::RedisServer;
 
 fn config() -> Config {
-    Config { leader_ttl: Span(Duration::from_millis(500)), monitoring: false, ..Config::default() }
+    Config { leader_ttl: Span(Duration::from_secs(5)), monitoring: false, ..Config::default() }
 }
 
 fn start(config: Config, store: Arc<dyn Store>) -> LockBay {
