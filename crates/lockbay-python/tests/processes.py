@@ -133,7 +133,7 @@ class Worker:
             try:
                 self.process.stdin.write(line + "\n")
                 self.process.stdin.flush()
-            except OSError:
+            except (OSError, ValueError):  # its end of the pipe is closed, or ours
                 raise Died(self.process.args) from None
             return self._told
 
@@ -162,7 +162,7 @@ class Worker:
         self.process.kill()
         self.process.wait()
         if self.process.stdin is not None:
-            with contextlib.suppress(OSError):
+            with self._lock, contextlib.suppress(OSError):
                 self.process.stdin.close()
 
     def freeze(self) -> None:
