@@ -255,7 +255,7 @@ async fn tampering_with_the_tables_of_a_sqlite_file_is_found() {
     let back = "DELETE FROM record; INSERT INTO record SELECT * FROM kept; \
                 DELETE FROM key; INSERT INTO key SELECT * FROM kept_keys;";
     let flip = "value = CAST(replace(CAST(value AS TEXT), '1', '0') AS BLOB)";
-    // A key has no digit for sure.
+    // A key is 64 random digits of 16, and one in sixty has no 1.
     let first = "CASE substr(CAST(value AS TEXT), 1, 1) WHEN '0' THEN '1' ELSE '0' END";
     let flip_key = format!("value = CAST({first} || substr(CAST(value AS TEXT), 2) AS BLOB)");
     for kind in [ENTRIES, CHECKPOINTS, HEAD, KEYS] {

@@ -391,6 +391,31 @@ async fn a_tick_waits_for_its_own_handler_whatever_the_other_ticks_of_its_schedu
 }
 
 #[tokio::test]
+async fn every_tick_has_its_own_minute_to_wait_for_its_handler() {
+    let world = World::new(31);
+    let (one, seen) = (instance(&world), Seen::default());
+    one.bay.start();
+    let schedules = one.bay.schedules();
+    let mut request = every_second();
+    (request.schedule_expression, request.max_retries) = ("every 120s".into(), Some(0));
+    schedules.put(&request).await.unwrap();
+    world.pass(SECOND * 185).await;
+    assert_eq!(schedules.show("s").await.unwrap().counts.failed, 1, "after its minute");
+    world.pass(SECOND * 85).await;
+    let info = schedules.show("s").await.unwrap();
+    assert_eq!((info.counts.failed, info.in_progress.len()), (1, 1), "the second waits as well");
+    schedules.pause("s").await.unwrap();
+    world.pass(SECOND * 600).await;
+    schedules.resume("s", Resume::FromNow).await.unwrap();
+    world.pass(SECOND * 130).await;
+    let info = schedules.show("s").await.unwrap();
+    assert_eq!((info.counts.failed, info.in_progress.len()), (1, 1), "and one after a pause");
+    takes(&one.bay, &seen, Duration::ZERO);
+    world.pass(SECOND * 2).await;
+    assert_eq!((seen.len(), schedules.show("s").await.unwrap().counts.completed), (1, 1));
+}
+
+#[tokio::test]
 async fn a_tick_whose_job_has_ended_waits_for_no_handler() {
     let world = World::new(30);
     let one = instance(&world);
@@ -407,7 +432,7 @@ async fn a_tick_whose_job_has_ended_waits_for_no_handler() {
     assert_eq!((info.counts.completed, info.in_progress.len()), (1, 0), "{info:?}");
 }
 
-/// Where what is late is skipped, the first tick that waits becomes no later than that by waiting.
+/// Where what is late is skipped, a tick waits for its handler no longer than it may be late.
 #[tokio::test]
 async fn a_tick_waits_for_its_handler_no_longer_than_the_grace_of_what_is_skipped() {
     let world = World::new(28);

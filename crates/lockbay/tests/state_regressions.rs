@@ -272,6 +272,37 @@ async fn a_lease_to_load_whose_answer_was_lost_keeps_nobody_waiting() {
 }
 
 #[tokio::test]
+async fn a_load_that_ends_while_the_store_is_away_keeps_nobody_waiting() {
+    for loads in [true, false] {
+        let world = World::new(1);
+        let (a, b) = (world.instance(), world.instance());
+        let load = |state: &State, slow: Duration, loads: bool| {
+            let (state, clock) = (state.clone(), world.clock.clone());
+            let read = move || {
+                let clock = clock.clone();
+                async move {
+                    clock.sleep(slow).await;
+                    Json::parse(if loads { "1" } else { "nothing" })
+                }
+            };
+            tokio::spawn(async move { state.get_or_load("k", LoadOptions::default(), read).await })
+        };
+        let one = load(a.bay.state(), SECOND, loads);
+        world.settle().await;
+        a.store.die();
+        world.pass(SECOND).await;
+        assert_eq!(one.await.unwrap().is_ok(), loads);
+        let other = load(b.bay.state(), Duration::ZERO, true);
+        world.settle().await;
+        assert!(!other.is_finished(), "the lease is there still");
+        a.store.revive();
+        world.pass(SECOND * 2).await;
+        assert!(other.is_finished(), "a load may take 30 s");
+        assert_eq!(other.await.unwrap().unwrap().value.text(), "1");
+    }
+}
+
+#[tokio::test]
 async fn more_patterns_than_may_follow_from_a_key_are_refused_and_nothing_is_written() {
     let world = World::new(1);
     let a = world.instance();

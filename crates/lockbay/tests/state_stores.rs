@@ -23,9 +23,9 @@ use support::redis::RedisServer;
 use support::{eventually, now};
 use tokio::sync::Semaphore;
 
-/// What other instances may lag behind, and what a busy machine may add to that in a test.
+/// What other instances may lag behind.
 const LAG: Duration = Duration::from_secs(1);
-/// What a busy machine may add; `state.rs` holds it to the second, under a stepped clock.
+/// What a busy machine may add to that here; `state.rs` allows nothing, under a stepped clock.
 const SLACK: Duration = Duration::from_secs(3);
 
 fn started(store: Arc<dyn lockbay::store::Store>) -> LockBay {

@@ -513,7 +513,7 @@ impl Driver {
     /// Starts ticks that are open, in order, as many at once as the schedule allows. One that waits
     /// for its moment, or for a handler, takes nobody's place.
     async fn start(&mut self, content: &Content) {
-        self.lacking.forget_all_but(content);
+        self.lacking.forget_all_but(&content.open);
         let now = self.schedules.0.time.now();
         for open in &content.open {
             let enough = self.running.len() >= content.at_once();

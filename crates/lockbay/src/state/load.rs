@@ -48,7 +48,7 @@ const POLL: Duration = Duration::from_millis(100);
 /// Those who wait for keys of one hash are woken together.
 const WAKERS: usize = 64;
 
-/// How long to wait before each look for a lease of which it is not known whether it was taken.
+/// How long to wait before each look for a lease of which it is not known whether it is there.
 const LOOKS_FOR_A_LEASE: [Duration; 4] =
     [Duration::ZERO, Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(5)];
 
@@ -307,7 +307,7 @@ impl State {
                     return Err(error);
                 }
             };
-            match self.store_loaded(wish, &look, lease, &json).await {
+            match self.store_loaded(wish, &look, lease.revision, &json).await {
                 Ok(Some(stored)) => return Ok(stored),
                 Ok(None) => {
                     // It is ours still where only the record of a tag has gone.
@@ -316,15 +316,18 @@ impl State {
                         return Ok(self.unstored(wish, json, began));
                     }
                 }
-                // It is what the loader says, whatever the store does.
-                Err(error) if is_away(&error) => return Ok(self.unstored(wish, json, began)),
-                Err(error) => return Err(error),
+                Err(error) => {
+                    self.give_up_later(wish, lease.id);
+                    // It is what the loader says, whatever the store does.
+                    let is_away = is_away(&error);
+                    return if is_away { Ok(self.unstored(wish, json, began)) } else { Err(error) };
+                }
             }
         }
     }
 
     /// Takes the lease of a key that is free, unless somebody else was first.
-    async fn lease(&self, wish: &Wish, free: Guard, look: &Look) -> Result<Option<Revision>> {
+    async fn lease(&self, wish: &Wish, free: Guard, look: &Look) -> Result<Option<Lease>> {
         let id = self.0.clock.random_id();
         let content = Content::Lease { tags: wish.tags.to_vec(), id: Some(id.clone()) };
         let put = Write::Put {
@@ -335,29 +338,32 @@ impl State {
         let guards = std::iter::once(free).chain(tag_guards(wish, look)).collect();
         let commit = Commit::new(HOME, guards, vec![put], Vec::new())?;
         match self.commit_surely(&commit).await {
-            Ok(Reply::Committed { revision, .. }) => Ok(Some(revision)),
+            Ok(Reply::Committed { revision, .. }) => Ok(Some(Lease { revision, id })),
             Ok(Reply::Conflict { .. }) => Ok(None),
             Err(error) => {
                 if error.kind() == ErrorKind::Unknown {
-                    let (state, key) = (self.clone(), wish.key.clone());
-                    tokio::spawn(async move { state.give_up_unknown(&key, &id).await });
+                    self.give_up_later(wish, id);
                 }
                 Err(error)
             }
         }
     }
 
-    /// Removes the lease of this id, of which it is not known whether it was taken, so that nobody
-    /// waits for it. It may come late, and the store may be away: it is looked for some times.
-    async fn give_up_unknown(&self, key: &str, id: &str) {
-        for nap in LOOKS_FOR_A_LEASE {
-            self.0.clock.sleep(nap).await;
-            match self.remove_lease(key, id).await {
-                Ok(Removed::Yes) => return,
-                Ok(Removed::NotThere) => {}
-                Err(error) => tracing::debug!(key, %error, "a lease to load was not looked for"),
+    /// Removes the lease of this id, of which it is not known whether it is there, so that nobody
+    /// waits for it. It may come late, and the store may be away: it is looked for some times, while
+    /// the caller goes on.
+    fn give_up_later(&self, wish: &Wish, id: String) {
+        let (state, key) = (self.clone(), wish.key.clone());
+        tokio::spawn(async move {
+            for nap in LOOKS_FOR_A_LEASE {
+                state.0.clock.sleep(nap).await;
+                match state.remove_lease(&key, &id).await {
+                    Ok(Removed::Yes) => return,
+                    Ok(Removed::NotThere) => {}
+                    Err(error) => tracing::debug!(key, %error, "no lease to load was looked for"),
+                }
             }
-        }
+        });
     }
 
     async fn remove_lease(&self, key: &str, id: &str) -> Result<Removed> {
@@ -449,17 +455,13 @@ impl State {
                 Ok(Some(Brought { entry: state, good: sent.tick, expires, read: None }))
             }
             Ok(Reply::Conflict { .. }) => Ok(None),
-            Err(error) => {
-                let (state, wish) = (self.clone(), Arc::clone(wish));
-                tokio::spawn(async move { state.give_up(&wish, lease).await });
-                Err(error)
-            }
+            Err(error) => Err(error),
         }
     }
 
-    /// A value that could not be stored, for those who wait for it.
+    /// A value that was not stored, for those who wait for it.
     fn unstored(&self, wish: &Wish, json: Json, began: Tick) -> Brought {
-        tracing::debug!(key = wish.key, "a loaded value was invalidated too often to be stored");
+        tracing::debug!(key = wish.key, "a loaded value was not stored");
         let entry = StateEntry {
             key: wish.key.clone(),
             value: json,
@@ -473,18 +475,25 @@ impl State {
     }
 
     /// Lets others load at once.
-    async fn give_up(&self, wish: &Wish, lease: Revision) {
+    async fn give_up(&self, wish: &Wish, lease: Lease) {
         let key = state_key(&wish.key);
-        let guards = vec![Guard::RevisionIs(key.clone(), lease)];
+        let guards = vec![Guard::RevisionIs(key.clone(), lease.revision)];
         let writes = vec![Write::Delete { key: key.clone() }];
         let done = match Commit::new(HOME, guards, writes, vec![key]) {
             Ok(commit) => self.commit_surely(&commit).await.map(drop),
             Err(error) => Err(error),
         };
         if let Err(error) = done {
-            tracing::debug!(key = wish.key, %error, "a lease to load was not given up; it lapses");
+            tracing::debug!(key = wish.key, %error, "a lease to load was not given up at once");
+            self.give_up_later(wish, lease.id);
         }
     }
+}
+
+/// The right to load a key, until its time is over or it is given up.
+struct Lease {
+    revision: Revision,
+    id: String,
 }
 
 /// What became of a lease that was looked for.
