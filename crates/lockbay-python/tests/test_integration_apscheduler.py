@@ -119,7 +119,7 @@ async def test_ticks_wait_while_a_version_without_the_job_leads(tmp_path: Path) 
 
     waited = await soon("a tick waits", waiting)
     await asyncio.sleep(3)
-    assert await waiting() == waited
+    assert await soon("it waits still", waiting) == waited
     again = await version("again", jobs=True)
     await old.close()
     await soon("what waited", lambda: ran[-1][0] == "again")
